@@ -1,0 +1,33 @@
+//! Bulk SHA-256 and SM3 on the CPU: many messages at once, same result as one at a time.
+//!
+//! A ledger hashes millions of short, independent inputs: leaves, tree interiors, state pages. One
+//! message is a serial chain and cannot be made faster by wider registers; sixteen messages can, one
+//! in each lane. Everything here therefore takes *batches* and chooses the kernel itself:
+//!
+//! ```text
+//!  digest_batch / digest_spans / node_pairs / node_level
+//!        │  messages, one prefix
+//!        ▼
+//!    kernel::active ── AVX-512, 16 lanes (x86-64)  ── lanes refill as messages end
+//!                   └─ portable: `sha2` (SHA-NI where the CPU has it) and `sm3`
+//! ```
+//!
+//! The prefix is the domain byte of the tree rules (RFC 9162 section 2.1.1: `0x00` for a leaf,
+//! `0x01` for a node); it is hashed before each message without being copied in front of it.
+//!
+//! This crate holds no rule of any tree beyond "pair neighbours": which bytes are leaves and which
+//! prefix they get is decided by the caller. It uses no GPU, starts no thread and keeps no state.
+
+mod algorithm;
+mod batch;
+mod kernel;
+mod span;
+mod tree;
+
+pub use crate::{
+    algorithm::{DIGEST_LENGTH, Digest, HashAlgorithm, digest},
+    batch::{digest_batch, digest_spans},
+    kernel::{Kernel, active_kernel},
+    span::{Span, SpanError},
+    tree::{LEAF_PREFIX, NODE_PREFIX, node_level, node_pairs, tree_root},
+};

@@ -1,0 +1,43 @@
+//! The signer seam: who holds a node's keys, and what they may be asked to sign.
+//!
+//! A key of a node signs three things that outlive it: votes in consensus, checkpoints of the log, and
+//! certificates for the short-lived key that votes in its place. A signature on the wrong one of them
+//! forks the ledger, so the seam is narrow on purpose:
+//!
+//! ```text
+//!  order ── VoteRequest ─────────┐                    ┌── VoteGuard        one file per validator
+//!  seal  ── CheckpointRequest ───┼──► dyn Signer ─────┤
+//!  order ── EpochRequest, ...  ──┘    (async,         └── CheckpointGuard  one file per log
+//!                                      fallible)              │
+//!                                        │            pwrite + fdatasync, then release
+//!                                  SoftwareSigner
+//! ```
+//!
+//! - **Typed.** There is no "sign these bytes". Each request names its fields, and its bytes must carry
+//!   the domain of its kind ([`request`]), so that bytes of one kind can never be passed off as another.
+//! - **Guarded.** What was signed is on stable storage before the signature leaves ([`guard`]). The guard
+//!   belongs to the signer, not to the consensus engine's journal: an engine that lost its journal, or was
+//!   started twice, is refused.
+//! - **Asynchronous and fallible.** A TPM signs a few times a second and an HSM may be away; callers await
+//!   and handle errors ([`SignerError::is_retryable`]).
+//!
+//! The crate imports nothing of the node: requests are plain integers and byte arrays.
+
+mod error;
+pub mod guard;
+mod key_file;
+mod kind;
+mod public_key;
+pub mod request;
+mod signer;
+mod software;
+
+pub use crate::{
+    error::SignerError,
+    guard::{CheckpointGuard, GuardDurability, GuardFigures, VoteGuard},
+    kind::SignerKind,
+    public_key::{KeyAlgorithm, PublicKey},
+    request::{CheckpointRequest, EpochCertificateRequest, PeerBindingRequest, Step, VoteRequest},
+    signer::{Signature, Signer, SignerFigures},
+    software::SoftwareSigner,
+};

@@ -1,0 +1,212 @@
+//! A key in a file: for development, tests and the demo, chosen by name in the configuration.
+
+use std::{
+    fmt,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use async_trait::async_trait;
+use p256::{
+    SecretKey,
+    ecdsa::{self, SigningKey, signature::Signer as _},
+};
+use rand_core::OsRng;
+
+use crate::{
+    error::SignerError,
+    guard::{CheckpointGuard, VoteGuard},
+    key_file,
+    public_key::PublicKey,
+    request::{CheckpointRequest, EpochCertificateRequest, PeerBindingRequest, VoteRequest},
+    signer::{Signature, Signer, SignerFigures},
+};
+
+/// A P-256 key read from a file; nonces are those of RFC 6979, so equal requests get equal signatures.
+///
+/// The key is wiped from memory when the signer is dropped. Signing takes some tens of microseconds of
+/// processor time and, with a guard, one `fdatasync`; both happen inside the future's first poll.
+pub struct SoftwareSigner {
+    key: SigningKey,
+    public_key: PublicKey,
+    votes: Option<Arc<VoteGuard>>,
+    checkpoints: Option<Arc<CheckpointGuard>>,
+    counters: Counters,
+}
+
+#[derive(Default)]
+struct Counters {
+    votes: AtomicU64,
+    checkpoints: AtomicU64,
+    epoch_certificates: AtomicU64,
+    peer_bindings: AtomicU64,
+    guard_refusals: AtomicU64,
+    failures: AtomicU64,
+    nanoseconds: AtomicU64,
+}
+
+impl SoftwareSigner {
+    /// Makes a new key, writes it to a new file of mode 0600 and opens it.
+    ///
+    /// # Errors
+    /// [`SignerError::KeyFileExists`], [`SignerError::KeyFileIo`].
+    pub fn generate(path: &Path) -> Result<Self, SignerError> {
+        let key = SecretKey::random(&mut OsRng);
+        key_file::write_new(path, &key)?;
+        Self::from_key(&key)
+    }
+
+    /// Opens a key file. Guards are added with [`Self::with_vote_guard`] and
+    /// [`Self::with_checkpoint_guard`]; without one the signer refuses requests of that kind.
+    ///
+    /// # Errors
+    /// [`SignerError::KeyFilePermissions`] unless only the owner may touch the file,
+    /// [`SignerError::KeyFileMalformed`], [`SignerError::KeyFileIo`].
+    pub fn open(path: &Path) -> Result<Self, SignerError> {
+        Self::from_key(&key_file::read(path)?)
+    }
+
+    /// Makes a key that lives in memory only, as epoch keys do.
+    ///
+    /// # Errors
+    /// [`SignerError::SigningFailed`] if the key has no encoding, which no valid key lacks.
+    pub fn ephemeral() -> Result<Self, SignerError> {
+        Self::from_key(&SecretKey::random(&mut OsRng))
+    }
+
+    /// Lets this signer vote; the guard may be shared with other keys of the same validator.
+    #[must_use]
+    pub fn with_vote_guard(mut self, guard: Arc<VoteGuard>) -> Self {
+        self.votes = Some(guard);
+        self
+    }
+
+    /// Lets this signer sign checkpoints.
+    #[must_use]
+    pub fn with_checkpoint_guard(mut self, guard: Arc<CheckpointGuard>) -> Self {
+        self.checkpoints = Some(guard);
+        self
+    }
+
+    fn from_key(key: &SecretKey) -> Result<Self, SignerError> {
+        let key = SigningKey::from(key);
+        let public_key = PublicKey::from_verifying_key(key.verifying_key())?;
+        Ok(Self {
+            key,
+            public_key,
+            votes: None,
+            checkpoints: None,
+            counters: Counters::default(),
+        })
+    }
+
+    fn sign(&self, bytes: &[u8]) -> Result<Signature, SignerError> {
+        let signature: ecdsa::Signature = self
+            .key
+            .try_sign(bytes)
+            .map_err(|_| SignerError::SigningFailed)?;
+        Ok(signature.to_bytes().into())
+    }
+
+    fn count(
+        &self,
+        counter: &AtomicU64,
+        started: Instant,
+        result: Result<Signature, SignerError>,
+    ) -> Result<Signature, SignerError> {
+        match &result {
+            Ok(_) => {
+                counter.fetch_add(1, Ordering::Relaxed);
+                let elapsed = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                self.counters
+                    .nanoseconds
+                    .fetch_add(elapsed, Ordering::Relaxed);
+            }
+            Err(error) if error.is_guard_refusal() => {
+                self.counters.guard_refusals.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(_) => {
+                self.counters.failures.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        result
+    }
+}
+
+#[async_trait]
+impl Signer for SoftwareSigner {
+    fn public_key(&self) -> &PublicKey {
+        &self.public_key
+    }
+
+    async fn sign_vote(&self, request: &VoteRequest<'_>) -> Result<Signature, SignerError> {
+        let started = Instant::now();
+        let result = request.validate().and_then(|()| {
+            let guard = self
+                .votes
+                .as_ref()
+                .ok_or(SignerError::GuardMissing { guard: "vote" })?;
+            guard.sign_once(request, |bytes| self.sign(bytes))
+        });
+        self.count(&self.counters.votes, started, result)
+    }
+
+    async fn sign_checkpoint(
+        &self,
+        request: &CheckpointRequest<'_>,
+    ) -> Result<Signature, SignerError> {
+        let started = Instant::now();
+        let result = request.validate().and_then(|()| {
+            let missing = SignerError::GuardMissing {
+                guard: "checkpoint",
+            };
+            let guard = self.checkpoints.as_ref().ok_or(missing)?;
+            guard.sign_once(request, |bytes| self.sign(bytes))
+        });
+        self.count(&self.counters.checkpoints, started, result)
+    }
+
+    async fn sign_epoch_certificate(
+        &self,
+        request: &EpochCertificateRequest<'_>,
+    ) -> Result<Signature, SignerError> {
+        let started = Instant::now();
+        let result = request.validate().and_then(|()| self.sign(request.bytes));
+        self.count(&self.counters.epoch_certificates, started, result)
+    }
+
+    async fn sign_peer_binding(
+        &self,
+        request: &PeerBindingRequest<'_>,
+    ) -> Result<Signature, SignerError> {
+        let started = Instant::now();
+        let result = request.validate().and_then(|()| self.sign(request.bytes));
+        self.count(&self.counters.peer_bindings, started, result)
+    }
+
+    fn figures(&self) -> SignerFigures {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        SignerFigures {
+            votes_signed: read(&self.counters.votes),
+            checkpoints_signed: read(&self.counters.checkpoints),
+            epoch_certificates_signed: read(&self.counters.epoch_certificates),
+            peer_bindings_signed: read(&self.counters.peer_bindings),
+            guard_refusals: read(&self.counters.guard_refusals),
+            failures: read(&self.counters.failures),
+            signing_nanoseconds: read(&self.counters.nanoseconds),
+        }
+    }
+}
+
+impl fmt::Debug for SoftwareSigner {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("SoftwareSigner")
+            .field("public_key", &self.public_key)
+            .finish_non_exhaustive()
+    }
+}
