@@ -8,14 +8,14 @@ use std::fmt;
 
 use crate::error::SignerError;
 
-/// Domain of a prevote or precommit.
-pub const VOTE_DOMAIN: &[u8] = b"stele/vote/v1";
+/// Domain of a prevote or precommit: the head of its CBOR array and the text "stele/vote/v1".
+pub const VOTE_DOMAIN: &[u8] = b"\x88\x6dstele/vote/v1";
 
-/// Domain of a proposal.
-pub const PROPOSAL_DOMAIN: &[u8] = b"stele/proposal/v1";
+/// Domain of a proposal: the head of its CBOR array and the text "stele/proposal/v1".
+pub const PROPOSAL_DOMAIN: &[u8] = b"\x88\x71stele/proposal/v1";
 
-/// Domain of an epoch certificate.
-pub const EPOCH_DOMAIN: &[u8] = b"stele/epoch/v1";
+/// Domain of an epoch certificate: the head of its CBOR array and the text "stele/epoch/v1".
+pub const EPOCH_DOMAIN: &[u8] = b"\x87\x6estele/epoch/v1";
 
 /// Domain of a peer binding.
 pub const PEER_DOMAIN: &[u8] = b"stele/peer/v1";

@@ -82,12 +82,16 @@ pub struct Ballot {
 }
 
 impl Ballot {
-    /// The bytes that a vote signs: the array `["stele/vote/v1", network, kind, height, round, block, valid round, key]`.
+    /// The bytes that a vote signs: the array `[domain, network, kind, height, round, block, valid round, key]`; the domain
+    /// of proposals is "stele/proposal/v1" and that of votes "stele/vote/v1", so that a signer tells them by their head.
     pub fn signing_bytes(&self, key: &VoteKey) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(160);
         let mut e = Encoder::new(&mut bytes);
         put(e.array(8));
-        put(e.str("stele/vote/v1"));
+        put(e.str(match self.kind {
+            VoteKind::Proposal => "stele/proposal/v1",
+            VoteKind::Prevote | VoteKind::Precommit => "stele/vote/v1",
+        }));
         self.network.encode(&mut e);
         self.kind.encode(&mut e);
         self.height.encode(&mut e);
