@@ -36,8 +36,7 @@ mod tests {
     #[test]
     fn spans_and_slices_agree_and_bad_spans_are_refused() {
         let arena: Vec<u8> = (0..=255u8).cycle().take(5000).collect();
-        let spans: Vec<Span> =
-            (0..90).map(|index| Span { offset: index * 7, length: index * 13 }).collect();
+        let spans: Vec<Span> = (0..90).map(|index| Span { offset: index * 7, length: index * 13 }).collect();
         for algorithm in [HashAlgorithm::Sha256, HashAlgorithm::Sm3] {
             let digests = digest_spans(algorithm, &[0], &arena, &spans).expect("inside");
             for (span, found) in spans.iter().zip(&digests) {

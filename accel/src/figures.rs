@@ -1,0 +1,168 @@
+//! What the engine did, as plain numbers for whoever exports them.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use crate::suite::{Suite, Verdict};
+
+/// Upper bounds of the duration buckets in [`JobFigures`], in seconds; a last bucket has no bound.
+pub const SECONDS_BUCKETS: [f64; 10] = [0.000_1, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0];
+
+/// A snapshot of the engine's counters since it was made.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Figures {
+    /// Verification jobs.
+    pub verify: JobFigures,
+    /// Digest jobs.
+    pub digest: JobFigures,
+    /// Merkle jobs.
+    pub merkle: JobFigures,
+    /// Items verified, by [`Suite::index`].
+    pub suites: [SuiteFigures; Suite::COUNT],
+    /// Decoded public keys, by [`Suite::index`].
+    pub key_caches: [CacheFigures; Suite::COUNT],
+    /// Ed25519 batch equations evaluated over whole chunks.
+    pub batches: u64,
+    /// Chunks whose equation failed and were bisected.
+    pub bisections: u64,
+    /// Messages hashed by digest jobs.
+    pub messages_hashed: u64,
+    /// Bytes hashed by digest jobs, prefixes not counted.
+    pub bytes_hashed: u64,
+    /// Leaves of Merkle jobs.
+    pub leaves_hashed: u64,
+    /// Jobs refused because the queue was full.
+    pub saturated: u64,
+    /// Jobs lost to a panic of a worker.
+    pub failures: u64,
+    /// Items of jobs that are queued or running now.
+    pub queue_items: u64,
+    /// Arena bytes of jobs that are queued or running now.
+    pub queue_bytes: u64,
+    /// Worker threads.
+    pub threads: u64,
+}
+
+/// Jobs of one kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct JobFigures {
+    /// Jobs done.
+    pub jobs: u64,
+    /// Items in them.
+    pub items: u64,
+    /// Time from submission to result, summed.
+    pub seconds: f64,
+    /// Jobs by duration: `buckets[i]` took at most [`SECONDS_BUCKETS`]`[i]` and more than the bound before;
+    /// the last took longer. Not cumulative.
+    pub buckets: [u64; SECONDS_BUCKETS.len() + 1],
+}
+
+/// Verdicts of one suite.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SuiteFigures {
+    /// Items found valid.
+    pub valid: u64,
+    /// Items found invalid.
+    pub invalid: u64,
+}
+
+/// Hits and misses of a key cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheFigures {
+    /// Keys found decoded.
+    pub hits: u64,
+    /// Keys decoded anew.
+    pub misses: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) verify: JobCounters,
+    pub(crate) digest: JobCounters,
+    pub(crate) merkle: JobCounters,
+    pub(crate) verdicts: [[AtomicU64; 2]; Suite::COUNT],
+    pub(crate) batches: AtomicU64,
+    pub(crate) bisections: AtomicU64,
+    pub(crate) bytes_hashed: AtomicU64,
+    pub(crate) saturated: AtomicU64,
+    pub(crate) failures: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct JobCounters {
+    jobs: AtomicU64,
+    items: AtomicU64,
+    nanoseconds: AtomicU64,
+    buckets: [AtomicU64; SECONDS_BUCKETS.len() + 1],
+}
+
+impl Counters {
+    pub(crate) fn verdicts(&self, suite: Suite, verdict: Verdict, count: u64) {
+        let column = usize::from(verdict == Verdict::Valid);
+        self.verdicts[suite.index()][column].fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn snapshot(&self) -> Figures {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let digest = self.digest.snapshot();
+        let merkle = self.merkle.snapshot();
+        Figures {
+            verify: self.verify.snapshot(),
+            digest,
+            merkle,
+            suites: self
+                .verdicts
+                .each_ref()
+                .map(|[invalid, valid]| SuiteFigures { valid: read(valid), invalid: read(invalid) }),
+            batches: read(&self.batches),
+            bisections: read(&self.bisections),
+            messages_hashed: digest.items,
+            bytes_hashed: read(&self.bytes_hashed),
+            leaves_hashed: merkle.items,
+            saturated: read(&self.saturated),
+            failures: read(&self.failures),
+            ..Figures::default()
+        }
+    }
+}
+
+impl JobCounters {
+    pub(crate) fn record(&self, items: u64, elapsed: Duration) {
+        let nanoseconds = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
+        let seconds = elapsed.as_secs_f64();
+        let bucket = SECONDS_BUCKETS.iter().take_while(|bound| **bound < seconds).count();
+        self.jobs.fetch_add(1, Ordering::Relaxed);
+        self.items.fetch_add(items, Ordering::Relaxed);
+        self.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
+        self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn snapshot(&self) -> JobFigures {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        JobFigures {
+            jobs: read(&self.jobs),
+            items: read(&self.items),
+            seconds: Duration::from_nanos(read(&self.nanoseconds)).as_secs_f64(),
+            buckets: self.buckets.each_ref().map(read),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_fall_into_their_buckets() {
+        let counters = JobCounters::default();
+        counters.record(3, Duration::from_micros(100));
+        counters.record(4, Duration::from_micros(101));
+        counters.record(5, Duration::from_secs(3));
+        let figures = counters.snapshot();
+        assert_eq!((figures.jobs, figures.items), (3, 12));
+        assert_eq!(figures.buckets, [1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        assert!((figures.seconds - 3.000_201).abs() < 1e-9);
+    }
+}

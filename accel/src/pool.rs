@@ -1,0 +1,248 @@
+//! The worker threads and the bounded queue in front of them.
+
+use std::{
+    collections::VecDeque,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread::{self, JoinHandle},
+};
+
+use crate::engine::Priority;
+
+/// One chunk in this many goes to bulk work while live work waits too, so that a catch-up never stands
+/// still. Live work keeps seven eighths.
+const BULK_SHARE: u32 = 8;
+
+/// A job cut into chunks that can run in any order and in parallel.
+pub trait Work: Send + Sync {
+    /// Number of chunks.
+    fn chunks(&self) -> usize;
+    /// Does one chunk.
+    fn run(&self, chunk: usize);
+    /// Called once after the last chunk, by the worker that ran it.
+    fn finish(&self, outcome: Outcome);
+}
+
+/// How the chunks of a job ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All ran.
+    Done,
+    /// One panicked.
+    Panicked,
+}
+
+/// What a job takes of the queue's bounds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Weight {
+    pub(crate) items: usize,
+    pub(crate) bytes: usize,
+}
+
+/// The threads; stopped and joined on drop.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    bound: Weight,
+    queue: Mutex<Queue>,
+    work_waits: Condvar,
+    space_waits: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    live: VecDeque<Entry>,
+    bulk: VecDeque<Entry>,
+    /// Of all jobs that are queued or running.
+    held: Weight,
+    /// Chunks handed out since bulk work last got one.
+    live_chunks: u32,
+    stopping: bool,
+}
+
+struct Entry {
+    task: Arc<Task>,
+    next: usize,
+}
+
+struct Task {
+    work: Box<dyn Work>,
+    weight: Weight,
+    left: AtomicUsize,
+    panicked: AtomicBool,
+}
+
+impl Pool {
+    pub(crate) fn new(threads: usize, bound: Weight) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            bound,
+            queue: Mutex::default(),
+            work_waits: Condvar::new(),
+            space_waits: Condvar::new(),
+        });
+        let mut pool = Self { shared, workers: Vec::with_capacity(threads) };
+        for index in 0..threads {
+            let shared = Arc::clone(&pool.shared);
+            let name = format!("accel-{index}");
+            pool.workers.push(thread::Builder::new().name(name).spawn(move || shared.serve())?);
+        }
+        Ok(pool)
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Whether a job of this weight could be queued when the pool is idle.
+    pub(crate) fn admits(&self, weight: Weight) -> bool {
+        weight.items <= self.shared.bound.items && weight.bytes <= self.shared.bound.bytes
+    }
+
+    /// Takes space for a job, which [`Self::enqueue`] must follow; false when the queue is full.
+    pub(crate) fn reserve(&self, weight: Weight) -> bool {
+        let mut queue = self.shared.lock();
+        let space = self.shared.has_space(&queue, weight);
+        if space {
+            queue.held.items += weight.items;
+            queue.held.bytes += weight.bytes;
+        }
+        space
+    }
+
+    /// Takes space for a job that [`Self::admits`] allows, and waits until there is some.
+    pub(crate) fn reserve_blocking(&self, weight: Weight) {
+        let mut queue = self.shared.lock();
+        while !self.shared.has_space(&queue, weight) {
+            queue = self.shared.space_waits.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        queue.held.items += weight.items;
+        queue.held.bytes += weight.bytes;
+    }
+
+    /// Queues work of at least one chunk for which space was taken.
+    pub(crate) fn enqueue(&self, priority: Priority, weight: Weight, work: Box<dyn Work>) {
+        let chunks = work.chunks();
+        let left = AtomicUsize::new(chunks);
+        let task = Arc::new(Task { work, weight, left, panicked: AtomicBool::new(false) });
+        let entry = Entry { task, next: 0 };
+        {
+            let mut queue = self.shared.lock();
+            match priority {
+                Priority::Live => queue.live.push_back(entry),
+                Priority::Bulk => queue.bulk.push_back(entry),
+            }
+        }
+        if chunks == 1 {
+            self.shared.work_waits.notify_one();
+        } else {
+            self.shared.work_waits.notify_all();
+        }
+    }
+
+    /// Weight of all jobs that are queued or running.
+    pub(crate) fn held(&self) -> Weight {
+        self.shared.lock().held
+    }
+}
+
+impl Drop for Pool {
+    /// Running chunks end; what is queued is dropped, which resolves its tickets as stopped.
+    fn drop(&mut self) {
+        let mut queue = self.shared.lock();
+        queue.stopping = true;
+        let (live, bulk) = (std::mem::take(&mut queue.live), std::mem::take(&mut queue.bulk));
+        drop(queue);
+        self.shared.work_waits.notify_all();
+        drop((live, bulk));
+        for worker in self.workers.drain(..) {
+            // A worker catches the panics of its jobs, so a failed join has nothing more to tell.
+            let _ended = worker.join();
+        }
+    }
+}
+
+impl Shared {
+    fn has_space(&self, queue: &Queue, weight: Weight) -> bool {
+        let fits = |held: usize, more: usize, bound: usize| held.checked_add(more).is_some_and(|sum| sum <= bound);
+        fits(queue.held.items, weight.items, self.bound.items) && fits(queue.held.bytes, weight.bytes, self.bound.bytes)
+    }
+
+    fn serve(&self) {
+        let mut queue = self.lock();
+        while !queue.stopping {
+            let Some((task, chunk)) = queue.take_chunk() else {
+                queue = self.work_waits.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            drop(queue);
+            let done = task.run(chunk);
+            queue = self.lock();
+            if done {
+                queue.held.items -= task.weight.items;
+                queue.held.bytes -= task.weight.bytes;
+                self.space_waits.notify_all();
+                // The last owner frees the arena; not under the lock.
+                drop(queue);
+                drop(task);
+                queue = self.lock();
+            }
+        }
+    }
+
+    /// Only this file's code runs under the lock; it does not panic half-way through a change.
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn take_chunk(&mut self) -> Option<(Arc<Task>, usize)> {
+        let bulk_turn = self.live.is_empty() || self.live_chunks >= BULK_SHARE - 1;
+        let queue = if bulk_turn && !self.bulk.is_empty() {
+            self.live_chunks = 0;
+            &mut self.bulk
+        } else {
+            self.live_chunks = self.live_chunks.saturating_add(1);
+            &mut self.live
+        };
+        let entry = queue.front_mut()?;
+        let chunk = entry.next;
+        entry.next += 1;
+        let task = Arc::clone(&entry.task);
+        if entry.next == task.work.chunks() {
+            queue.pop_front();
+        }
+        Some((task, chunk))
+    }
+}
+
+impl Task {
+    /// Runs one chunk; true when it was the last to end.
+    fn run(&self, chunk: usize) -> bool {
+        // State that a panicking chunk leaves behind is never read: the job is reported as failed.
+        if catch_unwind(AssertUnwindSafe(|| self.work.run(chunk))).is_err() {
+            self.panicked.store(true, Ordering::Relaxed);
+        }
+        // Release makes this chunk's results visible to whoever ends last, acquire shows it theirs.
+        let last = self.left.fetch_sub(1, Ordering::AcqRel) == 1;
+        if last {
+            let panicked = self.panicked.load(Ordering::Relaxed);
+            self.work.finish(if panicked { Outcome::Panicked } else { Outcome::Done });
+        }
+        last
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Shared").field("bound", &self.bound).finish_non_exhaustive()
+    }
+}
