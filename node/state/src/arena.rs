@@ -1,0 +1,59 @@
+//! Nodes in memory, addressed by 30-bit numbers.
+
+/// Slots of one chunk. Chunks are never moved, so a growing arena neither copies nor doubles.
+const CHUNK_SLOTS: usize = 1 << 14;
+
+/// Slots an arena can address: two of the 32 bits of a reference say what it refers to.
+pub(crate) const SLOTS_MAX: usize = (1 << 30) - 1;
+
+/// A growing array of slots with a list of free ones.
+#[derive(Debug)]
+pub(crate) struct Arena<T> {
+    chunks: Vec<Vec<T>>,
+    length: usize,
+    free: Vec<u32>,
+}
+
+impl<T: Default> Arena<T> {
+    pub(crate) const fn new() -> Self {
+        Self { chunks: Vec::new(), length: 0, free: Vec::new() }
+    }
+
+    /// Slots in use.
+    pub(crate) fn used(&self) -> usize {
+        self.length - self.free.len()
+    }
+
+    /// Bytes held, free slots included.
+    pub(crate) fn bytes(&self) -> usize {
+        self.chunks.len() * CHUNK_SLOTS * size_of::<T>() + self.free.capacity() * size_of::<u32>()
+    }
+
+    pub(crate) fn at(&self, slot: u32) -> &T {
+        let slot = slot as usize;
+        &self.chunks[slot / CHUNK_SLOTS][slot % CHUNK_SLOTS]
+    }
+
+    /// Fills a free slot. The caller has checked that [`SLOTS_MAX`] is not exceeded.
+    pub(crate) fn insert(&mut self, node: T) -> u32 {
+        if let Some(slot) = self.free.pop() {
+            let index = slot as usize;
+            self.chunks[index / CHUNK_SLOTS][index % CHUNK_SLOTS] = node;
+            return slot;
+        }
+        if self.length.is_multiple_of(CHUNK_SLOTS) {
+            self.chunks.push(Vec::with_capacity(CHUNK_SLOTS));
+        }
+        let slot = u32::try_from(self.length).expect("stage refuses to exceed the slots of an arena");
+        self.chunks[self.length / CHUNK_SLOTS].push(node);
+        self.length += 1;
+        slot
+    }
+
+    /// Empties a slot and gives its content back.
+    pub(crate) fn remove(&mut self, slot: u32) -> T {
+        self.free.push(slot);
+        let index = slot as usize;
+        std::mem::take(&mut self.chunks[index / CHUNK_SLOTS][index % CHUNK_SLOTS])
+    }
+}

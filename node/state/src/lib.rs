@@ -1,0 +1,52 @@
+//! The authenticated state map: keys, values and one root per block, durable and provable.
+//!
+//! The ledger reads through [`StateMap::get`], hands the writes of a block to [`StateMap::stage`], learns the root that
+//! they lead to, and makes them the state with [`StateMap::commit`]. Staging has no side effects, so a proposal can be
+//! executed, compared and thrown away. The rules of the tree are those of `stele_merkle::state`; this crate holds an
+//! engine for them and never decides a root itself.
+//!
+//! ```text
+//!             stage (no side effects)                    commit(height)
+//!  writes ──► descend, copy the path, hash ──► Staged ──► write-set log ── fdatasync ──► tree moves to the new root
+//!             level by level                   + root      │                                │
+//!                                                          └── redo at open ◄── snapshot ◄──┘ (in the background)
+//! ```
+//!
+//! * [`StateMap`] is the interface. An engine may be replaced by another without changing a root.
+//! * [`MemoryMap`] is the engine: a binary tree whose nodes are never changed in place. A commit adds the nodes of the
+//!   changed paths and retires the old ones later, which is what keeps the newest roots provable
+//!   ([`HISTORY_ROOTS_MAX`]) and lets a snapshot be copied while blocks go on.
+//! * The *write-set log* has one record per commit: heights, roots, sorted writes, checksum. Opening loads the newest
+//!   snapshot that is sound and redoes the log, comparing the root of every record. A torn record at the end is dropped,
+//!   damage anywhere else is an error.
+//! * *Snapshots* are sorted files of all pairs, written when the log has grown enough; two generations are kept, with
+//!   the log since the older one.
+//!
+//! What it is not: it knows no ledger types, no blocks and no clock; keys and values are bytes. Everything is in memory,
+//! about 300 bytes per key with a value of 100 bytes; files serve recovery only.
+
+#![forbid(unsafe_code)]
+
+mod arena;
+mod error;
+mod hashing;
+mod history;
+mod map;
+mod memory;
+mod record;
+mod recovery;
+mod snapshot;
+mod tree;
+mod write_log;
+
+pub use error::StateError;
+pub use history::{HISTORY_BYTES_MAX, HISTORY_ROOTS_MAX};
+pub use map::{Durability, Figures, Opened, Options, Proven, Recovery, StateMap, Write};
+pub use memory::{MemoryMap, Staged};
+pub use record::BATCH_BYTES_MAX;
+pub use stele_merkle::Hash;
+pub use stele_merkle::state::{Key, Proof, StateHash};
+
+/// The longest value, in bytes. What is longer belongs into an ordinary store, with its hash here: proofs carry values
+/// and stay small, and one page of a later engine holds a value.
+pub const VALUE_BYTES_MAX: usize = 4096;

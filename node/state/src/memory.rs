@@ -1,0 +1,350 @@
+//! The engine that keeps everything in memory.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::history::{HISTORY_BYTES_MAX, History};
+use crate::map::{Opened, Proven, StateMap};
+use crate::record::{HEADER_BYTES, Header, encode_batch};
+use crate::recovery::{lock, recover};
+use crate::snapshot::{SnapshotHeader, SnapshotJob};
+use crate::tree::{Tree, Update, Walk};
+use crate::write_log::{Position, WriteLog};
+use crate::{Durability, Figures, Hash, Key, Options, StateError, StateHash, Write};
+
+/// Pairs copied into a running snapshot per commit, whatever the commit's size: a million pairs take 122 blocks.
+const SNAPSHOT_PAIRS_PER_COMMIT: usize = 8192;
+
+/// Pairs copied per write of a commit, so that a snapshot ends before the map has changed by a quarter.
+const SNAPSHOT_PAIRS_PER_WRITE: usize = 4;
+
+/// A state map in memory with a write-set log and snapshots on disk.
+#[derive(Debug)]
+pub struct MemoryMap {
+    tree: Tree,
+    history: History,
+    /// `None` for a map that lives in memory only.
+    files: Option<Files>,
+    figures: Figures,
+}
+
+#[derive(Debug)]
+struct Files {
+    directory: PathBuf,
+    durability: Durability,
+    snapshot_log_bytes: u64,
+    log: WriteLog,
+    durable_height: Option<u64>,
+    job: Option<SnapshotJob>,
+    /// Bytes of log when the running snapshot began.
+    log_bytes_before: u64,
+    /// After a failed snapshot: bytes of log at which the next is tried.
+    retry_log_bytes: u64,
+    /// Keeps other processes out for as long as it is open.
+    _lock: File,
+}
+
+/// Writes staged on a [`MemoryMap`].
+#[derive(Debug)]
+pub struct Staged {
+    update: Update,
+    parent: Hash,
+    /// Room for the record's header, then its body.
+    record: Vec<u8>,
+    writes: u32,
+    time: Duration,
+}
+
+impl Staged {
+    /// The root that the writes lead to.
+    #[must_use]
+    pub fn root(&self) -> Hash {
+        self.update.root_hash()
+    }
+}
+
+impl MemoryMap {
+    /// A map that lives in memory only: for replaying a chain and comparing roots, and for tests.
+    #[must_use]
+    pub fn ephemeral(hash: StateHash) -> Self {
+        Self { tree: Tree::new(hash), history: History::default(), files: None, figures: Figures::default() }
+    }
+
+    /// Goes on with a running snapshot, and starts one when the log has grown enough. What fails here is counted and
+    /// tried again; the commit before it is unaffected.
+    fn maintain(&mut self, writes: u32) {
+        let Some(files) = &mut self.files else { return };
+        if let Some(job) = &mut files.job {
+            let pairs = SNAPSHOT_PAIRS_PER_COMMIT + writes as usize * SNAPSHOT_PAIRS_PER_WRITE;
+            // A disk that cannot keep up must slow the commits down: what is retained for it is memory.
+            let wait = self.history.bytes() > 2 * HISTORY_BYTES_MAX;
+            job.step(&self.tree, pairs, wait);
+            if job.is_copied() {
+                self.history.unpin(&mut self.tree);
+            }
+            if job.is_finished() {
+                // The outcome is in the figures.
+                let _ = self.finish_snapshot();
+            }
+            return;
+        }
+        let threshold = files.snapshot_log_bytes.max(2 * self.figures.snapshot_bytes).max(files.retry_log_bytes);
+        if self.figures.log_bytes >= threshold && self.start_snapshot().is_err() {
+            self.count_failure();
+        }
+    }
+
+    /// Begins a new log file and a snapshot of the newest commit.
+    fn start_snapshot(&mut self) -> Result<(), StateError> {
+        let (Some(files), Some(newest)) = (&mut self.files, self.history.newest()) else { return Ok(()) };
+        files.log.flush()?;
+        files.durable_height = Some(newest.height);
+        let hash = self.tree.hash();
+        let position = Position { height: Some(newest.height), root: newest.root };
+        files.log = WriteLog::create(&files.directory, files.log.sequence() + 1, hash, files.durability, position)?;
+        let pairs = self.tree.keys() as u64;
+        let header = SnapshotHeader { hash, height: newest.height, root: newest.root, pairs };
+        files.job = Some(SnapshotJob::start(&files.directory, header, newest.node)?);
+        files.log_bytes_before = self.figures.log_bytes;
+        self.history.pin(header.height);
+        Ok(())
+    }
+
+    /// Waits for the running snapshot's writer and records the outcome.
+    fn finish_snapshot(&mut self) -> Result<(), StateError> {
+        let Some(files) = &mut self.files else { return Ok(()) };
+        let Some(job) = files.job.take() else { return Ok(()) };
+        let height = job.height();
+        let outcome = job.finish();
+        self.history.unpin(&mut self.tree);
+        match outcome {
+            Ok(bytes) => {
+                self.figures.snapshot_height = Some(height);
+                self.figures.snapshot_bytes = bytes;
+                self.figures.log_bytes -= files.log_bytes_before;
+                files.retry_log_bytes = 0;
+                Ok(())
+            }
+            Err(error) => {
+                self.count_failure();
+                Err(error)
+            }
+        }
+    }
+
+    fn count_failure(&mut self) {
+        self.figures.snapshot_failures += 1;
+        if let Some(files) = &mut self.files {
+            files.retry_log_bytes = self.figures.log_bytes + files.snapshot_log_bytes;
+        }
+    }
+}
+
+impl StateMap for MemoryMap {
+    type Staged = Staged;
+
+    fn open(directory: &Path, options: Options) -> Result<Opened<Self>, StateError> {
+        let lock = lock(directory)?;
+        let recovered = recover(directory, &options)?;
+        let figures = Figures {
+            log_bytes: recovered.log_bytes,
+            snapshot_height: recovered.report.snapshot_height,
+            snapshot_bytes: recovered.snapshot_bytes,
+            ..Figures::default()
+        };
+        let height = recovered.history.newest().map(|version| version.height);
+        let root = recovered.tree.root_hash();
+        let files = Files {
+            directory: directory.to_owned(),
+            durability: options.durability,
+            snapshot_log_bytes: options.snapshot_log_bytes,
+            log: recovered.log,
+            durable_height: height,
+            job: None,
+            log_bytes_before: 0,
+            retry_log_bytes: 0,
+            _lock: lock,
+        };
+        let map = Self { tree: recovered.tree, history: recovered.history, files: Some(files), figures };
+        Ok(Opened { map, height, root, recovery: recovered.report })
+    }
+
+    fn get(&self, key: &Key) -> Result<Option<Vec<u8>>, StateError> {
+        Ok(self.tree.get(self.tree.root(), key).map(<[u8]>::to_vec))
+    }
+
+    fn stage(&self, parent: &Hash, writes: Vec<Write>) -> Result<Staged, StateError> {
+        let start = Instant::now();
+        if *parent != self.root() {
+            return Err(StateError::UnknownParent);
+        }
+        let record = encode_batch(&writes)?;
+        let count = u32::try_from(writes.len()).expect("a batch of bounded bytes has few writes");
+        let update = self.tree.stage(writes)?;
+        Ok(Staged { update, parent: *parent, record, writes: count, time: start.elapsed() })
+    }
+
+    fn staged_root(staged: &Staged) -> Hash {
+        staged.root()
+    }
+
+    fn commit(&mut self, staged: Staged, height: u64) -> Result<Hash, StateError> {
+        let start = Instant::now();
+        let Staged { update, parent, mut record, writes, time } = staged;
+        if update.generation() != self.tree.generation() || parent != self.root() {
+            return Err(StateError::Stale);
+        }
+        if let Some(newest) = self.height().filter(|newest| *newest >= height) {
+            return Err(StateError::Height { newest, height });
+        }
+        let root = update.root_hash();
+        self.figures.sync_time = Duration::ZERO;
+        if let Some(files) = &mut self.files {
+            let (room, body) = record.split_at_mut(HEADER_BYTES);
+            let header = Header {
+                height,
+                root_before: parent,
+                root_after: root,
+                writes,
+                body_bytes: u32::try_from(body.len()).expect("a batch is bounded by 1 GiB"),
+                body_crc: crc32c::crc32c(body),
+            };
+            room.copy_from_slice(&header.encode(files.log.salt()));
+            self.figures.sync_time = files.log.append(&record)?;
+            self.figures.log_bytes += record.len() as u64;
+            if files.durability == Durability::Sync {
+                files.durable_height = Some(height);
+            }
+        }
+        self.figures.batch_writes = u64::from(writes);
+        self.figures.batch_nodes = update.nodes() as u64;
+        self.figures.stage_time = time;
+        let retired = self.tree.apply(update);
+        self.history.push(&mut self.tree, height, retired);
+        self.maintain(writes);
+        self.figures.commit_time = start.elapsed();
+        Ok(root)
+    }
+
+    fn height(&self) -> Option<u64> {
+        self.history.newest().map(|version| version.height)
+    }
+
+    fn durable_height(&self) -> Option<u64> {
+        self.files.as_ref().and_then(|files| files.durable_height)
+    }
+
+    fn root(&self) -> Hash {
+        self.tree.root_hash()
+    }
+
+    fn root_at(&self, height: u64) -> Option<Hash> {
+        self.history.at(height).map(|version| version.root)
+    }
+
+    fn prove(&self, key: &Key, height: u64) -> Result<Proven, StateError> {
+        let version = self.history.at(height).ok_or(StateError::UnknownHeight { height })?;
+        let (value, proof) = self.tree.prove(version.node, key);
+        Ok(Proven { root: version.root, value: value.map(<[u8]>::to_vec), proof })
+    }
+
+    fn iter(&self) -> Box<dyn Iterator<Item = (&Key, &[u8])> + '_> {
+        let mut walk = Walk::new(self.tree.root());
+        Box::new(std::iter::from_fn(move || walk.next(&self.tree)))
+    }
+
+    fn sync(&mut self) -> Result<(), StateError> {
+        let height = self.height();
+        if let Some(files) = &mut self.files {
+            files.log.flush()?;
+            files.durable_height = height;
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&mut self) -> Result<(), StateError> {
+        loop {
+            let Some(files) = &mut self.files else { return Ok(()) };
+            if files.log.is_poisoned() {
+                return Err(StateError::Poisoned);
+            }
+            if let Some(job) = &mut files.job {
+                job.step(&self.tree, usize::MAX, true);
+                self.finish_snapshot()?;
+            } else if self.figures.snapshot_height == self.height() {
+                return Ok(());
+            } else if let Err(error) = self.start_snapshot() {
+                self.count_failure();
+                return Err(error);
+            }
+        }
+    }
+
+    fn figures(&self) -> Figures {
+        Figures {
+            keys: self.tree.keys() as u64,
+            memory_bytes: self.tree.bytes() as u64,
+            history_bytes: self.history.bytes() as u64,
+            roots: self.history.roots() as u64,
+            ..self.figures
+        }
+    }
+}
+
+impl Drop for MemoryMap {
+    fn drop(&mut self) {
+        // A snapshot that is copied is finished, one that is not is abandoned; either way its thread ends first.
+        if let Some(job) = self.files.as_mut().and_then(|files| files.job.take()) {
+            let _ = job.finish();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::write_log::Medium;
+
+    /// A disk that fails one operation and would accept everything afterwards, as Linux does after a failed flush.
+    struct Failing {
+        append: bool,
+        flush: bool,
+    }
+
+    impl Medium for Failing {
+        fn append(&mut self, _: &[u8]) -> io::Result<()> {
+            if std::mem::take(&mut self.append) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            if std::mem::take(&mut self.flush) { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
+        }
+    }
+
+    #[test]
+    fn a_failed_write_or_flush_poisons_the_map_until_it_is_opened_again() {
+        for (append, flush) in [(true, false), (false, true)] {
+            let directory = tempfile::TempDir::new().expect("a temporary directory");
+            let mut map = MemoryMap::open(directory.path(), Options::new(StateHash::Sha256)).expect("a new map").map;
+            let write = |map: &MemoryMap, value: u8| map.stage(&map.root(), vec![([value; 32], Some(vec![value]))]);
+            let staged = write(&map, 1).expect("a valid batch");
+            let root = map.commit(staged, 0).expect("a working disk");
+            map.files.as_mut().expect("files").log.replace_medium(Box::new(Failing { append, flush }));
+            let staged = write(&map, 2).expect("a valid batch");
+            assert!(matches!(map.commit(staged, 1), Err(StateError::Io { .. })));
+            assert_eq!((map.root(), map.height(), map.durable_height()), (root, Some(0), Some(0)));
+            // The disk works again, but what it holds is unknown.
+            let staged = write(&map, 3).expect("a valid batch");
+            assert!(matches!(map.commit(staged, 1), Err(StateError::Poisoned)));
+            assert!(matches!(map.sync(), Err(StateError::Poisoned)));
+            assert!(matches!(map.checkpoint(), Err(StateError::Poisoned)));
+            assert_eq!(map.get(&[1; 32]).expect("reads go on"), Some(vec![1]));
+            drop(map);
+            let opened = MemoryMap::open(directory.path(), Options::new(StateHash::Sha256)).expect("recovery");
+            assert_eq!((opened.height, opened.root), (Some(0), root));
+        }
+    }
+}

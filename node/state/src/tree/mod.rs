@@ -1,0 +1,219 @@
+//! The tree in memory: immutable nodes in two arenas.
+
+mod read;
+mod stage;
+mod walk;
+
+pub(crate) use stage::Update;
+pub(crate) use walk::Walk;
+
+use stele_merkle::Hash;
+use stele_merkle::state::{EMPTY, Key, StateHash};
+
+use crate::arena::Arena;
+
+/// Where a node is: nowhere, or in the arena of inner nodes or of leaves; while staged, in the update's own lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NodeRef(u32);
+
+/// What a reference refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Empty,
+    Inner(u32),
+    Leaf(u32),
+    StagedInner(u32),
+    StagedLeaf(u32),
+}
+
+impl NodeRef {
+    const TAG_SHIFT: u32 = 30;
+    const INDEX_MASK: u32 = (1 << Self::TAG_SHIFT) - 1;
+    /// No arena has a slot of this number, see [`crate::arena::SLOTS_MAX`].
+    pub(crate) const EMPTY: Self = Self(u32::MAX);
+
+    const fn tagged(tag: u32, index: u32) -> Self {
+        Self(tag << Self::TAG_SHIFT | index)
+    }
+
+    const fn inner(index: u32) -> Self {
+        Self::tagged(0, index)
+    }
+
+    const fn leaf(index: u32) -> Self {
+        Self::tagged(1, index)
+    }
+
+    const fn staged_inner(index: u32) -> Self {
+        Self::tagged(2, index)
+    }
+
+    const fn staged_leaf(index: u32) -> Self {
+        Self::tagged(3, index)
+    }
+
+    pub(crate) const fn place(self) -> Place {
+        let index = self.0 & Self::INDEX_MASK;
+        if self.0 == Self::EMPTY.0 {
+            return Place::Empty;
+        }
+        match self.0 >> Self::TAG_SHIFT {
+            0 => Place::Inner(index),
+            1 => Place::Leaf(index),
+            2 => Place::StagedInner(index),
+            _ => Place::StagedLeaf(index),
+        }
+    }
+}
+
+impl Default for NodeRef {
+    fn default() -> Self {
+        Self::EMPTY
+    }
+}
+
+/// An inner node: its hash and its two children, of which at most one is empty.
+#[derive(Debug, Default)]
+pub(crate) struct Inner {
+    pub(crate) left: NodeRef,
+    pub(crate) right: NodeRef,
+    pub(crate) hash: Hash,
+}
+
+/// A leaf: its hash, key and value.
+#[derive(Debug, Default)]
+pub(crate) struct Leaf {
+    pub(crate) key: Key,
+    pub(crate) hash: Hash,
+    pub(crate) value: Box<[u8]>,
+}
+
+impl Leaf {
+    /// Bytes of memory, the allocator's overhead estimated: 8 bytes of header, sizes in steps of 16.
+    fn bytes(&self) -> usize {
+        let value = self.value.len();
+        size_of::<Self>() + if value == 0 { 0 } else { (value + 8).next_multiple_of(16).max(32) }
+    }
+}
+
+/// Nodes that a commit took out of the newest tree; older roots may still need them.
+#[derive(Debug, Default)]
+pub(crate) struct Retired {
+    inners: Vec<u32>,
+    leaves: Vec<u32>,
+    bytes: usize,
+}
+
+impl Retired {
+    /// Bytes of memory that the retired nodes and this list hold.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// One tree per retained root, sharing all nodes that did not change between them.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    hash: StateHash,
+    inners: Arena<Inner>,
+    leaves: Arena<Leaf>,
+    root: NodeRef,
+    /// Leaves of the newest tree.
+    keys: usize,
+    /// Bytes of values in all leaves, retired ones included, as [`Leaf::bytes`] counts them.
+    value_bytes: usize,
+    /// Changes with every applied update, so that a stale one is recognised.
+    generation: u64,
+}
+
+impl Tree {
+    pub(crate) fn new(hash: StateHash) -> Self {
+        Self {
+            hash,
+            inners: Arena::new(),
+            leaves: Arena::new(),
+            root: NodeRef::EMPTY,
+            keys: 0,
+            value_bytes: 0,
+            generation: 0,
+        }
+    }
+
+    pub(crate) fn hash(&self) -> StateHash {
+        self.hash
+    }
+
+    /// The newest root's node.
+    pub(crate) fn root(&self) -> NodeRef {
+        self.root
+    }
+
+    /// The newest root.
+    pub(crate) fn root_hash(&self) -> Hash {
+        self.node_hash(self.root)
+    }
+
+    /// Keys of the newest tree.
+    pub(crate) fn keys(&self) -> usize {
+        self.keys
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Bytes of memory held.
+    pub(crate) fn bytes(&self) -> usize {
+        self.inners.bytes() + self.leaves.bytes() + self.value_bytes
+    }
+
+    /// Hash of a committed node.
+    fn node_hash(&self, node: NodeRef) -> Hash {
+        match node.place() {
+            Place::Inner(slot) => self.inners.at(slot).hash,
+            Place::Leaf(slot) => self.leaves.at(slot).hash,
+            Place::Empty | Place::StagedInner(_) | Place::StagedLeaf(_) => EMPTY,
+        }
+    }
+
+    /// Makes an update the newest tree and returns the nodes that it replaced.
+    pub(crate) fn apply(&mut self, update: Update) -> Retired {
+        debug_assert_eq!(update.generation, self.generation);
+        let retired_bytes = |inners: usize| inners * (size_of::<Inner>() + size_of::<u32>());
+        let mut retired = Retired { inners: update.old_inners, leaves: update.old_leaves, bytes: 0 };
+        retired.bytes = retired_bytes(retired.inners.len())
+            + retired.leaves.iter().map(|slot| self.leaves.at(*slot).bytes() + size_of::<u32>()).sum::<usize>();
+        self.keys = self.keys + update.leaves.len() - retired.leaves.len();
+        let mut leaf_slots = Vec::with_capacity(update.leaves.len());
+        for leaf in update.leaves {
+            self.value_bytes += leaf.bytes() - size_of::<Leaf>();
+            leaf_slots.push(self.leaves.insert(leaf));
+        }
+        // Children come before their parents in an update, so every staged child already has a slot.
+        let mut inner_slots: Vec<u32> = Vec::with_capacity(update.inners.len());
+        let settle = |node: NodeRef, inner_slots: &[u32]| match node.place() {
+            Place::StagedInner(index) => NodeRef::inner(inner_slots[index as usize]),
+            Place::StagedLeaf(index) => NodeRef::leaf(leaf_slots[index as usize]),
+            Place::Empty | Place::Inner(_) | Place::Leaf(_) => node,
+        };
+        for inner in update.inners {
+            let left = settle(inner.left, &inner_slots);
+            let right = settle(inner.right, &inner_slots);
+            inner_slots.push(self.inners.insert(Inner { left, right, hash: inner.hash }));
+        }
+        self.root = settle(update.root, &inner_slots);
+        self.generation += 1;
+        retired
+    }
+
+    /// Frees nodes that no retained root needs.
+    pub(crate) fn free(&mut self, retired: Retired) {
+        for slot in retired.inners {
+            self.inners.remove(slot);
+        }
+        for slot in retired.leaves {
+            let leaf = self.leaves.remove(slot);
+            self.value_bytes -= leaf.bytes() - size_of::<Leaf>();
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The engine against the reference map: roots, values, proofs, history.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use proptest::prelude::*;
+use stele_merkle::state::reference::ReferenceMap;
+use stele_state::{HISTORY_ROOTS_MAX, Key, MemoryMap, StateError, StateHash, StateMap, VALUE_BYTES_MAX, Write};
+
+const BOTH: [StateHash; 2] = [StateHash::Sha256, StateHash::Sm3];
+
+/// Few distinct keys with short and with very long shared prefixes, so that every shape of tree comes about.
+fn keys() -> impl Strategy<Value = Key> {
+    (0_u8..16, prop_oneof![Just(0_usize), Just(1), Just(5), Just(31)], 0_u8..4).prop_map(|(top, at, low)| {
+        let mut key = [0_u8; 32];
+        key[0] = top << 4;
+        key[at] ^= low;
+        key
+    })
+}
+
+fn batches() -> impl Strategy<Value = Vec<Vec<Write>>> {
+    let value = proptest::option::weighted(0.6, proptest::collection::vec(0_u8..3, 0..3));
+    let batch = proptest::collection::btree_map(keys(), value, 0..24).prop_map(|batch| batch.into_iter().collect());
+    proptest::collection::vec(batch, 1..10)
+}
+
+fn commit(map: &mut MemoryMap, writes: Vec<Write>) -> [u8; 32] {
+    let staged = map.stage(&map.root(), writes).unwrap();
+    let height = map.height().map_or(0, |height| height + 1);
+    let root = staged.root();
+    assert_eq!(map.commit(staged, height).unwrap(), root);
+    root
+}
+
+fn key(seed: u64) -> Key {
+    StateHash::Sha256.value(&seed.to_be_bytes())
+}
+
+proptest! {
+    // The reference hashes everything for every root and proof.
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn every_batch_leads_to_the_reference_root_and_proofs(batches in batches(), sm3: bool, probe in keys()) {
+        let hash = BOTH[usize::from(sm3)];
+        let mut map = MemoryMap::ephemeral(hash);
+        let mut model = ReferenceMap::new(hash);
+        let mut past = Vec::new();
+        for batch in batches {
+            let asked: Vec<Key> = batch.iter().map(|(key, _)| *key).chain([probe]).collect();
+            for (key, value) in &batch {
+                model.set(*key, value.clone());
+            }
+            let root = commit(&mut map, batch);
+            prop_assert_eq!(root, model.root());
+            prop_assert_eq!(map.figures().keys, model.pairs().len() as u64);
+            let pairs: Vec<(Key, Vec<u8>)> = map.iter().map(|(key, value)| (*key, value.to_vec())).collect();
+            let expected: Vec<(Key, Vec<u8>)> = model.pairs().iter().map(|(k, v)| (*k, v.clone())).collect();
+            prop_assert_eq!(pairs, expected);
+            past.push((map.height().unwrap(), model.clone(), asked));
+        }
+        // Every retained height proves what it held, not what the newest holds.
+        for (height, model, asked) in &past {
+            let root = model.root();
+            prop_assert_eq!(map.root_at(*height), Some(root));
+            for key in asked {
+                let proven = map.prove(key, *height).unwrap();
+                prop_assert_eq!(proven.value.as_deref(), model.get(key));
+                prop_assert_eq!(&proven.proof, &model.prove(key));
+                prop_assert_eq!(proven.proof.verify(hash, &root, key, model.get(key)), Ok(()));
+            }
+        }
+    }
+
+    #[test]
+    fn how_writes_are_batched_does_not_change_the_root(batches in batches()) {
+        let mut by_batch = MemoryMap::ephemeral(StateHash::Sha256);
+        let mut one_by_one = MemoryMap::ephemeral(StateHash::Sha256);
+        for batch in batches {
+            for write in batch.iter().rev() {
+                commit(&mut one_by_one, vec![write.clone()]);
+            }
+            commit(&mut by_batch, batch);
+            prop_assert_eq!(by_batch.root(), one_by_one.root());
+        }
+    }
+}
+
+#[test]
+fn deleting_everything_leads_back_to_the_empty_root_and_frees_the_memory() {
+    let mut map = MemoryMap::ephemeral(StateHash::Sha256);
+    let mut keys: Vec<Key> = (0..5_000).map(key).collect();
+    keys.sort_unstable();
+    for round in 0..5_u8 {
+        commit(&mut map, keys.iter().map(|key| (*key, Some(vec![round; 100]))).collect());
+        commit(&mut map, keys.iter().map(|key| (*key, None)).collect());
+        assert_eq!(map.root(), [0; 32]);
+        assert_eq!(map.figures().keys, 0);
+    }
+    let before = map.figures().memory_bytes;
+    for _ in 0..3 * HISTORY_ROOTS_MAX {
+        commit(&mut map, Vec::new());
+    }
+    let figures = map.figures();
+    assert!(figures.memory_bytes < before - 5_000 * 4 * 100, "values of old roots are freed");
+    assert_eq!(figures.history_bytes, 0);
+}
+
+#[test]
+fn memory_is_bounded_under_endless_updates() {
+    let mut map = MemoryMap::ephemeral(StateHash::Sha256);
+    let mut keys: Vec<Key> = (0..500).map(key).collect();
+    keys.sort_unstable();
+    let mut after_warming = 0;
+    for round in 0..600_u32 {
+        let value = round.to_be_bytes().repeat(10);
+        commit(&mut map, keys.iter().step_by(7).map(|key| (*key, Some(value.clone()))).collect());
+        if round == 200 {
+            after_warming = map.figures().memory_bytes;
+        }
+    }
+    assert_eq!(map.figures().roots, HISTORY_ROOTS_MAX as u64);
+    assert!(map.figures().memory_bytes <= after_warming + after_warming / 50);
+}
+
+#[test]
+fn only_the_newest_roots_are_provable() {
+    let mut map = MemoryMap::ephemeral(StateHash::Sha256);
+    for round in 0..300_u64 {
+        commit(&mut map, vec![(key(round % 10), Some(round.to_be_bytes().to_vec()))]);
+    }
+    for height in 0..300 {
+        let provable = height + HISTORY_ROOTS_MAX as u64 >= 300;
+        assert_eq!(map.root_at(height).is_some(), provable, "{height}");
+        match map.prove(&key(height % 10), height) {
+            Ok(proven) => {
+                assert!(provable);
+                assert_eq!(proven.value, Some(height.to_be_bytes().to_vec()));
+                let value = proven.value.as_deref();
+                let root = map.root_at(height).unwrap();
+                assert_eq!(proven.proof.verify(StateHash::Sha256, &root, &key(height % 10), value), Ok(()));
+            }
+            Err(error) => assert!(!provable && error.code() == "state_unknown_height", "{error}"),
+        }
+    }
+    assert!(matches!(map.prove(&key(0), 300), Err(StateError::UnknownHeight { height: 300 })));
+}
+
+#[test]
+fn staging_has_no_side_effects_and_stale_batches_are_refused() {
+    let mut map = MemoryMap::ephemeral(StateHash::Sha256);
+    commit(&mut map, vec![(key(1), Some(b"one".to_vec()))]);
+    let (root, figures) = (map.root(), map.figures());
+    let first = map.stage(&root, vec![(key(1), Some(b"two".to_vec()))]).unwrap();
+    let second = map.stage(&root, vec![(key(1), None)]).unwrap();
+    assert_ne!(first.root(), second.root());
+    assert_eq!(MemoryMap::staged_root(&second), [0; 32]);
+    assert_eq!((map.root(), map.figures()), (root, figures));
+    assert_eq!(map.get(&key(1)).unwrap().as_deref(), Some(&b"one"[..]));
+    assert_eq!(map.get_many(&[key(1), key(2)]).unwrap(), [Some(b"one".to_vec()), None]);
+    map.commit(first, 1).unwrap();
+    assert!(matches!(map.commit(second, 2), Err(StateError::Stale)));
+    assert!(matches!(map.stage(&root, Vec::new()), Err(StateError::UnknownParent)));
+    // The same root again, but another commit in between: the nodes that the batch refers to may be gone.
+    let staged = map.stage(&map.root(), vec![(key(9), Some(Vec::new()))]).unwrap();
+    commit(&mut map, Vec::new());
+    assert!(matches!(map.commit(staged, 5), Err(StateError::Stale)));
+}
+
+#[test]
+fn writes_that_break_the_contract_are_refused() {
+    let mut map = MemoryMap::ephemeral(StateHash::Sha256);
+    let root = map.root();
+    let put = |key: u8, length: usize| ([key; 32], Some(vec![0; length]));
+    let code = |result: Result<_, StateError>| result.map(drop).unwrap_err().code();
+    assert_eq!(code(map.stage(&root, vec![put(2, 1), put(1, 1)])), "state_unsorted");
+    assert_eq!(code(map.stage(&root, vec![put(1, 1), put(1, 1)])), "state_unsorted");
+    assert_eq!(code(map.stage(&root, vec![put(1, VALUE_BYTES_MAX + 1)])), "state_value_too_long");
+    let staged = map.stage(&root, vec![put(1, VALUE_BYTES_MAX)]).unwrap();
+    map.commit(staged, 7).unwrap();
+    for height in [0, 6, 7] {
+        let staged = map.stage(&map.root(), Vec::new()).unwrap();
+        assert!(matches!(map.commit(staged, height), Err(StateError::Height { newest: 7, .. })));
+    }
+    let staged = map.stage(&map.root(), Vec::new()).unwrap();
+    map.commit(staged, 9).unwrap();
+    assert_eq!(map.height(), Some(9));
+    assert_eq!(map.root_at(8), None);
+}
+
+#[test]
+fn writing_what_is_there_already_changes_nothing() {
+    let mut map = MemoryMap::ephemeral(StateHash::Sha256);
+    let mut writes: Vec<Write> = (0..100).map(|seed| (key(seed), Some(seed.to_be_bytes().to_vec()))).collect();
+    writes.sort_unstable();
+    let root = commit(&mut map, writes.clone());
+    writes.push(([0xFF; 32], None));
+    assert_eq!(commit(&mut map, writes), root);
+    assert_eq!(map.figures().batch_nodes, 0);
+}
+
+/// Longer than the property tests: a map that grows, shrinks and is rewritten at random over many commits.
+#[test]
+fn a_long_random_walk_stays_equal_to_the_reference() {
+    let mut map = MemoryMap::ephemeral(StateHash::Sha256);
+    let mut model = ReferenceMap::new(StateHash::Sha256);
+    let mut state = 42_u64;
+    let mut random = |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    for round in 0..120_u64 {
+        let mut batch = std::collections::BTreeMap::new();
+        let deletions = if round / 20 % 2 == 0 { 2 } else { 8 };
+        for _ in 0..random(400) {
+            let value = (random(10) >= deletions).then(|| vec![1; usize::try_from(random(50)).unwrap()]);
+            batch.insert(key(random(2_000)), value);
+        }
+        for (key, value) in &batch {
+            model.set(*key, value.clone());
+        }
+        assert_eq!(commit(&mut map, batch.into_iter().collect()), model.root(), "round {round}");
+    }
+    let height = map.height().unwrap();
+    for seed in 0..40 {
+        assert_eq!(map.prove(&key(seed), height).unwrap().proof, model.prove(&key(seed)));
+    }
+    assert!(map.iter().map(|(key, value)| (*key, value.to_vec())).eq(model.pairs().clone()));
+}
