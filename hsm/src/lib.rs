@@ -13,8 +13,9 @@
 //!                                  SoftwareSigner
 //! ```
 //!
-//! - **Typed.** There is no "sign these bytes". Each request names its fields, and its bytes must carry
-//!   the domain of its kind ([`request`]), so that bytes of one kind can never be passed off as another.
+//! - **Typed.** There is no "sign these bytes". Each request names its fields, and the signer parses the bytes
+//!   to be signed and refuses them unless they say the same ([`request`]); bytes of one kind can never be
+//!   passed off as another.
 //! - **Guarded.** What was signed is on stable storage before the signature leaves ([`guard`]). The guard
 //!   belongs to the signer, not to the consensus engine's journal: an engine that lost its journal, or was
 //!   started twice, is refused.
@@ -23,6 +24,7 @@
 //!
 //! The crate imports nothing of the node: requests are plain integers and byte arrays.
 
+mod cbor;
 mod error;
 pub mod guard;
 mod key_file;

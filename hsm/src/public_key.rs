@@ -36,9 +36,7 @@ pub struct PublicKey {
 
 impl PublicKey {
     pub(crate) fn from_verifying_key(key: &VerifyingKey) -> Result<Self, SignerError> {
-        let spki = p256::PublicKey::from(key)
-            .to_public_key_der()
-            .map_err(|_| SignerError::SigningFailed)?;
+        let spki = p256::PublicKey::from(key).to_public_key_der().map_err(|_| SignerError::SigningFailed)?;
         Ok(Self {
             algorithm: KeyAlgorithm::P256,
             sec1_compressed: key.as_affine().to_encoded_point(true).as_bytes().to_vec(),

@@ -1,31 +1,35 @@
 //! What may be signed: one structure per kind, each with its own domain.
 //!
-//! The bytes to be signed are built by the caller, whose encoding is the protocol; the signer checks that
-//! they begin with the domain of the request's kind. Domains are prefix-free, and none is a prefix of a
-//! COSE `Sig_structure`, so a signature made for one kind is never valid for another.
+//! The caller names the fields and hands over the exact bytes to be signed; the signer parses those bytes and
+//! refuses them unless they say the same. So the guard judges what is really signed, not what a caller claims,
+//! and a signature made for one kind is never valid for another:
+//!
+//! | kind | bytes |
+//! |---|---|
+//! | proposal | `["stele/proposal/v1", network, 1, height, round, block, valid round or null, key or null]` |
+//! | vote | `["stele/vote/v1", network, 2 or 3, height, round, block or null, null, key or null]` |
+//! | checkpoint | `["Signature1", protected, h'', root]`, RFC 9052 section 4.4; log size in a claim of `protected` |
+//! | epoch certificate | `["stele/epoch/v1", network, validator, key, from, until, policy]` |
+//! | peer binding | `"PoV" ‖ u32 length ‖ public key ‖ u32 length ‖ peer id`, as the consensus engine wants it |
+//!
+//! All but the last are deterministic CBOR arrays.
 
 use std::fmt;
 
-use crate::error::SignerError;
+use crate::{cbor::Reader, error::SignerError};
 
-/// Domain of a prevote or precommit: the head of its CBOR array and the text "stele/vote/v1".
-pub const VOTE_DOMAIN: &[u8] = b"\x88\x6dstele/vote/v1";
+/// Longest bytes to be signed: the largest, checkpoints and epoch certificates, have about 300; the room is
+/// for post-quantum epoch keys.
+pub const SIGNING_BYTES_MAX: usize = 4096;
 
-/// Domain of a proposal: the head of its CBOR array and the text "stele/proposal/v1".
-pub const PROPOSAL_DOMAIN: &[u8] = b"\x88\x71stele/proposal/v1";
+/// Longest peer id in bytes; those of libp2p have 38 or 34.
+pub const PEER_ID_LENGTH_MAX: usize = 64;
 
-/// Domain of an epoch certificate: the head of its CBOR array and the text "stele/epoch/v1".
-pub const EPOCH_DOMAIN: &[u8] = b"\x87\x6estele/epoch/v1";
+/// Label of the CWT claims in a protected header, RFC 9597.
+const LABEL_CWT_CLAIMS: i64 = 15;
 
-/// Domain of a peer binding.
-pub const PEER_DOMAIN: &[u8] = b"stele/peer/v1";
-
-/// Longest vote, epoch certificate or peer binding in bytes. Votes are under 200 bytes; the room is for
-/// an SM2 or post-quantum epoch key.
-pub const MESSAGE_LENGTH_MAX: usize = 4096;
-
-/// Longest protected header of a checkpoint in bytes; ours are under 300.
-pub const PROTECTED_LENGTH_MAX: usize = 4096;
+/// Private claim of a checkpoint: number of leaves of the log.
+const CLAIM_LOG_SIZE: i64 = -70_002;
 
 /// A step of a consensus round, in the order in which a validator takes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,19 +53,20 @@ impl Step {
         }
     }
 
+    /// The number in signing bytes and guard records.
     pub(crate) const fn to_byte(self) -> u8 {
         match self {
-            Self::Propose => 0,
-            Self::Prevote => 1,
-            Self::Precommit => 2,
+            Self::Propose => 1,
+            Self::Prevote => 2,
+            Self::Precommit => 3,
         }
     }
 
     pub(crate) const fn from_byte(byte: u8) -> Option<Self> {
         match byte {
-            0 => Some(Self::Propose),
-            1 => Some(Self::Prevote),
-            2 => Some(Self::Precommit),
+            1 => Some(Self::Propose),
+            2 => Some(Self::Prevote),
+            3 => Some(Self::Precommit),
             _ => None,
         }
     }
@@ -86,8 +91,7 @@ pub struct VoteRequest<'a> {
     pub step: Step,
     /// The block's id, or `None` for a vote for nil.
     pub value_id: Option<[u8; 32]>,
-    /// The exact bytes to be signed. They begin with [`PROPOSAL_DOMAIN`] for [`Step::Propose`] and with
-    /// [`VOTE_DOMAIN`] otherwise, and hold `value_id` verbatim.
+    /// The exact bytes to be signed.
     pub bytes: &'a [u8],
 }
 
@@ -98,8 +102,7 @@ pub struct CheckpointRequest<'a> {
     pub tree_size: u64,
     /// Root over those leaves.
     pub root: [u8; 32],
-    /// The COSE `Sig_structure` of RFC 9052 section 4.4 in deterministic encoding:
-    /// `["Signature1", protected, h'', root]`.
+    /// The exact bytes to be signed: the COSE `Sig_structure`.
     pub sig_structure: &'a [u8],
 }
 
@@ -108,311 +111,346 @@ pub struct CheckpointRequest<'a> {
 pub struct EpochCertificateRequest<'a> {
     /// The validator that certifies.
     pub validator: [u8; 32],
-    /// The epoch key, as its algorithm encodes it; held verbatim in `bytes`.
+    /// The epoch key, as its algorithm encodes it.
     pub epoch_key: &'a [u8],
     /// First height at which the epoch key may vote.
     pub height_first: u64,
     /// Last height at which the epoch key may vote.
     pub height_last: u64,
-    /// The exact bytes to be signed; they begin with [`EPOCH_DOMAIN`].
+    /// The exact bytes to be signed.
     pub bytes: &'a [u8],
 }
 
-/// The statement that a network peer id speaks for a validator.
+/// The statement that a network peer id speaks for this signer's key.
 #[derive(Clone, Copy, Debug)]
 pub struct PeerBindingRequest<'a> {
-    /// The peer id, as the transport encodes it; held verbatim in `bytes`.
+    /// The signer's own public key, SEC 1 compressed.
+    pub public_key: &'a [u8],
+    /// The peer id, as the transport encodes it.
     pub peer_id: &'a [u8],
-    /// The exact bytes to be signed; they begin with [`PEER_DOMAIN`].
-    pub bytes: &'a [u8],
 }
 
 impl VoteRequest<'_> {
-    /// Checks domain, size and value id.
+    /// Checks that the bytes say what the fields say.
     ///
     /// # Errors
     /// [`SignerError::MalformedRequest`].
     pub fn validate(&self) -> Result<(), SignerError> {
-        let domain = match self.step {
-            Step::Propose => PROPOSAL_DOMAIN,
-            Step::Prevote | Step::Precommit => VOTE_DOMAIN,
+        require_length(self.bytes)?;
+        let signed =
+            SignedVote::read(self.bytes).ok_or(SignerError::MalformedRequest { reason: "the bytes are not a vote" })?;
+        let named = SignedVote { step: self.step, height: self.height, round: self.round, value_id: self.value_id };
+        if signed != named {
+            return Err(SignerError::MalformedRequest { reason: "the bytes are another vote" });
+        }
+        Ok(())
+    }
+}
+
+/// The fields of a vote's bytes that the guard judges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct SignedVote {
+    step: Step,
+    height: u64,
+    round: u32,
+    value_id: Option<[u8; 32]>,
+}
+
+impl SignedVote {
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(bytes);
+        if reader.array()? != 8 {
+            return None;
+        }
+        let domain = reader.text()?;
+        let _network = reader.hash()?;
+        let step = Step::from_byte(u8::try_from(reader.unsigned()?).ok()?)?;
+        let height = reader.unsigned()?;
+        let round = u32::try_from(reader.unsigned()?).ok()?;
+        let value_id = reader.optional(Reader::hash)?;
+        let valid_round = reader.optional(Reader::unsigned)?;
+        let _key = reader.optional(Reader::hash)?;
+        let well_formed = match step {
+            Step::Propose => domain == b"stele/proposal/v1" && value_id.is_some(),
+            Step::Prevote | Step::Precommit => domain == b"stele/vote/v1" && valid_round.is_none(),
         };
-        require_domain(self.bytes, domain)?;
-        if let Some(value_id) = &self.value_id {
-            require_held(self.bytes, value_id, "the bytes do not hold the value id")?;
-        } else if self.step == Step::Propose {
-            return Err(SignerError::MalformedRequest {
-                reason: "a proposal needs a value id",
-            });
-        }
-        Ok(())
-    }
-}
-
-impl EpochCertificateRequest<'_> {
-    /// Checks domain, size, key and height range.
-    ///
-    /// # Errors
-    /// [`SignerError::MalformedRequest`].
-    pub fn validate(&self) -> Result<(), SignerError> {
-        require_domain(self.bytes, EPOCH_DOMAIN)?;
-        require_held(
-            self.bytes,
-            self.epoch_key,
-            "the bytes do not hold the epoch key",
-        )?;
-        if self.height_first > self.height_last {
-            return Err(SignerError::MalformedRequest {
-                reason: "the height range is empty",
-            });
-        }
-        Ok(())
-    }
-}
-
-impl PeerBindingRequest<'_> {
-    /// Checks domain, size and peer id.
-    ///
-    /// # Errors
-    /// [`SignerError::MalformedRequest`].
-    pub fn validate(&self) -> Result<(), SignerError> {
-        require_domain(self.bytes, PEER_DOMAIN)?;
-        require_held(
-            self.bytes,
-            self.peer_id,
-            "the bytes do not hold the peer id",
-        )
+        (well_formed && reader.is_at_end()).then_some(Self { step, height, round, value_id })
     }
 }
 
 impl CheckpointRequest<'_> {
-    /// Parses the `Sig_structure` and checks that it signs exactly `root`.
+    /// Checks that the bytes are a `Sig_structure` over exactly this root and size.
     ///
     /// # Errors
     /// [`SignerError::MalformedRequest`].
     pub fn validate(&self) -> Result<(), SignerError> {
-        /// Array of four, then the text string "Signature1" (RFC 8949 section 3).
-        const HEAD: &[u8] = b"\x84\x6aSignature1";
-        /// An empty byte string: no externally supplied data.
-        const EXTERNAL_AAD: u8 = 0x40;
-        /// A byte string of 32 bytes: the detached payload is the root.
-        const ROOT_HEAD: [u8; 2] = [0x58, 0x20];
-        let malformed = |reason| SignerError::MalformedRequest { reason };
-
-        let rest = self
-            .sig_structure
-            .strip_prefix(HEAD)
-            .ok_or(malformed("the bytes are not a Sig_structure of COSE_Sign1"))?;
-        let (protected, rest) = take_byte_string(rest).ok_or(malformed(
-            "the protected header is not a byte string in shortest form",
-        ))?;
-        if protected.is_empty() || protected.len() > PROTECTED_LENGTH_MAX {
-            return Err(malformed("the protected header is empty or too long"));
-        }
-        let rest = rest
-            .strip_prefix(&[EXTERNAL_AAD])
-            .ok_or(malformed("the external data is not empty"))?;
-        let payload = rest
-            .strip_prefix(&ROOT_HEAD)
-            .ok_or(malformed("the payload is not a root"))?;
-        if payload != self.root {
-            return Err(malformed("the payload is not the root of the request"));
+        require_length(self.sig_structure)?;
+        let (log_size, root) = read_checkpoint(self.sig_structure)
+            .ok_or(SignerError::MalformedRequest { reason: "the bytes are not a checkpoint" })?;
+        if (log_size, root) != (self.tree_size, self.root) {
+            return Err(SignerError::MalformedRequest { reason: "the bytes are another checkpoint" });
         }
         Ok(())
     }
 }
 
-fn require_domain(bytes: &[u8], domain: &[u8]) -> Result<(), SignerError> {
-    if bytes.len() > MESSAGE_LENGTH_MAX {
-        return Err(SignerError::MalformedRequest {
-            reason: "the bytes are too long",
-        });
+/// Log size and root of a checkpoint's `Sig_structure`.
+fn read_checkpoint(bytes: &[u8]) -> Option<(u64, [u8; 32])> {
+    let mut reader = Reader::new(bytes);
+    if reader.array()? != 4 || reader.text()? != b"Signature1" {
+        return None;
     }
-    if !bytes.starts_with(domain) {
-        return Err(SignerError::MalformedRequest {
-            reason: "the bytes have another domain",
-        });
+    let protected = reader.bytes()?;
+    let external = reader.bytes()?;
+    let root = reader.hash()?;
+    if !external.is_empty() || !reader.is_at_end() {
+        return None;
     }
-    Ok(())
+    Some((read_log_size(protected)?, root))
 }
 
-fn require_held(bytes: &[u8], field: &[u8], reason: &'static str) -> Result<(), SignerError> {
-    if field.is_empty() || !bytes.windows(field.len()).any(|window| window == field) {
-        return Err(SignerError::MalformedRequest { reason });
+/// The log size among the claims of a protected header. A label that appears twice is refused, so that no
+/// reader can see another size than this one.
+fn read_log_size(protected: &[u8]) -> Option<u64> {
+    let mut header = Reader::new(protected);
+    let mut claims = None;
+    for _ in 0..header.map()? {
+        let label = header.integer()?;
+        let value = header;
+        header.skip()?;
+        if label == LABEL_CWT_CLAIMS && claims.replace(value).is_some() {
+            return None;
+        }
     }
-    Ok(())
+    let mut claims = claims?;
+    let mut log_size = None;
+    for _ in 0..claims.map()? {
+        let label = claims.integer()?;
+        let mut value = claims;
+        claims.skip()?;
+        if label == CLAIM_LOG_SIZE && log_size.replace(value.unsigned()?).is_some() {
+            return None;
+        }
+    }
+    if header.is_at_end() { log_size } else { None }
 }
 
-/// Splits a definite byte string with a shortest-form length off the front (RFC 8949 section 4.2.1).
-fn take_byte_string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (&head, rest) = bytes.split_first()?;
-    let (length, rest) = match head {
-        0x40..=0x57 => (usize::from(head - 0x40), rest),
-        0x58 => {
-            let (&length, rest) = rest.split_first()?;
-            (usize::from(length), rest)
+impl EpochCertificateRequest<'_> {
+    /// Checks that the bytes say what the fields say.
+    ///
+    /// # Errors
+    /// [`SignerError::MalformedRequest`].
+    pub fn validate(&self) -> Result<(), SignerError> {
+        require_length(self.bytes)?;
+        if self.height_first > self.height_last {
+            return Err(SignerError::MalformedRequest { reason: "the height range is empty" });
         }
-        0x59 => {
-            let (length, rest) = rest.split_first_chunk::<2>()?;
-            (usize::from(u16::from_be_bytes(*length)), rest)
+        let signed = read_epoch_certificate(self.bytes)
+            .ok_or(SignerError::MalformedRequest { reason: "the bytes are not an epoch certificate" })?;
+        if signed != (self.validator, self.epoch_key, self.height_first, self.height_last) {
+            let reason = "the bytes are another epoch certificate";
+            return Err(SignerError::MalformedRequest { reason });
         }
-        _ => return None,
-    };
-    let shortest = match head {
-        0x58 => length >= 24,
-        0x59 => length >= 256,
-        _ => true,
-    };
-    if !shortest {
-        None
-    } else {
-        rest.split_at_checked(length)
+        Ok(())
     }
+}
+
+/// Validator, key, first and last height of an epoch certificate.
+fn read_epoch_certificate(bytes: &[u8]) -> Option<([u8; 32], &[u8], u64, u64)> {
+    let mut reader = Reader::new(bytes);
+    if reader.array()? != 7 || reader.text()? != b"stele/epoch/v1" {
+        return None;
+    }
+    let _network = reader.hash()?;
+    let validator = reader.hash()?;
+    let key = reader.bytes()?;
+    let (first, last) = (reader.unsigned()?, reader.unsigned()?);
+    let _policy = reader.hash()?;
+    reader.is_at_end().then_some((validator, key, first, last))
+}
+
+impl PeerBindingRequest<'_> {
+    /// The bytes to be signed. They begin with `P`, which no CBOR array does.
+    ///
+    /// # Errors
+    /// [`SignerError::MalformedRequest`] when key or peer id are empty or too long.
+    pub fn signing_bytes(&self) -> Result<Vec<u8>, SignerError> {
+        let mut bytes = b"PoV".to_vec();
+        for field in [self.public_key, self.peer_id] {
+            let length = u32::try_from(field.len()).unwrap_or(u32::MAX);
+            if field.is_empty() || field.len() > PEER_ID_LENGTH_MAX {
+                let reason = "public key or peer id is empty or too long";
+                return Err(SignerError::MalformedRequest { reason });
+            }
+            bytes.extend_from_slice(&length.to_be_bytes());
+            bytes.extend_from_slice(field);
+        }
+        Ok(bytes)
+    }
+}
+
+fn require_length(bytes: &[u8]) -> Result<(), SignerError> {
+    if bytes.len() > SIGNING_BYTES_MAX {
+        return Err(SignerError::MalformedRequest { reason: "the bytes are too long" });
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn sig_structure(protected: &[u8], root: &[u8; 32]) -> Vec<u8> {
-        let mut bytes = b"\x84\x6aSignature1".to_vec();
-        if protected.len() < 24 {
-            bytes.push(0x40 + u8::try_from(protected.len()).expect("short"));
-        } else if protected.len() < 256 {
-            bytes.extend([0x58, u8::try_from(protected.len()).expect("short")]);
-        } else {
-            bytes.push(0x59);
-            bytes.extend(u16::try_from(protected.len()).expect("short").to_be_bytes());
-        }
-        bytes.extend(protected);
-        bytes.push(0x40);
-        bytes.extend([0x58, 0x20]);
-        bytes.extend(root);
-        bytes
-    }
-
-    fn checkpoint(root: [u8; 32], bytes: &[u8]) -> Result<(), SignerError> {
-        CheckpointRequest {
-            tree_size: 1,
-            root,
-            sig_structure: bytes,
-        }
-        .validate()
-    }
-
-    #[test]
-    fn a_sig_structure_of_any_header_length_is_accepted() {
-        let root = [7; 32];
-        for length in [1usize, 23, 24, 255, 256, PROTECTED_LENGTH_MAX] {
-            let bytes = sig_structure(&vec![0xa0; length], &root);
-            checkpoint(root, &bytes).unwrap_or_else(|error| panic!("length {length}: {error}"));
-        }
-    }
-
-    #[test]
-    fn every_cut_and_every_flipped_framing_byte_is_refused() {
-        let root = [7; 32];
-        let bytes = sig_structure(&[0xa1, 0x01, 0x26], &root);
-        checkpoint(root, &bytes).expect("whole");
-        for end in 0..bytes.len() {
-            checkpoint(root, &bytes[..end]).expect_err("cut");
-        }
-        for index in (0..bytes.len()).filter(|index| !(13..16).contains(index)) {
-            let mut flipped = bytes.clone();
-            flipped[index] ^= 0x20;
-            checkpoint(root, &flipped).expect_err("flipped");
-        }
-        let mut longer = bytes.clone();
-        longer.push(0);
-        checkpoint(root, &longer).expect_err("trailing byte");
-        checkpoint([8; 32], &bytes).expect_err("other root");
-        let too_long = sig_structure(&vec![0xa0; PROTECTED_LENGTH_MAX + 1], &root);
-        checkpoint(root, &too_long).expect_err("too long");
-        checkpoint(root, &sig_structure(&[], &root)).expect_err("empty header");
-    }
-
-    #[test]
-    fn a_length_that_is_not_in_shortest_form_is_refused() {
-        let root = [7; 32];
-        let mut bytes = b"\x84\x6aSignature1\x58\x01\xa0\x40\x58\x20".to_vec();
-        bytes.extend(root);
-        checkpoint(root, &bytes).expect_err("one-byte length for one byte");
-    }
-
-    #[test]
-    fn a_vote_needs_the_domain_of_its_step_and_its_value() {
-        let value = [9; 32];
-        let bytes = [VOTE_DOMAIN, &value].concat();
-        let vote = |step, value_id, bytes: &[u8]| {
-            VoteRequest {
-                validator: [1; 32],
-                height: 1,
-                round: 0,
-                step,
-                value_id,
-                bytes,
+    fn head(major: u8, argument: u64) -> Vec<u8> {
+        let major = major << 5;
+        match argument {
+            0..24 => vec![major | u8::try_from(argument).expect("small")],
+            24..256 => vec![major | 24, u8::try_from(argument).expect("small")],
+            256..65536 => [&[major | 25][..], &u16::try_from(argument).expect("small").to_be_bytes()].concat(),
+            65536..0x1_0000_0000 => {
+                [&[major | 26][..], &u32::try_from(argument).expect("small").to_be_bytes()].concat()
             }
-            .validate()
+            _ => [&[major | 27][..], &argument.to_be_bytes()].concat(),
+        }
+    }
+
+    fn text(value: &str) -> Vec<u8> {
+        [head(3, value.len() as u64), value.into()].concat()
+    }
+
+    fn bytes(value: &[u8]) -> Vec<u8> {
+        [head(2, value.len() as u64), value.into()].concat()
+    }
+
+    fn optional(value: Option<Vec<u8>>) -> Vec<u8> {
+        value.unwrap_or(vec![0xf6])
+    }
+
+    fn vote_bytes(
+        domain: &str,
+        kind: u64,
+        height: u64,
+        round: u64,
+        value: Option<[u8; 32]>,
+        valid_round: Option<u64>,
+    ) -> Vec<u8> {
+        [
+            head(4, 8),
+            text(domain),
+            bytes(&[7; 32]),
+            head(0, kind),
+            head(0, height),
+            head(0, round),
+            optional(value.map(|value| bytes(&value))),
+            optional(valid_round.map(|round| head(0, round))),
+            optional(Some(bytes(&[3; 32]))),
+        ]
+        .concat()
+    }
+
+    fn vote(step: Step, value_id: Option<[u8; 32]>, bytes: &[u8]) -> Result<(), SignerError> {
+        VoteRequest { validator: [1; 32], height: 300, round: 2, step, value_id, bytes }.validate()
+    }
+
+    #[test]
+    fn a_vote_must_say_what_its_fields_say() {
+        let value = Some([9; 32]);
+        let whole = vote_bytes("stele/vote/v1", 2, 300, 2, value, None);
+        vote(Step::Prevote, value, &whole).expect("vote");
+        vote(Step::Precommit, None, &vote_bytes("stele/vote/v1", 3, 300, 2, None, None)).expect("nil");
+        vote(Step::Propose, value, &vote_bytes("stele/proposal/v1", 1, 300, 2, value, Some(1))).expect("proposal");
+        for (step, value_id, bytes) in [
+            (Step::Precommit, value, whole.clone()),
+            (Step::Prevote, Some([8; 32]), whole.clone()),
+            (Step::Prevote, None, whole.clone()),
+            (Step::Prevote, value, vote_bytes("stele/vote/v1", 2, 301, 2, value, None)),
+            (Step::Prevote, value, vote_bytes("stele/vote/v1", 2, 300, 3, value, None)),
+            (Step::Prevote, value, vote_bytes("stele/vote/v1", 2, 300, 2, value, Some(1))),
+            (Step::Prevote, value, vote_bytes("stele/vote/v2", 2, 300, 2, value, None)),
+            (Step::Prevote, value, vote_bytes("stele/proposal/v1", 2, 300, 2, value, None)),
+            (Step::Propose, value, vote_bytes("stele/vote/v1", 1, 300, 2, value, None)),
+            (Step::Propose, None, vote_bytes("stele/proposal/v1", 1, 300, 2, None, None)),
+            (Step::Prevote, value, [whole.clone(), vec![0]].concat()),
+            (Step::Prevote, value, vec![0; SIGNING_BYTES_MAX + 1]),
+        ] {
+            let error = vote(step, value_id, &bytes).expect_err("refused");
+            assert_eq!(error.code(), "malformed_request");
+        }
+        for end in 0..whole.len() {
+            vote(Step::Prevote, value, &whole[..end]).expect_err("cut");
+        }
+    }
+
+    fn protected(size: u64) -> Vec<u8> {
+        let claims = [head(5, 2), head(0, 1), text("issuer"), head(1, 70_001), head(0, size)];
+        [head(5, 3), head(0, 1), head(1, 6), head(0, 4), bytes(&[5; 16]), head(0, 15), claims.concat()].concat()
+    }
+
+    fn sig_structure(protected: &[u8], root: &[u8]) -> Vec<u8> {
+        [head(4, 4), text("Signature1"), bytes(protected), bytes(b""), bytes(root)].concat()
+    }
+
+    fn checkpoint(tree_size: u64, root: [u8; 32], bytes: &[u8]) -> Result<(), SignerError> {
+        CheckpointRequest { tree_size, root, sig_structure: bytes }.validate()
+    }
+
+    #[test]
+    fn a_checkpoint_must_say_its_size_and_root() {
+        let root = [7; 32];
+        for size in [0, 23, 1 << 20, u64::MAX] {
+            checkpoint(size, root, &sig_structure(&protected(size), &root)).expect("checkpoint");
+        }
+        let whole = sig_structure(&protected(1000), &root);
+        checkpoint(1000, root, &whole).expect("whole");
+        checkpoint(1001, root, &whole).expect_err("other size");
+        checkpoint(1000, [8; 32], &whole).expect_err("other root");
+        for end in 0..whole.len() {
+            checkpoint(1000, root, &whole[..end]).expect_err("cut");
+        }
+        checkpoint(1000, root, &[&whole[..], &[0]].concat()).expect_err("trailing byte");
+        checkpoint(1000, root, &sig_structure(&[0xa0], &root)).expect_err("no size");
+        checkpoint(1000, root, &sig_structure(&protected(1000), b"text")).expect_err("no root");
+    }
+
+    #[test]
+    fn a_header_with_two_sizes_is_refused() {
+        let claims = [head(1, 70_001), head(0, 5)].concat();
+        let twice = [head(5, 1), head(0, 15), head(5, 2), claims.clone(), claims.clone()].concat();
+        checkpoint(5, [7; 32], &sig_structure(&twice, &[7; 32])).expect_err("claim twice");
+        let map = [head(0, 15), head(5, 1), claims].concat();
+        checkpoint(5, [7; 32], &sig_structure(&[head(5, 1), map.clone()].concat(), &[7; 32])).expect("once");
+        let twice = [head(5, 2), map.clone(), map].concat();
+        checkpoint(5, [7; 32], &sig_structure(&twice, &[7; 32])).expect_err("claims twice");
+    }
+
+    #[test]
+    fn an_epoch_certificate_must_say_what_its_fields_say() {
+        let certificate = |domain: &str, first: u64| {
+            let fields = [bytes(&[1; 32]), bytes(&[2; 32]), bytes(&[4; 33]), head(0, first), head(0, 900)];
+            [head(4, 7), text(domain), fields.concat(), bytes(&[0; 32])].concat()
         };
-        vote(Step::Prevote, Some(value), &bytes).expect("vote");
-        vote(Step::Precommit, None, VOTE_DOMAIN).expect("nil vote");
-        vote(Step::Propose, Some(value), &bytes).expect_err("vote domain on a proposal");
-        let proposal = [PROPOSAL_DOMAIN, &value].concat();
-        vote(Step::Propose, Some(value), &proposal).expect("proposal");
-        vote(Step::Propose, None, &proposal).expect_err("proposal of nothing");
-        vote(Step::Prevote, Some(value), &proposal).expect_err("proposal domain on a vote");
-        vote(Step::Prevote, Some([8; 32]), &bytes).expect_err("another value in the bytes");
-        vote(Step::Prevote, None, b"\x84\x6aSignature1").expect_err("a checkpoint");
-        let long = [VOTE_DOMAIN, &[0; MESSAGE_LENGTH_MAX]].concat();
-        vote(Step::Prevote, None, &long).expect_err("too long");
-    }
-
-    #[test]
-    fn epoch_certificates_and_peer_bindings_name_what_they_bind() {
-        let bytes = [EPOCH_DOMAIN, b"key"].concat();
-        let epoch = |height_first, height_last, epoch_key: &[u8], bytes: &[u8]| {
-            EpochCertificateRequest {
-                validator: [1; 32],
-                epoch_key,
-                height_first,
-                height_last,
-                bytes,
-            }
-            .validate()
+        let request = |validator, epoch_key: &[u8], height_first, height_last, bytes: &[u8]| {
+            EpochCertificateRequest { validator, epoch_key, height_first, height_last, bytes }.validate()
         };
-        epoch(1, 1, b"key", &bytes).expect("certificate");
-        epoch(2, 1, b"key", &bytes).expect_err("empty range");
-        epoch(1, 2, b"yek", &bytes).expect_err("other key");
-        epoch(1, 2, b"", &bytes).expect_err("no key");
-        epoch(1, 2, b"key", b"stele/vote/v1key").expect_err("other domain");
-        let bytes = [PEER_DOMAIN, b"peer"].concat();
-        PeerBindingRequest {
-            peer_id: b"peer",
-            bytes: &bytes,
+        let whole = certificate("stele/epoch/v1", 100);
+        request([2; 32], &[4; 33], 100, 900, &whole).expect("certificate");
+        request([3; 32], &[4; 33], 100, 900, &whole).expect_err("other validator");
+        request([2; 32], &[5; 33], 100, 900, &whole).expect_err("other key");
+        request([2; 32], &[4; 33], 99, 900, &whole).expect_err("other range");
+        request([2; 32], &[4; 33], 901, 900, &certificate("stele/epoch/v1", 901)).expect_err("empty range");
+        request([2; 32], &[4; 33], 100, 900, &certificate("stele/vote/v1", 100)).expect_err("other domain");
+        for end in 0..whole.len() {
+            request([2; 32], &[4; 33], 100, 900, &whole[..end]).expect_err("cut");
         }
-        .validate()
-        .expect("binding");
-        PeerBindingRequest {
-            peer_id: b"reep",
-            bytes: &bytes,
-        }
-        .validate()
-        .expect_err("other peer");
     }
 
     #[test]
-    fn no_domain_is_a_prefix_of_another() {
-        let domains = [
-            VOTE_DOMAIN,
-            PROPOSAL_DOMAIN,
-            EPOCH_DOMAIN,
-            PEER_DOMAIN,
-            b"\x84\x6aSignature1",
-        ];
-        for (first, one) in domains.iter().enumerate() {
-            for (second, other) in domains.iter().enumerate() {
-                assert!(first == second || !one.starts_with(other));
-            }
-        }
+    fn a_peer_binding_is_bounded_and_no_array() {
+        let bytes = PeerBindingRequest { public_key: &[2; 33], peer_id: b"peer" }.signing_bytes();
+        let bytes = bytes.expect("binding");
+        assert_eq!(bytes, [&b"PoV\0\0\0\x21"[..], &[2; 33], b"\0\0\0\x04peer"].concat());
+        assert_ne!(bytes[0] >> 5, 4);
+        let long = [0; PEER_ID_LENGTH_MAX + 1];
+        PeerBindingRequest { public_key: &[2; 33], peer_id: &long }.signing_bytes().expect_err("long");
+        PeerBindingRequest { public_key: &[], peer_id: b"peer" }.signing_bytes().expect_err("empty");
     }
 }

@@ -34,28 +34,19 @@ pub trait Signer: Send + Sync {
     /// # Errors
     /// [`SignerError::CheckpointRegression`] and [`SignerError::CheckpointFork`] from the guard, besides
     /// malformed requests and failures of key or disk.
-    async fn sign_checkpoint(
-        &self,
-        request: &CheckpointRequest<'_>,
-    ) -> Result<Signature, SignerError>;
+    async fn sign_checkpoint(&self, request: &CheckpointRequest<'_>) -> Result<Signature, SignerError>;
 
     /// Signs a certificate for an epoch key, which then votes for this validator over a height range.
     ///
     /// # Errors
     /// Malformed requests and failures of the key.
-    async fn sign_epoch_certificate(
-        &self,
-        request: &EpochCertificateRequest<'_>,
-    ) -> Result<Signature, SignerError>;
+    async fn sign_epoch_certificate(&self, request: &EpochCertificateRequest<'_>) -> Result<Signature, SignerError>;
 
     /// Signs the statement that a network peer id speaks for this validator.
     ///
     /// # Errors
     /// Malformed requests and failures of the key.
-    async fn sign_peer_binding(
-        &self,
-        request: &PeerBindingRequest<'_>,
-    ) -> Result<Signature, SignerError>;
+    async fn sign_peer_binding(&self, request: &PeerBindingRequest<'_>) -> Result<Signature, SignerError>;
 
     /// What this signer did since it was opened.
     fn figures(&self) -> SignerFigures;

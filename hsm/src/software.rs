@@ -95,20 +95,11 @@ impl SoftwareSigner {
     fn from_key(key: &SecretKey) -> Result<Self, SignerError> {
         let key = SigningKey::from(key);
         let public_key = PublicKey::from_verifying_key(key.verifying_key())?;
-        Ok(Self {
-            key,
-            public_key,
-            votes: None,
-            checkpoints: None,
-            counters: Counters::default(),
-        })
+        Ok(Self { key, public_key, votes: None, checkpoints: None, counters: Counters::default() })
     }
 
     fn sign(&self, bytes: &[u8]) -> Result<Signature, SignerError> {
-        let signature: ecdsa::Signature = self
-            .key
-            .try_sign(bytes)
-            .map_err(|_| SignerError::SigningFailed)?;
+        let signature: ecdsa::Signature = self.key.try_sign(bytes).map_err(|_| SignerError::SigningFailed)?;
         Ok(signature.to_bytes().into())
     }
 
@@ -122,9 +113,7 @@ impl SoftwareSigner {
             Ok(_) => {
                 counter.fetch_add(1, Ordering::Relaxed);
                 let elapsed = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-                self.counters
-                    .nanoseconds
-                    .fetch_add(elapsed, Ordering::Relaxed);
+                self.counters.nanoseconds.fetch_add(elapsed, Ordering::Relaxed);
             }
             Err(error) if error.is_guard_refusal() => {
                 self.counters.guard_refusals.fetch_add(1, Ordering::Relaxed);
@@ -146,45 +135,37 @@ impl Signer for SoftwareSigner {
     async fn sign_vote(&self, request: &VoteRequest<'_>) -> Result<Signature, SignerError> {
         let started = Instant::now();
         let result = request.validate().and_then(|()| {
-            let guard = self
-                .votes
-                .as_ref()
-                .ok_or(SignerError::GuardMissing { guard: "vote" })?;
+            let guard = self.votes.as_ref().ok_or(SignerError::GuardMissing { guard: "vote" })?;
             guard.sign_once(request, |bytes| self.sign(bytes))
         });
         self.count(&self.counters.votes, started, result)
     }
 
-    async fn sign_checkpoint(
-        &self,
-        request: &CheckpointRequest<'_>,
-    ) -> Result<Signature, SignerError> {
+    async fn sign_checkpoint(&self, request: &CheckpointRequest<'_>) -> Result<Signature, SignerError> {
         let started = Instant::now();
         let result = request.validate().and_then(|()| {
-            let missing = SignerError::GuardMissing {
-                guard: "checkpoint",
-            };
+            let missing = SignerError::GuardMissing { guard: "checkpoint" };
             let guard = self.checkpoints.as_ref().ok_or(missing)?;
             guard.sign_once(request, |bytes| self.sign(bytes))
         });
         self.count(&self.counters.checkpoints, started, result)
     }
 
-    async fn sign_epoch_certificate(
-        &self,
-        request: &EpochCertificateRequest<'_>,
-    ) -> Result<Signature, SignerError> {
+    async fn sign_epoch_certificate(&self, request: &EpochCertificateRequest<'_>) -> Result<Signature, SignerError> {
         let started = Instant::now();
         let result = request.validate().and_then(|()| self.sign(request.bytes));
         self.count(&self.counters.epoch_certificates, started, result)
     }
 
-    async fn sign_peer_binding(
-        &self,
-        request: &PeerBindingRequest<'_>,
-    ) -> Result<Signature, SignerError> {
+    async fn sign_peer_binding(&self, request: &PeerBindingRequest<'_>) -> Result<Signature, SignerError> {
         let started = Instant::now();
-        let result = request.validate().and_then(|()| self.sign(request.bytes));
+        let result = request.signing_bytes().and_then(|bytes| {
+            if request.public_key == self.public_key.sec1_compressed {
+                self.sign(&bytes)
+            } else {
+                Err(SignerError::MalformedRequest { reason: "the public key is not this signer's" })
+            }
+        });
         self.count(&self.counters.peer_bindings, started, result)
     }
 
@@ -204,9 +185,6 @@ impl Signer for SoftwareSigner {
 
 impl fmt::Debug for SoftwareSigner {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("SoftwareSigner")
-            .field("public_key", &self.public_key)
-            .finish_non_exhaustive()
+        formatter.debug_struct("SoftwareSigner").field("public_key", &self.public_key).finish_non_exhaustive()
     }
 }

@@ -56,26 +56,14 @@ impl CheckpointGuard {
     ///
     /// # Errors
     /// [`SignerError::GuardIo`], [`SignerError::GuardHeld`], [`SignerError::GuardDamaged`].
-    pub fn open(
-        path: &Path,
-        owner: [u8; 32],
-        durability: GuardDurability,
-    ) -> Result<Self, SignerError> {
+    pub fn open(path: &Path, owner: [u8; 32], durability: GuardDurability) -> Result<Self, SignerError> {
         let (ring, records) = Ring::open(path, identity(owner), durability)?;
         let last = records.last().map(Entry::decode);
         if last == Some(None) {
             let reason = "a record is not a checkpoint";
-            return Err(SignerError::GuardDamaged {
-                path: path.to_owned(),
-                reason,
-            });
+            return Err(SignerError::GuardDamaged { path: path.to_owned(), reason });
         }
-        Ok(Self {
-            state: Mutex::new(State {
-                ring,
-                last: last.flatten(),
-            }),
-        })
+        Ok(Self { state: Mutex::new(State { ring, last: last.flatten() }) })
     }
 
     /// Signs a checkpoint unless it contradicts the last one; the record is durable before this returns.
@@ -90,18 +78,11 @@ impl CheckpointGuard {
     ) -> Result<Signature, SignerError> {
         let mut state = self.lock();
         state.ring.require_sound()?;
-        let CheckpointRequest {
-            tree_size,
-            root,
-            sig_structure,
-        } = *request;
+        let CheckpointRequest { tree_size, root, sig_structure } = *request;
         let message: [u8; 32] = Sha256::digest(sig_structure).into();
         if let Some(last) = state.last {
             let refusal = if tree_size < last.tree_size {
-                Some(SignerError::CheckpointRegression {
-                    tree_size,
-                    last_size: last.tree_size,
-                })
+                Some(SignerError::CheckpointRegression { tree_size, last_size: last.tree_size })
             } else if tree_size == last.tree_size && root != last.root {
                 Some(SignerError::CheckpointFork { tree_size })
             } else {
@@ -116,12 +97,7 @@ impl CheckpointGuard {
                 return Ok(last.signature);
             }
         }
-        let entry = Entry {
-            tree_size,
-            root,
-            message,
-            signature: sign(sig_structure)?,
-        };
+        let entry = Entry { tree_size, root, message, signature: sign(sig_structure)? };
         state.ring.append(&entry.encode())?;
         state.last = Some(entry);
         Ok(entry.signature)
@@ -167,9 +143,5 @@ impl Entry {
 }
 
 fn identity(owner: [u8; 32]) -> Identity {
-    Identity {
-        kind: b'C',
-        owner,
-        slots: SLOTS,
-    }
+    Identity { kind: b'C', owner, slots: SLOTS }
 }

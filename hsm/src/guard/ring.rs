@@ -64,42 +64,25 @@ pub(super) struct Ring {
 impl Ring {
     /// Makes an empty ring. The file appears complete or not at all.
     pub(super) fn create(path: &Path, identity: Identity) -> Result<(), SignerError> {
-        let failed = |source| SignerError::GuardIo {
-            path: path.to_owned(),
-            source,
-        };
+        let failed = |source| SignerError::GuardIo { path: path.to_owned(), source };
         if path.try_exists().map_err(failed)? {
             let source = io::Error::from(io::ErrorKind::AlreadyExists);
-            return Err(SignerError::GuardIo {
-                path: path.to_owned(),
-                source,
-            });
+            return Err(SignerError::GuardIo { path: path.to_owned(), source });
         }
-        let pages = usize::try_from(identity.slots)
-            .map_err(|_| failed(io::ErrorKind::InvalidInput.into()))?
-            + 1;
+        let pages = usize::try_from(identity.slots).map_err(|_| failed(io::ErrorKind::InvalidInput.into()))? + 1;
         let mut content = vec![0u8; pages * PAGE];
         content[..FRAME + 4].copy_from_slice(&superblock(identity));
 
         let partial = path.with_extension("partial");
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&partial)
-            .map_err(failed)?;
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial).map_err(failed)?;
         file.write_all_at(&content, 0).map_err(failed)?;
         file.sync_all().map_err(failed)?;
         // A hard link fails when the name exists, so a ring that appeared meanwhile is never replaced.
         fs::hard_link(&partial, path).map_err(failed)?;
         fs::remove_file(&partial).map_err(failed)?;
-        let directory = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty());
-        File::open(directory.unwrap_or(Path::new(".")))
-            .and_then(|file| file.sync_all())
-            .map_err(failed)
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(directory.unwrap_or(Path::new("."))).and_then(|file| file.sync_all()).map_err(failed)
     }
 
     /// Opens a ring and returns its records, oldest first.
@@ -108,25 +91,13 @@ impl Ring {
         identity: Identity,
         durability: GuardDurability,
     ) -> Result<(Self, Vec<Record>), SignerError> {
-        let failed = |source| SignerError::GuardIo {
-            path: path.to_owned(),
-            source,
-        };
-        let damaged = |reason| SignerError::GuardDamaged {
-            path: path.to_owned(),
-            reason,
-        };
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(path)
-            .map_err(failed)?;
+        let failed = |source| SignerError::GuardIo { path: path.to_owned(), source };
+        let damaged = |reason| SignerError::GuardDamaged { path: path.to_owned(), reason };
+        let file = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(SignerError::GuardHeld {
-                    path: path.to_owned(),
-                });
+                return Err(SignerError::GuardHeld { path: path.to_owned() });
             }
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
@@ -135,8 +106,7 @@ impl Ring {
         if file.metadata().map_err(failed)?.len() != length {
             return Err(damaged("its length is not that of a guard"));
         }
-        let mut content =
-            vec![0u8; usize::try_from(length).map_err(|_| damaged("it is too long"))?];
+        let mut content = vec![0u8; usize::try_from(length).map_err(|_| damaged("it is too long"))?];
         file.read_exact_at(&mut content, 0).map_err(failed)?;
         let (first, slots) = content.split_at(PAGE);
         if first[..FRAME + 4] != superblock(identity) {
@@ -161,9 +131,7 @@ impl Ring {
     /// Refuses when an earlier write failed: what is on the disk is then unknown.
     pub(super) fn require_sound(&self) -> Result<(), SignerError> {
         if self.poisoned {
-            return Err(SignerError::GuardPoisoned {
-                path: self.path.clone(),
-            });
+            return Err(SignerError::GuardPoisoned { path: self.path.clone() });
         }
         Ok(())
     }
@@ -176,19 +144,13 @@ impl Ring {
         let mut page = [0u8; PAGE];
         page[..FRAME + 4].copy_from_slice(&frame(&sequence.to_be_bytes(), record));
         let offset = (1 + (sequence - 1) % u64::from(self.identity.slots)) * PAGE as u64;
-        let written = self
-            .file
-            .write_all_at(&page, offset)
-            .and_then(|()| match self.durability {
-                GuardDurability::Sync => self.file.sync_data(),
-                GuardDurability::Process => Ok(()),
-            });
+        let written = self.file.write_all_at(&page, offset).and_then(|()| match self.durability {
+            GuardDurability::Sync => self.file.sync_data(),
+            GuardDurability::Process => Ok(()),
+        });
         if let Err(source) = written {
             self.poisoned = true;
-            return Err(SignerError::GuardIo {
-                path: self.path.clone(),
-                source,
-            });
+            return Err(SignerError::GuardIo { path: self.path.clone(), source });
         }
         self.sequence = sequence;
         let elapsed = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
@@ -234,12 +196,7 @@ fn read_records(slots: &[u8]) -> Result<(u64, Vec<Record>), &'static str> {
     let pages: Vec<&[u8]> = slots.chunks_exact(PAGE).collect();
     let found: Vec<Option<(u64, Record)>> = pages.iter().map(|page| read_page(page)).collect();
     let count = pages.len() as u64;
-    let last = found
-        .iter()
-        .flatten()
-        .map(|(sequence, _)| *sequence)
-        .max()
-        .unwrap_or(0);
+    let last = found.iter().flatten().map(|(sequence, _)| *sequence).max().unwrap_or(0);
     // The page after the last record may hold the oldest record, zeros, or a torn write.
     let next = last % count;
     let mut records = Vec::with_capacity(pages.len());

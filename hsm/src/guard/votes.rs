@@ -74,31 +74,18 @@ impl VoteGuard {
     /// # Errors
     /// [`SignerError::GuardIo`], [`SignerError::GuardHeld`] when another process signs for this validator,
     /// [`SignerError::GuardDamaged`].
-    pub fn open(
-        path: &Path,
-        validator: [u8; 32],
-        durability: GuardDurability,
-    ) -> Result<Self, SignerError> {
+    pub fn open(path: &Path, validator: [u8; 32], durability: GuardDurability) -> Result<Self, SignerError> {
         let (ring, records) = Ring::open(path, identity(validator), durability)?;
-        let damaged = |reason| SignerError::GuardDamaged {
-            path: path.to_owned(),
-            reason,
-        };
+        let damaged = |reason| SignerError::GuardDamaged { path: path.to_owned(), reason };
         let mut entries = VecDeque::with_capacity(records.len());
         for record in &records {
             entries.push_back(Entry::decode(record).ok_or(damaged("a record is not a vote"))?);
         }
-        let ascending = entries
-            .iter()
-            .zip(entries.iter().skip(1))
-            .all(|(one, next)| one.position < next.position);
+        let ascending = entries.iter().zip(entries.iter().skip(1)).all(|(one, next)| one.position < next.position);
         if !ascending {
             return Err(damaged("its votes are out of order"));
         }
-        Ok(Self {
-            validator,
-            state: Mutex::new(State { ring, entries }),
-        })
+        Ok(Self { validator, state: Mutex::new(State { ring, entries }) })
     }
 
     /// Signs a vote at most once: asks `sign` for a new position, gives the stored signature for the same
@@ -160,33 +147,18 @@ impl VoteGuard {
 }
 
 impl State {
-    fn judge(
-        &self,
-        validator: [u8; 32],
-        request: &VoteRequest<'_>,
-    ) -> Result<Option<Signature>, SignerError> {
+    fn judge(&self, validator: [u8; 32], request: &VoteRequest<'_>) -> Result<Option<Signature>, SignerError> {
         if request.validator != validator {
             return Err(SignerError::ForeignValidator);
         }
-        let VotePosition {
-            height,
-            round,
-            step,
-        } = position(request);
-        if let Ok(index) = self
-            .entries
-            .binary_search_by_key(&position(request), |entry| entry.position)
-        {
+        let VotePosition { height, round, step } = position(request);
+        if let Ok(index) = self.entries.binary_search_by_key(&position(request), |entry| entry.position) {
             let entry = &self.entries[index];
             let message: [u8; 32] = Sha256::digest(request.bytes).into();
             return if entry.value_id == request.value_id && entry.message == message {
                 Ok(Some(entry.signature))
             } else {
-                Err(SignerError::DoubleSign {
-                    height,
-                    round,
-                    step,
-                })
+                Err(SignerError::DoubleSign { height, round, step })
             };
         }
         match self.entries.back() {
@@ -233,17 +205,9 @@ impl Entry {
 }
 
 fn identity(validator: [u8; 32]) -> Identity {
-    Identity {
-        kind: b'V',
-        owner: validator,
-        slots: SLOTS,
-    }
+    Identity { kind: b'V', owner: validator, slots: SLOTS }
 }
 
 fn position(request: &VoteRequest<'_>) -> VotePosition {
-    VotePosition {
-        height: request.height,
-        round: request.round,
-        step: request.step,
-    }
+    VotePosition { height: request.height, round: request.round, step: request.step }
 }
