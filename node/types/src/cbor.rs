@@ -100,7 +100,8 @@ pub fn from_slice<T: Field>(bytes: &[u8]) -> Result<T, CborError> {
 }
 
 /// Encoding into memory has no failure; the result type of the encoder is discarded here, once.
-pub(crate) fn put<T, E>(result: Result<T, E>) {
+#[doc(hidden)]
+pub fn put<T, E>(result: Result<T, E>) {
     debug_assert!(result.is_ok(), "writing CBOR to memory cannot fail");
     let _ = result;
 }
