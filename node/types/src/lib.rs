@@ -26,6 +26,7 @@ pub mod cbor;
 pub mod code;
 pub mod command;
 pub mod custody;
+pub mod exchange;
 pub mod genesis;
 pub mod governance;
 pub mod hash;

@@ -1,0 +1,220 @@
+//! What can be wrong with a well-formed file.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use super::error::{ConfigError, Fault};
+use super::sections::{Config, SignerName, VoteMode};
+
+/// Bytes of a peer id, see `stele_types::Validator::peer_id`.
+const PEER_ID_BYTES: usize = 38;
+/// Peers: more than the largest validator set is a mistake.
+const PEERS_MAX: usize = 256;
+/// Longest node name; it stands in every line of the log.
+const NAME_BYTES_MAX: usize = 64;
+/// No time-out is longer than this: a longer one is a unit mistaken.
+const TIMEOUT_MS_MAX: u64 = 3_600_000;
+
+/// Collects faults.
+#[derive(Default)]
+struct Faults(Vec<Fault>);
+
+impl Faults {
+    fn add(&mut self, key: &'static str, problem: impl Into<String>, remedy: impl Into<String>) {
+        self.0.push(Fault { key, problem: problem.into(), remedy: remedy.into() });
+    }
+    fn within(&mut self, key: &'static str, value: u64, low: u64, high: u64) {
+        if !(low..=high).contains(&value) {
+            self.add(key, format!("{value} is out of range"), format!("choose a value from {low} to {high}"));
+        }
+    }
+}
+
+impl Config {
+    /// Looks at the machine as well: do the files exist, are the keys private, can the data directory be used?
+    /// `path` is the configuration's own path, for messages.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] with every fault found.
+    pub fn check(&self, path: &Path) -> Result<(), ConfigError> {
+        let mut faults = Faults(self.faults());
+        readable(&mut faults, "node.genesis", &self.node.genesis, "write it with `stele network init`");
+        readable(&mut faults, "api.certificate", &self.api.certificate, "write it with `stele network init`");
+        readable(&mut faults, "api.client_ca", &self.api.client_ca, "copy the network CA there");
+        private(&mut faults, "api.key", &self.api.key);
+        private(&mut faults, "peers.key", &self.peers.key);
+        if self.seal.signer == SignerName::Software {
+            private(&mut faults, "seal.key", &self.seal.key);
+        }
+        if let Some(validator) = self.validator.as_ref().filter(|section| section.signer == SignerName::Software) {
+            private(&mut faults, "validator.long_term_key", &validator.long_term_key);
+            for key in &validator.epoch_keys {
+                private(&mut faults, "validator.epoch_keys", key);
+            }
+        }
+        if let Ok(metadata) = fs::metadata(&self.node.data_dir)
+            && !metadata.is_dir()
+        {
+            let problem = format!("{} is not a directory", self.node.data_dir.display());
+            faults.add("node.data_dir", problem, "name a directory, or a path that does not exist yet");
+        }
+        if faults.0.is_empty() { Ok(()) } else { Err(ConfigError::Invalid { path: path.to_owned(), faults: faults.0 }) }
+    }
+
+    /// Faults that the file alone shows.
+    pub(super) fn faults(&self) -> Vec<Fault> {
+        let mut faults = Faults::default();
+        self.name(&mut faults);
+        self.addresses(&mut faults);
+        self.peers(&mut faults);
+        self.signers(&mut faults);
+        self.limits(&mut faults);
+        faults.0
+    }
+
+    fn name(&self, faults: &mut Faults) {
+        let name = &self.node.name;
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(plain) {
+            let remedy = format!("use 1 to {NAME_BYTES_MAX} letters, digits, '-', '_' or '.'");
+            faults.add("node.name", "not a name", remedy);
+        }
+    }
+
+    fn addresses(&self, faults: &mut Faults) {
+        if let Some(plain) = self.api.plain_listen
+            && !plain.ip().is_loopback()
+        {
+            let remedy = "use 127.0.0.1 or [::1], or serve the network with api.public_listen";
+            faults.add("api.plain_listen", format!("{plain} is not a loopback address"), remedy);
+        }
+        let named: [(&'static str, Option<SocketAddr>); 5] = [
+            ("peers.listen", Some(self.peers.listen)),
+            ("api.party_listen", Some(self.api.party_listen)),
+            ("api.public_listen", self.api.public_listen),
+            ("api.plain_listen", self.api.plain_listen),
+            ("metrics.listen", self.metrics.listen),
+        ];
+        let mut seen = BTreeMap::new();
+        for (key, address) in named.into_iter().filter_map(|(key, address)| Some((key, address?))) {
+            // Port 0 asks the system for any free port; tests use it.
+            if address.port() == 0 {
+                continue;
+            }
+            if let Some(other) = seen.insert(address.port(), key) {
+                faults.add(key, format!("port {} is taken by {other}", address.port()), "give each listener its own");
+            }
+        }
+    }
+
+    fn peers(&self, faults: &mut Faults) {
+        const KEY: &str = "peers.persistent";
+        if self.peers.persistent.len() > PEERS_MAX {
+            faults.add(KEY, "too many peers", format!("name at most {PEERS_MAX}"));
+        }
+        for peer in &self.peers.persistent {
+            if peer.split().is_none() {
+                faults.add(KEY, format!("{:?} is not host:port", peer.address), "write it as in \"10.0.0.2:7400\"");
+            }
+            if peer.peer_id_bytes().is_none() {
+                let problem = format!("the peer id of {:?} is not {PEER_ID_BYTES} bytes in hexadecimal", peer.address);
+                faults.add(KEY, problem, "copy it from the validator record (`stele query validators`)");
+            }
+        }
+    }
+
+    fn signers(&self, faults: &mut Faults) {
+        if self.seal.signer != SignerName::Software {
+            let problem = format!("this build holds no {} signer", self.seal.signer.as_str());
+            faults.add("seal.signer", problem, "use \"software\", or a build with that signer");
+        }
+        let Some(validator) = &self.validator else { return };
+        if validator.signer != SignerName::Software {
+            let problem = format!("this build holds no {} signer", validator.signer.as_str());
+            faults.add("validator.signer", problem, "use \"software\", or a build with that signer");
+        }
+        if validator.mode == VoteMode::Delegated && validator.epoch_keys.is_empty() {
+            let remedy = "name an epoch key in validator.epoch_keys, or use mode = \"direct\"";
+            faults.add("validator.mode", "delegated votes need an epoch key", remedy);
+        }
+    }
+
+    fn limits(&self, faults: &mut Faults) {
+        let wide = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
+        let limits = &self.api.limits;
+        faults.within("api.limits.connections_max", wide(limits.connections_max), 1, 1_000_000);
+        faults.within("api.limits.requests_max", wide(limits.requests_max), 1, 1_000_000);
+        faults.within("api.limits.streams_max", u64::from(limits.streams_max), 1, 10_000);
+        faults.within("api.limits.body_bytes_max", wide(limits.body_bytes_max), 16 * 1024, 1 << 20);
+        faults.within("api.limits.batch_bytes_max", wide(limits.batch_bytes_max), 16 * 1024, 64 << 20);
+        faults.within("api.limits.batch_statements_max", wide(limits.batch_statements_max), 1, 50_000);
+        let memory_min = wide(limits.batch_bytes_max.max(limits.body_bytes_max));
+        faults.within("api.limits.body_memory_bytes_max", wide(limits.body_memory_bytes_max), memory_min, 1 << 40);
+        for (key, value) in [
+            ("api.limits.handshake_timeout_ms", limits.handshake_timeout_ms),
+            ("api.limits.header_timeout_ms", limits.header_timeout_ms),
+            ("api.limits.body_timeout_ms", limits.body_timeout_ms),
+            ("api.limits.idle_timeout_ms", limits.idle_timeout_ms),
+            ("api.limits.write_timeout_ms", limits.write_timeout_ms),
+            ("api.limits.wait_max_ms", limits.wait_max_ms),
+            ("order.watchdog_stall_ms", self.order.watchdog_stall_ms),
+            ("order.watchdog_pause_max_ms", self.order.watchdog_pause_max_ms),
+        ] {
+            faults.within(key, value, 100, TIMEOUT_MS_MAX);
+        }
+        faults.within("api.limits.shutdown_grace_ms", limits.shutdown_grace_ms, 0, TIMEOUT_MS_MAX);
+        let admission = &self.admission;
+        faults.within("admission.queue_statements_max", wide(admission.queue_statements_max), 1, 10_000_000);
+        faults.within("admission.queue_bytes_max", wide(admission.queue_bytes_max), 64 * 1024, 1 << 36);
+        faults.within("admission.party_share_percent", u64::from(admission.party_share_percent), 1, 100);
+        faults.within("accel.threads", wide(self.accel.threads), 0, 1_024);
+    }
+}
+
+impl super::PeerAddress {
+    /// Host and port, when the address has both.
+    pub fn split(&self) -> Option<(&str, u16)> {
+        let (host, port) = self.address.rsplit_once(':')?;
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let port = port.parse().ok().filter(|port| *port > 0)?;
+        (!host.is_empty()).then_some((host, port))
+    }
+    /// The peer id, when it has the form of one.
+    pub fn peer_id_bytes(&self) -> Option<[u8; PEER_ID_BYTES]> {
+        let mut bytes = [0; PEER_ID_BYTES];
+        hex::decode_to_slice(&self.peer_id, &mut bytes).ok()?;
+        // Identity multihash of an Ed25519 key: anything else is an id of another kind.
+        bytes.starts_with(&[0x00, 0x24, 0x08, 0x01, 0x12, 0x20]).then_some(bytes)
+    }
+}
+
+fn readable(faults: &mut Faults, key: &'static str, path: &Path, remedy: &str) {
+    match fs::File::open(path).and_then(|file| file.metadata()) {
+        Ok(metadata) if metadata.is_file() => {}
+        Ok(_) => faults.add(key, format!("{} is not a file", path.display()), remedy),
+        Err(error) => faults.add(key, format!("{}: {error}", path.display()), remedy),
+    }
+}
+
+/// A key that others can read is no key.
+fn private(faults: &mut Faults, key: &'static str, path: &Path) {
+    match fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() => {
+            faults.add(key, format!("{} is not a file", path.display()), "name the key file");
+        }
+        Ok(metadata) => {
+            let mode = metadata.permissions().mode() & 0o7777;
+            if mode & 0o077 != 0 {
+                let problem = format!("{} has mode {mode:04o}, so others can read it", path.display());
+                faults.add(key, problem, format!("run `chmod 600 {}`", path.display()));
+            }
+        }
+        Err(error) => faults.add(key, format!("{}: {error}", path.display()), "make it with `stele key generate`"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

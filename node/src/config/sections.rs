@@ -1,0 +1,321 @@
+//! The sections of the file, with their defaults and the reason for each bound.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// The whole file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// What this node is.
+    pub node: NodeSection,
+    /// How validators reach each other.
+    pub peers: PeersSection,
+    /// Voting; without this section the node follows and votes on nothing.
+    pub validator: Option<ValidatorSection>,
+    /// Who signs checkpoints.
+    pub seal: SealSection,
+    /// The listeners for parties and the public.
+    pub api: ApiSection,
+    /// How much may wait before it is ordered.
+    #[serde(default)]
+    pub admission: AdmissionSection,
+    /// How signatures are verified.
+    #[serde(default)]
+    pub accel: AccelSection,
+    /// The watchdog over the order.
+    #[serde(default)]
+    pub order: OrderSection,
+    /// The listener for the operator: metrics and health.
+    #[serde(default)]
+    pub metrics: MetricsSection,
+    /// The node's own log.
+    #[serde(default)]
+    pub log: LogSection,
+}
+
+/// `[node]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeSection {
+    /// Name of this node in its own log, for the operator's eyes only.
+    pub name: String,
+    /// Where blocks, state, log and journal live. Created when missing.
+    pub data_dir: PathBuf,
+    /// The genesis file; its hash is the network.
+    pub genesis: PathBuf,
+}
+
+/// `[peers]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeersSection {
+    /// Address on which peers reach this node.
+    pub listen: SocketAddr,
+    /// File with the key of the peer links.
+    pub key: PathBuf,
+    /// The other nodes. Nobody else may connect.
+    #[serde(default)]
+    pub persistent: Vec<PeerAddress>,
+}
+
+/// One entry of `peers.persistent`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct PeerAddress {
+    /// `host:port`; a name is resolved whenever a link is made.
+    pub address: String,
+    /// The libp2p peer id as the validator record pins it: 38 bytes in lower-case hexadecimal.
+    pub peer_id: String,
+}
+
+/// Which key signs votes.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum VoteMode {
+    /// The long-term key signs each vote.
+    Direct,
+    /// An epoch key that the long-term key certified.
+    Delegated,
+}
+
+/// Who holds a key. Never chosen silently: a software key in production has to be asked for by this word.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum SignerName {
+    /// A key file; development, tests and demonstrations.
+    Software,
+    /// A TPM 2.0.
+    Tpm,
+    /// A hardware security module.
+    Pkcs11,
+}
+
+impl SignerName {
+    /// The word in the file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Software => "software",
+            Self::Tpm => "tpm",
+            Self::Pkcs11 => "pkcs11",
+        }
+    }
+}
+
+/// `[validator]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ValidatorSection {
+    /// Who holds the keys.
+    pub signer: SignerName,
+    /// File of the long-term key.
+    pub long_term_key: PathBuf,
+    /// Files of epoch keys, each with a certificate on the ledger or in genesis.
+    #[serde(default)]
+    pub epoch_keys: Vec<PathBuf>,
+    /// Which key signs votes.
+    pub mode: VoteMode,
+}
+
+/// `[seal]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SealSection {
+    /// Who holds the checkpoint key.
+    pub signer: SignerName,
+    /// File of the checkpoint key, for a software signer.
+    pub key: PathBuf,
+}
+
+/// `[api]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiSection {
+    /// Listener for parties: TLS with client certificates.
+    pub party_listen: SocketAddr,
+    /// Listener for the public: TLS without client certificates.
+    pub public_listen: Option<SocketAddr>,
+    /// Listener without TLS, with the public's rights; refused unless the address is loopback.
+    pub plain_listen: Option<SocketAddr>,
+    /// Certificate chain of this node, PEM, leaf first.
+    pub certificate: PathBuf,
+    /// Its key, PKCS#8 PEM, mode 0600.
+    pub key: PathBuf,
+    /// The network CA, PEM: issuer of client certificates.
+    pub client_ca: PathBuf,
+    /// Bounds.
+    #[serde(default)]
+    pub limits: ApiLimits,
+}
+
+/// `[api.limits]`: what one listener or one request may cost.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApiLimits {
+    /// Connections of one listener. An idle one costs about 30 KB with TLS, so ten thousand are 300 MB.
+    pub connections_max: usize,
+    /// Requests in progress on one listener; more are answered `saturated`.
+    pub requests_max: usize,
+    /// Concurrent streams of one HTTP/2 connection: one client cannot take all requests.
+    pub streams_max: u32,
+    /// Body of a request, batches excepted: one statement and then some.
+    pub body_bytes_max: usize,
+    /// Body of a batch.
+    pub batch_bytes_max: usize,
+    /// Statements in a batch, and ids in a bulk query.
+    pub batch_statements_max: usize,
+    /// Bytes of request bodies in memory at once on all listeners; more are answered `saturated`.
+    pub body_memory_bytes_max: usize,
+    /// Time for a TLS handshake.
+    pub handshake_timeout_ms: u64,
+    /// Time from the first byte of a request's head to its last.
+    pub header_timeout_ms: u64,
+    /// Time for a request's body.
+    pub body_timeout_ms: u64,
+    /// How long a connection may stay without a request.
+    pub idle_timeout_ms: u64,
+    /// How long a peer may leave an answer unread.
+    pub write_timeout_ms: u64,
+    /// Longest `wait_ms` of a long poll.
+    pub wait_max_ms: u64,
+    /// Time for requests in progress when the node stops.
+    pub shutdown_grace_ms: u64,
+}
+
+impl Default for ApiLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 10_000,
+            requests_max: 4_096,
+            streams_max: 64,
+            body_bytes_max: 64 * 1024,
+            batch_bytes_max: 4 * 1024 * 1024,
+            batch_statements_max: 4_096,
+            body_memory_bytes_max: 256 * 1024 * 1024,
+            handshake_timeout_ms: 5_000,
+            header_timeout_ms: 10_000,
+            body_timeout_ms: 30_000,
+            idle_timeout_ms: 120_000,
+            write_timeout_ms: 30_000,
+            wait_max_ms: 30_000,
+            shutdown_grace_ms: 5_000,
+        }
+    }
+}
+
+/// `[admission]`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdmissionSection {
+    /// Statements that wait to be ordered: about two seconds of the target rate.
+    pub queue_statements_max: usize,
+    /// Their bytes.
+    pub queue_bytes_max: usize,
+    /// Part of the queue that one party may hold, in percent.
+    pub party_share_percent: u8,
+}
+
+impl Default for AdmissionSection {
+    fn default() -> Self {
+        Self { queue_statements_max: 65_536, queue_bytes_max: 64 * 1024 * 1024, party_share_percent: 25 }
+    }
+}
+
+/// What verifies signatures.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum AccelBackend {
+    /// The cores of this machine.
+    #[default]
+    Cpu,
+}
+
+/// `[accel]`.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AccelSection {
+    /// Where batches are verified.
+    pub backend: AccelBackend,
+    /// Threads; 0 means one for each core.
+    pub threads: usize,
+}
+
+/// `[order]`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OrderSection {
+    /// No new height for this long, while a quorum is connected and blocks are due: the engine is restarted.
+    pub watchdog_stall_ms: u64,
+    /// Restarts in a row without progress, after which the pause before the next one doubles each time.
+    pub watchdog_restarts_max: u32,
+    /// Longest such pause.
+    pub watchdog_pause_max_ms: u64,
+}
+
+impl Default for OrderSection {
+    fn default() -> Self {
+        Self { watchdog_stall_ms: 30_000, watchdog_restarts_max: 3, watchdog_pause_max_ms: 600_000 }
+    }
+}
+
+/// `[metrics]`.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MetricsSection {
+    /// Listener for `/metrics`, `/livez` and `/readyz`: plain on loopback, elsewhere TLS with a certificate of the
+    /// network CA. Without it there are no metrics.
+    pub listen: Option<SocketAddr>,
+}
+
+/// Form of the node's own log.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One JSON object a line, for journald and collectors.
+    #[default]
+    Json,
+    /// For people at a terminal.
+    Text,
+}
+
+/// Least severity that is logged.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Failures.
+    Error,
+    /// What an operator should look at.
+    Warn,
+    /// What happened.
+    #[default]
+    Info,
+    /// How it happened.
+    Debug,
+    /// Every step.
+    Trace,
+}
+
+impl LogLevel {
+    /// The word in the file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// `[log]`.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogSection {
+    /// Form.
+    pub format: LogFormat,
+    /// Least severity.
+    pub level: LogLevel,
+}
