@@ -1,0 +1,371 @@
+//! One life of the consensus engine: its actors, started and stopped together.
+//!
+//! ```text
+//!            ┌── wal (thread, fsync)
+//!  network ──┼── consensus ── host ──► application          supervised by `node`
+//!    │       └── sync ────────┘
+//!    └────── inbox ──► blocks, messages, signs of life
+//! ```
+//!
+//! The network is not under the engine's own supervisor: were it killed with the others, its listener would live on.
+//! It is stopped by hand, first, so that the next life can listen on the same port.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use malachite::NetworkIdentity;
+use malachite::app::config::{ConsensusConfig, P2pConfig, PubSubProtocol, ValueSyncConfig};
+use malachite::app::engine::consensus::{ConsensusMsg, ConsensusRef};
+use malachite::app::engine::network::{NetworkMsg, NetworkRef};
+use malachite::app::engine::node::NodeRef;
+use malachite::app::engine::sync::SyncRef;
+use malachite::app::engine::util::events::TxEvent;
+use malachite::app::engine::util::output_port::{OutputPort, OutputPortSubscriberTrait as _};
+use malachite::app::engine::wal::WalRef;
+use malachite::app::metrics::{Metrics, SharedRegistry};
+use malachite::app::spawn::{
+    spawn_consensus_actor, spawn_network_actor, spawn_node_actor, spawn_sync_actor, spawn_wal_actor,
+};
+use malachite::app::types::Keypair;
+use ractor::{Actor, ActorCell, ActorRef, ActorStatus};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tracing::warn;
+
+use crate::codec::EngineCodec;
+use crate::config::{OrderConfig, PUBSUB_BYTES_MAX, Peer, SYNC_OVERHEAD_BYTES, SYNC_RESPONSE_BYTES};
+use crate::context::{Address, Stele};
+use crate::heights::Heights;
+use crate::host::Host;
+use crate::inbox::{Inbox, InboxMessage};
+use crate::order::OrderError;
+use crate::shared::Shared;
+use crate::signer::{EngineSigner, VoteSigner, peer_proof};
+use crate::verifier::EngineVerifier;
+
+/// How long an actor may take to stop before it is killed.
+const STOP_WAIT: Duration = Duration::from_secs(3);
+/// How long the running commit may take when the engine is restarted under it.
+const COMMIT_WAIT: Duration = Duration::from_secs(60);
+/// How long a state dump is waited for; a stuck engine gives none.
+const DUMP_WAIT: Duration = Duration::from_secs(2);
+/// Bytes of a state dump that are kept: enough for the votes of a few rounds.
+const DUMP_BYTES_MAX: usize = 64 * 1024;
+/// Heights ahead for which the engine keeps messages, and messages per height: four votes and a proposal of each of 128
+/// validators.
+const QUEUE_HEIGHTS: usize = 16;
+const QUEUE_PER_HEIGHT: usize = 1_024;
+/// Requests a lagging peer may make in ten seconds, by far enough for `Sync::requests_parallel` at full speed.
+const SYNC_REQUESTS_PER_WINDOW: u32 = 2_000;
+
+/// File of the engine's journal within the order's directory.
+const JOURNAL_FILE: &str = "consensus.wal";
+
+/// A running engine.
+pub(crate) struct Engine {
+    node: NodeRef,
+    node_task: JoinHandle<()>,
+    network: NetworkRef<Stele>,
+    consensus: ConsensusRef<Stele>,
+    sync: Option<SyncRef<Stele>>,
+    wal: WalRef<Stele>,
+    host: ActorCell,
+    inbox: ActorCell,
+    heights: JoinHandle<()>,
+    stop_heights: watch::Sender<bool>,
+    metrics: Metrics,
+    frozen: Arc<AtomicBool>,
+    shared: Arc<Shared>,
+}
+
+/// How an engine is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Health {
+    Running,
+    /// An actor failed: the engine may be started again.
+    Ended,
+    /// The journal failed: starting again could sign twice.
+    Unsafe,
+}
+
+impl Engine {
+    /// Starts all actors. On failure those already started are stopped.
+    pub(crate) async fn start(shared: Arc<Shared>, signer: Arc<dyn VoteSigner>) -> Result<Self, OrderError> {
+        let failed = |part: &'static str| move |reason: String| OrderError::Engine { part, reason };
+        let config = &shared.config;
+        let (consensus_config, sync_config) = engine_config(config)?;
+        let identity = identity(config, &*signer).await?;
+
+        // A registry of its own: the engine's global one would grow with every restart.
+        let registry = SharedRegistry::new(Default::default(), None);
+        let metrics = Metrics::register(&registry);
+        let (node, node_task) =
+            spawn_node_actor(metrics.clone()).await.map_err(|e| failed("supervisor")(e.to_string()))?;
+        let mut stopper = Stopper(vec![node.get_cell()]);
+
+        let network: NetworkRef<Stele> =
+            spawn_network_actor(&consensus_config, &sync_config, identity, &registry, EngineCodec)
+                .await
+                .map_err(|e| failed("network")(e.to_string()))?;
+        stopper.0.push(network.get_cell());
+
+        let wal: WalRef<Stele> = spawn_wal_actor(&Stele, EngineCodec, &journal_path(config), &registry, node.clone())
+            .await
+            .map_err(|e| failed("journal")(e.to_string()))?;
+        wal.link(node.get_cell());
+
+        let frozen = Arc::new(AtomicBool::new(false));
+        let (heights_sender, heights_receiver) = mpsc::unbounded_channel();
+        let host = Host { shared: shared.clone(), heights: heights_sender, frozen: frozen.clone() };
+        let (host, _) = Actor::spawn(None, host, ()).await.map_err(|e| failed("host")(e.to_string()))?;
+        host.link(node.get_cell());
+
+        let sync_port = Arc::new(OutputPort::new());
+        let verifier = EngineVerifier { network: shared.network(), epoch_keys: shared.epoch_keys.clone() };
+        let engine_signer = EngineSigner { network: shared.network(), signer, counters: shared.counters.clone() };
+        let consensus = spawn_consensus_actor(
+            Stele,
+            Address(shared.validator),
+            consensus_config,
+            Box::new(verifier),
+            Some(Box::new(engine_signer)),
+            network.clone(),
+            host.clone(),
+            wal.clone(),
+            sync_port.clone(),
+            metrics.clone(),
+            TxEvent::new(),
+            node.clone(),
+        )
+        .await
+        .map_err(|e| failed("consensus")(e.to_string()))?;
+        consensus.link(node.get_cell());
+
+        let sync = spawn_sync_actor(
+            Stele,
+            network.clone(),
+            host.clone(),
+            consensus.clone(),
+            EngineCodec,
+            &sync_config,
+            &registry,
+        )
+        .await
+        .map_err(|e| failed("sync")(e.to_string()))?;
+        if let Some(sync) = &sync {
+            sync.link(node.get_cell());
+            sync.subscribe_to_port(&sync_port);
+        }
+
+        let inbox = Inbox { shared: shared.clone(), consensus: consensus.clone() };
+        let (inbox, _): (ActorRef<InboxMessage>, _) =
+            Actor::spawn(None, inbox, ()).await.map_err(|e| failed("inbox")(e.to_string()))?;
+        inbox.link(node.get_cell());
+        network.cast(NetworkMsg::Subscribe(Box::new(inbox.clone()))).map_err(|e| failed("network")(e.to_string()))?;
+        shared.set_outlet(Some(network.clone()));
+
+        let (stop_heights, stop) = watch::channel(false);
+        let heights =
+            Heights { shared: shared.clone(), consensus: consensus.clone(), inbox: inbox.clone(), committed: 0 };
+        let heights = tokio::spawn(heights.run(heights_receiver, stop));
+
+        stopper.0.clear();
+        Ok(Self {
+            node,
+            node_task,
+            network,
+            consensus,
+            sync,
+            wal,
+            host: host.get_cell(),
+            inbox: inbox.get_cell(),
+            heights,
+            stop_heights,
+            metrics,
+            frozen,
+            shared,
+        })
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        if self.metrics.node_safety_failure.get() != 0 {
+            return Health::Unsafe;
+        }
+        let network_ended = matches!(self.network.get_status(), ActorStatus::Stopping | ActorStatus::Stopped);
+        let heights_panicked = self.heights.is_finished() && !*self.stop_heights.borrow();
+        if self.node_task.is_finished() || network_ended || heights_panicked { Health::Ended } else { Health::Running }
+    }
+
+    /// Makes the engine fall silent, as if it were stuck; a test of the watchdog.
+    pub(crate) fn freeze(&self) {
+        self.frozen.store(true, Ordering::Relaxed);
+    }
+
+    /// The engine's state in words, cut to a bounded length. It holds votes and ids, no keys and no block contents.
+    pub(crate) async fn dump(&self) -> String {
+        let dump = self.consensus.call(ConsensusMsg::DumpState, Some(DUMP_WAIT)).await;
+        let mut text = match dump {
+            Ok(ractor::rpc::CallResult::Success(Some(dump))) => format!("{dump:#?}"),
+            Ok(ractor::rpc::CallResult::Success(None)) => "the engine has not started a height".to_owned(),
+            _ => "the engine does not answer".to_owned(),
+        };
+        if text.len() > DUMP_BYTES_MAX {
+            let end = (0..=DUMP_BYTES_MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+            text.truncate(end);
+            text.push('…');
+        }
+        text
+    }
+
+    /// Stops everything, in an order in which nothing waits for something that is gone. A running commit is waited for.
+    pub(crate) async fn stop(self) {
+        self.shared.set_outlet(None);
+        self.stop_heights.send_replace(true);
+        let mut heights = self.heights;
+        let wait = if self.shared.committing.load(Ordering::Relaxed) { COMMIT_WAIT } else { STOP_WAIT };
+        if tokio::time::timeout(wait, &mut heights).await.is_err() {
+            warn!("the application does not answer; its last call is abandoned");
+            heights.abort();
+        }
+        stop_actor(self.network.get_cell(), "network").await;
+        stop_actor(self.consensus.get_cell(), "consensus").await;
+        if let Some(sync) = &self.sync {
+            stop_actor(sync.get_cell(), "sync").await;
+        }
+        stop_actor(self.inbox, "inbox").await;
+        stop_actor(self.host, "host").await;
+        stop_actor(self.wal.get_cell(), "journal").await;
+        stop_actor(self.node.get_cell(), "supervisor").await;
+        self.shared.peers_disconnected();
+    }
+}
+
+/// Stops what was started when a later part could not be.
+struct Stopper(Vec<ActorCell>);
+
+impl Drop for Stopper {
+    fn drop(&mut self) {
+        for actor in &self.0 {
+            actor.stop(Some("the engine could not be started".into()));
+        }
+    }
+}
+
+async fn stop_actor(actor: ActorCell, name: &'static str) {
+    if matches!(actor.get_status(), ActorStatus::Stopped) {
+        return;
+    }
+    if actor.stop_and_wait(Some("stopped".into()), Some(STOP_WAIT)).await.is_err()
+        && !matches!(actor.get_status(), ActorStatus::Stopped)
+    {
+        warn!(actor = name, "killed: it did not stop in time");
+        let _ = actor.kill_and_wait(Some(STOP_WAIT)).await;
+    }
+}
+
+/// Where the engine's journal lies.
+pub(crate) fn journal_path(config: &OrderConfig) -> PathBuf {
+    directory_file(&config.directory, JOURNAL_FILE)
+}
+
+pub(crate) fn directory_file(directory: &Path, name: &str) -> PathBuf {
+    directory.join(name)
+}
+
+async fn identity(config: &OrderConfig, signer: &dyn VoteSigner) -> Result<NetworkIdentity, OrderError> {
+    let keypair = Keypair::ed25519_from_bytes(*config.peer_identity.seed())
+        .map_err(|e| OrderError::Engine { part: "network", reason: e.to_string() })?;
+    let peer_id = keypair.public().to_peer_id().to_bytes();
+    let address = Address(stele_types::ValidatorId::of(&config.public_key)).to_string();
+    Ok(match peer_proof(signer, &config.public_key, &peer_id).await {
+        Some(proof) => NetworkIdentity::new_validator(address.clone(), keypair, address, proof),
+        None => NetworkIdentity::new(address.clone(), keypair, Some(address)),
+    })
+}
+
+fn engine_config(config: &OrderConfig) -> Result<(ConsensusConfig, ValueSyncConfig), OrderError> {
+    let network = config.network.to_hex();
+    let listen = match config.listen {
+        std::net::SocketAddr::V4(address) => format!("/ip4/{}/tcp/{}", address.ip(), address.port()),
+        std::net::SocketAddr::V6(address) => format!("/ip6/{}/tcp/{}", address.ip(), address.port()),
+    };
+    let mut p2p = P2pConfig {
+        listen_addr: listen.parse().map_err(|_| OrderError::Address(listen.clone()))?,
+        persistent_peers: config
+            .peers
+            .iter()
+            .map(|peer| {
+                let text = multiaddr(peer);
+                text.parse().map_err(|_| OrderError::Address(text.clone()))
+            })
+            .collect::<Result<_, _>>()?,
+        persistent_peers_only: true,
+        protocol: PubSubProtocol::Broadcast,
+        ..P2pConfig::default()
+    };
+    let response_bytes = (SYNC_RESPONSE_BYTES.max(config.block_bytes_max) + SYNC_OVERHEAD_BYTES) as u64;
+    p2p.rpc_max_size = bytesize::ByteSize::b(response_bytes + SYNC_OVERHEAD_BYTES as u64);
+    p2p.pubsub_max_size = bytesize::ByteSize::b(PUBSUB_BYTES_MAX);
+    // Networks differ in the version they identify with, so a peer of another one is disconnected.
+    p2p.protocol_names.consensus = format!("/stele/{network}/order/1");
+    p2p.protocol_names.sync = format!("/stele/{network}/sync/1");
+    p2p.protocol_names.validator_proof = format!("/stele/{network}/validator/1");
+    p2p.discovery.enabled = false;
+    // Both ends dial each other, and several validators may sit behind one address.
+    let connections = 2 * config.peers.len() + 8;
+    p2p.discovery.num_inbound_peers = connections;
+    p2p.discovery.num_outbound_peers = connections;
+    p2p.discovery.max_connections_per_ip = connections;
+    // Only pinned peers get in, and they shall be back at once after a restart.
+    p2p.discovery.ip_throttle_duration = Duration::ZERO;
+    let consensus = ConsensusConfig {
+        enabled: true,
+        p2p,
+        value_payload: malachite_config::ValuePayload::ProposalAndParts,
+        queue_capacity: QUEUE_HEIGHTS,
+        queue_per_height_capacity: QUEUE_PER_HEIGHT,
+    };
+    let sync = ValueSyncConfig {
+        enabled: true,
+        status_update_interval: config.sync.status_interval,
+        request_timeout: config.sync.request_timeout,
+        max_response_size: bytesize::ByteSize::b(response_bytes),
+        parallel_requests: config.sync.requests_parallel.max(1),
+        batch_size: config.sync.batch_heights.max(1),
+        max_inbound_requests_per_window: SYNC_REQUESTS_PER_WINDOW,
+        ..ValueSyncConfig::default()
+    };
+    Ok((consensus, sync))
+}
+
+fn multiaddr(peer: &Peer) -> String {
+    let host = match peer.host.parse::<std::net::IpAddr>() {
+        Ok(std::net::IpAddr::V4(address)) => format!("/ip4/{address}"),
+        Ok(std::net::IpAddr::V6(address)) => format!("/ip6/{address}"),
+        Err(_) => format!("/dns/{}", peer.host),
+    };
+    let id =
+        malachite::app::types::PeerId::from_bytes(&peer.peer_id).map_or_else(|_| String::new(), |id| id.to_string());
+    format!("{host}/tcp/{}/p2p/{id}", peer.port)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_become_pinned_addresses() {
+        let mut peer_id = [7; 38];
+        peer_id[..6].copy_from_slice(&[0x00, 0x24, 0x08, 0x01, 0x12, 0x20]);
+        for (host, prefix) in [
+            ("192.0.2.1", "/ip4/192.0.2.1/tcp/7"),
+            ("2001:db8::1", "/ip6/2001:db8::1/tcp/7"),
+            ("n.example", "/dns/n.example/tcp/7"),
+        ] {
+            let address = multiaddr(&Peer { host: host.into(), port: 7, peer_id });
+            assert!(address.starts_with(&format!("{prefix}/p2p/12D3Koo")), "{address}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Who signs this node's votes, and what happens when it does not.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use malachite::Signer;
+use malachite_core_types::{SignedMessage, ValidatorProof, VoteExtensionScope, VoteType};
+use malachite_signing::Error as EngineSigningError;
+use stele_types::vote::{Ballot, VoteKind};
+use stele_types::{Height, NetworkId, VoteSignature};
+use tokio::time::Instant;
+use tracing::{error, warn};
+
+use crate::context::{Proposal, Seal, Stele, Vote};
+use crate::figures::Counters;
+
+/// First pause before a signer that was not available is asked again.
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(20);
+/// Longest such pause.
+const RETRY_PAUSE_MAX: Duration = Duration::from_millis(500);
+/// How long one signature is waited for. The engine stands still meanwhile, so it stays below a round's timeouts; then
+/// the node abstains from this step and takes part in the next one.
+const SIGN_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// Why a ballot was not signed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SignerError {
+    /// The signer cannot be reached or is busy; asked again.
+    #[error("the vote signer is not available: {reason}")]
+    Unavailable {
+        /// For the log; never a secret.
+        reason: String,
+    },
+    /// The guard holds another ballot for this height, round and step. The node does not vote.
+    #[error("the guard holds another ballot for this step")]
+    DoubleSign,
+    /// The signer refuses for good (a key outside its policy, say). The node does not vote.
+    #[error("the vote signer refused: {reason}")]
+    Refused {
+        /// For the log; never a secret.
+        reason: String,
+    },
+}
+
+impl SignerError {
+    /// Whether asking again can help.
+    pub const fn is_retryable(&self) -> bool {
+        matches!(self, Self::Unavailable { .. })
+    }
+
+    /// Stable code for metrics.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Unavailable { .. } => "unavailable",
+            Self::DoubleSign => "double_sign",
+            Self::Refused { .. } => "refused",
+        }
+    }
+}
+
+/// Signs this node's ballots, with the long-term key or an epoch key.
+///
+/// Implementations keep their own guard against signing two ballots for one step, outside the engine's journal: the
+/// engine may ask twice for the same ballot after a crash and must then get a signature again.
+#[async_trait]
+pub trait VoteSigner: Send + Sync + 'static {
+    /// Signs `ballot.signing_bytes(&key)` with the key it chooses and names.
+    ///
+    /// # Errors
+    /// See [`SignerError`].
+    async fn sign(&self, ballot: Ballot) -> Result<VoteSignature, SignerError>;
+
+    /// Signs the engine's statement that a peer id belongs to this validator (`"PoV" ‖ length ‖ public key ‖ length ‖
+    /// peer id`) with the long-term key, r ‖ s. None when the signer does not sign such statements: peers know the
+    /// peer id from the validator record anyway.
+    ///
+    /// # Errors
+    /// See [`SignerError`]; the node then starts without the statement.
+    async fn prove_peer(&self, statement: &[u8]) -> Result<Option<[u8; 64]>, SignerError> {
+        let _ = statement;
+        Ok(None)
+    }
+}
+
+/// The engine's signer: never fails, because a failing one stops the engine; it withholds instead.
+pub(crate) struct EngineSigner {
+    pub(crate) network: NetworkId,
+    pub(crate) signer: Arc<dyn VoteSigner>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+impl EngineSigner {
+    async fn seal(&self, ballot: Ballot) -> Seal {
+        let started = Instant::now();
+        let mut pause = RETRY_PAUSE_MIN;
+        loop {
+            let failure = match tokio::time::timeout(SIGN_WAIT_MAX, self.signer.sign(ballot)).await {
+                Ok(Ok(signature)) => return Seal::Signed(signature),
+                Ok(Err(failure)) => failure,
+                Err(_) => SignerError::Unavailable { reason: "no answer in time".into() },
+            };
+            let (height, round, kind) = (ballot.height.0, ballot.round, ballot.kind);
+            if !failure.is_retryable() {
+                self.counters.withheld(failure.code());
+                error!(height, round, ?kind, code = failure.code(), %failure, "vote withheld");
+                return Seal::Withheld;
+            }
+            self.counters.signer_retries.fetch_add(1, Ordering::Relaxed);
+            if started.elapsed() + pause > SIGN_WAIT_MAX {
+                self.counters.withheld(failure.code());
+                error!(height, round, ?kind, code = failure.code(), %failure, "vote withheld, the signer stays away");
+                return Seal::Withheld;
+            }
+            warn!(height, round, ?kind, %failure, "the vote signer is asked again");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_PAUSE_MAX);
+        }
+    }
+}
+
+/// What a proposal says, in the network's terms.
+pub(crate) fn proposal_ballot(network: NetworkId, proposal: &Proposal) -> Ballot {
+    Ballot {
+        network,
+        kind: VoteKind::Proposal,
+        height: Height(proposal.height.0),
+        round: proposal.round.as_u32().unwrap_or(0),
+        block: Some(proposal.value.0),
+        valid_round: proposal.valid_round.as_u32(),
+    }
+}
+
+/// What a vote says, in the network's terms.
+pub(crate) fn vote_ballot(network: NetworkId, vote: &Vote) -> Ballot {
+    Ballot {
+        network,
+        kind: match vote.kind {
+            VoteType::Prevote => VoteKind::Prevote,
+            VoteType::Precommit => VoteKind::Precommit,
+        },
+        height: Height(vote.height.0),
+        round: vote.round.as_u32().unwrap_or(0),
+        block: vote.block(),
+        valid_round: None,
+    }
+}
+
+#[async_trait]
+impl Signer<Stele> for EngineSigner {
+    async fn sign_vote(&self, vote: Vote) -> Result<SignedMessage<Stele, Vote>, EngineSigningError> {
+        let seal = self.seal(vote_ballot(self.network, &vote)).await;
+        Ok(SignedMessage::new(vote, seal))
+    }
+
+    async fn sign_proposal(&self, proposal: Proposal) -> Result<SignedMessage<Stele, Proposal>, EngineSigningError> {
+        let seal = self.seal(proposal_ballot(self.network, &proposal)).await;
+        Ok(SignedMessage::new(proposal, seal))
+    }
+
+    async fn sign_vote_extension(
+        &self,
+        _scope: VoteExtensionScope<Stele>,
+        extension: (),
+    ) -> Result<SignedMessage<Stele, ()>, EngineSigningError> {
+        // Vote extensions are switched off for every height.
+        Ok(SignedMessage::new(extension, Seal::Withheld))
+    }
+
+    async fn sign_validator_proof(
+        &self,
+        public_key: Vec<u8>,
+        peer_id: Vec<u8>,
+    ) -> Result<ValidatorProof<Stele>, EngineSigningError> {
+        // The proof is made once, at start, by `peer_proof`.
+        Ok(ValidatorProof::new(public_key, peer_id, Seal::Withheld))
+    }
+}
+
+/// The encoded proof that binds `peer_id` to the validator, when the signer makes such proofs.
+pub(crate) async fn peer_proof(signer: &dyn VoteSigner, public_key: &[u8; 33], peer_id: &[u8]) -> Option<Bytes> {
+    use malachite::app::types::codec::Codec as _;
+    use stele_types::VoteKey;
+
+    let statement = ValidatorProof::<Stele>::signing_bytes(public_key, peer_id);
+    let signature = match signer.prove_peer(&statement).await {
+        Ok(signature) => signature?,
+        Err(failure) => {
+            warn!(%failure, "starting without a proof of the peer id");
+            return None;
+        }
+    };
+    let seal = Seal::Signed(VoteSignature { key: VoteKey::Direct, signature });
+    let proof = ValidatorProof::<Stele>::new(public_key.to_vec(), peer_id.to_vec(), seal);
+    crate::codec::EngineCodec.encode(&proof).ok()
+}

@@ -1,0 +1,92 @@
+//! Lying applications, stuck engines, halting nodes, lost disks.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use stele_order::{Order, OrderError, StopReason};
+
+use crate::network::{Network, Plan};
+
+const ALL: [usize; 4] = [0, 1, 2, 3];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn blocks_of_a_lying_proposer_get_no_votes() {
+    let mut network = Network::new(4, Plan::default());
+    network.nodes[1].app.lies.store(true, Ordering::Relaxed);
+    network.start_all().await;
+    network.reach(&ALL, 8, Duration::from_secs(40)).await;
+    let liar = network.nodes[1].app.validator;
+    for height in 1..=8 {
+        let decided = network.nodes[0].app.block(height);
+        assert_ne!(decided.bytes[10..42], *liar.as_bytes(), "a poisoned block was decided at height {height}");
+    }
+    let figures = network.nodes[0].order().figures();
+    assert!(figures.proposals_refused > 0 && figures.rounds_extra > 0, "{figures:?}");
+    network.stop_all().await;
+    network.assert_one_chain();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stuck_engine_is_restarted_and_catches_up() {
+    let mut network = Network::new(4, Plan { stall: Duration::from_secs(3), ..Plan::default() });
+    network.start_all().await;
+    network.reach(&ALL, 5, Duration::from_secs(20)).await;
+    assert!(network.nodes[0].order().state_dump().await.contains("validator_set"));
+    network.nodes[0].order().freeze_engine().await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let frozen_at = network.nodes[0].app.height();
+    network.reach(&[1, 2, 3], network.top() + 3, Duration::from_secs(20)).await;
+    assert_eq!(network.nodes[0].app.height(), frozen_at, "the freeze works");
+
+    let top = network.top() + 3;
+    network.reach(&ALL, top, Duration::from_secs(20)).await;
+    let figures = network.nodes[0].order().figures();
+    assert_eq!(figures.engine_restarts, 1, "{figures:?}");
+    assert_eq!(network.nodes[1].order().figures().engine_restarts, 0);
+    network.stop_all().await;
+    network.assert_one_chain();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_application_that_halts_stops_its_order_only() {
+    let mut network = Network::new(4, Plan::default());
+    network.nodes[3].app.halt_at.store(6, Ordering::Relaxed);
+    network.start_all().await;
+    let stopped = tokio::time::timeout(Duration::from_secs(20), network.nodes[3].order().stopped()).await.unwrap();
+    assert_eq!(stopped, StopReason::Application("an unknown protocol version".into()));
+    assert_eq!(network.nodes[3].app.height(), 5);
+    network.reach(&[0, 1, 2], 8, Duration::from_secs(30)).await;
+    network.stop_all().await;
+    network.assert_one_chain();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_validators_stop_within_a_height_and_go_on() {
+    let mut network = Network::new(4, Plan { block_bytes: 300_000, ..Plan::default() });
+    for _ in 0..3 {
+        network.start_all().await;
+        let top = network.top();
+        network.reach(&ALL, top + 4, Duration::from_secs(30)).await;
+        network.stop_all().await;
+        network.assert_one_chain();
+    }
+    let conflicts: u32 = network.nodes.iter().map(|node| node.signer.conflicts.load(Ordering::Relaxed)).sum();
+    assert_eq!(conflicts, 0, "the journal and the undecided blocks make the engine ask for the same ballots again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_taken_port_is_an_error_at_start() {
+    let network = Network::new(1, Plan::default());
+    let node = &network.nodes[0];
+    let _taken = std::net::TcpListener::bind(node.config.listen).unwrap();
+    let failure = Order::start(node.config.clone(), node.signer.clone(), node.app.clone()).await.unwrap_err();
+    assert!(matches!(failure, OrderError::Listen { .. }), "{failure}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_single_validator_decides_alone() {
+    let mut network = Network::new(1, Plan::default());
+    network.start_all().await;
+    network.reach(&[0], 5, Duration::from_secs(10)).await;
+    network.stop_all().await;
+}

@@ -1,0 +1,89 @@
+//! Votes: delegated keys, signers that fail, signers that refuse.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use stele_types::VoteKey;
+
+use crate::network::{Network, Plan};
+
+const ALL: [usize; 4] = [0, 1, 2, 3];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn delegated_votes_count_under_certificates_of_the_ledger() {
+    let mut network = Network::new(4, Plan { delegated: true, ..Plan::default() });
+    network.start_all().await;
+    network.reach(&ALL, 10, Duration::from_secs(20)).await;
+    let certificate = network.nodes[0].app.block(10).certificate;
+    for signature in certificate.signatures.iter() {
+        assert!(matches!(signature.signature.key, VoteKey::Delegated(_)), "{signature:?}");
+    }
+    network.stop_all().await;
+    network.assert_one_chain();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn votes_under_a_forged_epoch_certificate_do_not_count() {
+    let mut network = Network::new(4, Plan { delegated: true, forged: Some(1), ..Plan::default() });
+    network.start_all().await;
+    // The others are a quorum without it; its turns to propose are lost.
+    network.reach(&[0, 2, 3], 8, Duration::from_secs(30)).await;
+    let forger = network.nodes[1].app.validator;
+    for height in 1..=8 {
+        let decided = network.nodes[0].app.block(height);
+        let forged = decided
+            .certificate
+            .signatures
+            .iter()
+            .any(|signature| decided.validators.get(usize::from(signature.validator)).unwrap().id() == forger);
+        assert!(!forged, "height {height} counts a forged vote");
+    }
+    network.stop_all().await;
+    network.assert_one_chain();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signer_that_fails_sometimes_is_asked_again() {
+    let mut network = Network::new(4, Plan::default());
+    for node in &network.nodes {
+        node.signer.fail_every.store(3, Ordering::Relaxed);
+    }
+    network.start_all().await;
+    network.reach(&ALL, 12, Duration::from_secs(30)).await;
+    let figures = network.nodes[2].order().figures();
+    assert!(figures.signer_retries > 5, "{figures:?}");
+    assert_eq!(figures.votes_withheld_double_sign + figures.votes_withheld_other, 0);
+    assert_eq!(figures.engine_restarts, 0, "a failing signer does not stop the engine");
+    network.stop_all().await;
+    network.assert_one_chain();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_validator_whose_guard_refuses_follows_without_voting() {
+    let mut network = Network::new(4, Plan::default());
+    network.start_all().await;
+    network.reach(&ALL, 3, Duration::from_secs(20)).await;
+    network.nodes[2].signer.refuse.store(true, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let from = network.top() + 1;
+    network.reach(&ALL, from + 6, Duration::from_secs(30)).await;
+    let silent = network.nodes[2].app.validator;
+    for height in from..from + 6 {
+        let decided = network.nodes[2].app.block(height);
+        let voted = decided
+            .certificate
+            .signatures
+            .iter()
+            .any(|signature| decided.validators.get(usize::from(signature.validator)).unwrap().id() == silent);
+        assert!(!voted, "a withheld vote is in the certificate of height {height}");
+    }
+    let figures = network.nodes[2].order().figures();
+    assert!(figures.votes_withheld_double_sign >= 6, "{figures:?}");
+    assert_eq!(figures.engine_restarts, 0);
+
+    network.nodes[2].signer.refuse.store(false, Ordering::Relaxed);
+    let top = network.top();
+    network.reach(&ALL, top + 6, Duration::from_secs(30)).await;
+    network.stop_all().await;
+    network.assert_one_chain();
+}
