@@ -1,0 +1,5 @@
+//! Benchmarks of the node's stores against peers; see `src/bin`.
+
+pub mod report;
+#[path = "../../../../node/src/store/mod.rs"]
+pub mod store;

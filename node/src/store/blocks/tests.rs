@@ -1,0 +1,323 @@
+//! Crash cuts, corruption, pruning and concurrent reads of the block store.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::record::{RECORD_HEADER_BYTES, RecordHeader, record_bytes};
+use super::segment::{SEGMENT_HEADER_BYTES, file_name};
+use super::{BLOCK_BYTES_MAX, BlockId, BlockStore, BlockStoreError, BlockStoreOptions, CERTIFICATE_BYTES_MAX};
+
+/// Small zero extension, so that cuts inside it are few; large enough for the test's blocks to use it.
+const SMALL: BlockStoreOptions = BlockStoreOptions { segment_bytes_max: 1 << 20, extend_bytes: 4096 };
+
+/// Every segment takes three of the test's blocks.
+const ROLLING: BlockStoreOptions = BlockStoreOptions { segment_bytes_max: 1024, extend_bytes: 4096 };
+
+fn id(height: u64) -> BlockId {
+    let mut id = [0xAB; 32];
+    id[..8].copy_from_slice(&height.to_be_bytes());
+    id
+}
+
+fn block(height: u64) -> Vec<u8> {
+    (0..150 + height % 7).map(|at| u8::try_from((at * 31 + height) % 251).unwrap()).collect()
+}
+
+fn certificate(height: u64) -> Vec<u8> {
+    vec![u8::try_from(height % 251).unwrap(); 40]
+}
+
+fn append(store: &BlockStore, height: u64) {
+    store.append(height, &id(height), &block(height), &certificate(height)).unwrap();
+}
+
+fn assert_holds(store: &BlockStore, heights: std::ops::RangeInclusive<u64>) {
+    assert_eq!((store.min().unwrap(), store.tip().unwrap()), (Some(*heights.start()), Some(*heights.end())));
+    for height in heights {
+        let stored = store.read(height).unwrap();
+        assert_eq!((stored.height(), stored.id()), (height, &id(height)));
+        assert_eq!((stored.block(), stored.certificate()), (&block(height)[..], &certificate(height)[..]));
+        assert_eq!(store.id(height).unwrap(), id(height));
+    }
+}
+
+fn bytes_of(height: u64) -> u64 {
+    record_bytes((block(height).len() + certificate(height).len()) as u64)
+}
+
+/// A store of `count` blocks from height 1 and the path of its only segment.
+fn one_segment(directory: &Path, count: u64) -> PathBuf {
+    let store = BlockStore::open(directory, SMALL).unwrap();
+    (1..=count).for_each(|height| append(&store, height));
+    directory.join(file_name(1))
+}
+
+fn code(result: Result<BlockStore, BlockStoreError>) -> &'static str {
+    result.unwrap_err().code()
+}
+
+#[test]
+fn blocks_return_after_reopen_from_any_first_height() {
+    for first in [0, 1, 500] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = BlockStore::open(directory.path(), SMALL).unwrap();
+        assert_eq!((store.min().unwrap(), store.tip().unwrap()), (None, None));
+        (first..first + 9).for_each(|height| append(&store, height));
+        assert_holds(&store, first..=first + 8);
+        drop(store);
+        let store = BlockStore::open(directory.path(), SMALL).unwrap();
+        assert_holds(&store, first..=first + 8);
+        append(&store, first + 9);
+        assert_holds(&store, first..=first + 9);
+    }
+}
+
+#[test]
+fn empty_and_largest_parts_are_kept_and_larger_ones_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = BlockStore::open(directory.path(), BlockStoreOptions::default()).unwrap();
+    store.append(1, &id(1), &[], &[]).unwrap();
+    let (largest, longest) = (vec![7; BLOCK_BYTES_MAX], vec![9; CERTIFICATE_BYTES_MAX]);
+    store.append(2, &id(2), &largest, &longest).unwrap();
+    let too_large = store.append(3, &id(3), &vec![0; BLOCK_BYTES_MAX + 1], &[]).unwrap_err();
+    assert_eq!(too_large.code(), "block_too_large");
+    assert_eq!(
+        store.append(3, &id(3), &[], &vec![0; CERTIFICATE_BYTES_MAX + 1]).unwrap_err().code(),
+        "block_too_large"
+    );
+    drop(store);
+    let store = BlockStore::open(directory.path(), BlockStoreOptions::default()).unwrap();
+    assert!(store.read(1).unwrap().block().is_empty());
+    assert!(store.read(2).unwrap().block() == largest && store.read(2).unwrap().certificate() == longest);
+}
+
+#[test]
+fn heights_have_no_gaps() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = BlockStore::open(directory.path(), SMALL).unwrap();
+    append(&store, 5);
+    for given in [4, 5, 7] {
+        let error = store.append(given, &id(given), b"x", b"").unwrap_err();
+        assert!(matches!(error, BlockStoreError::HeightGap { expected: 6, given: refused } if refused == given));
+    }
+    assert_eq!(store.read(4).unwrap_err().code(), "block_not_found");
+    assert_eq!(store.read(6).unwrap_err().code(), "block_not_found");
+    append(&store, 6);
+    assert_holds(&store, 5..=6);
+}
+
+#[test]
+fn segments_roll_and_prune_by_whole_segments() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = BlockStore::open(directory.path(), ROLLING).unwrap();
+    (1..=20).for_each(|height| append(&store, height));
+    assert!(store.figures().segments >= 5, "{:?}", store.figures());
+    assert_holds(&store, 1..=20);
+    for entry in fs::read_dir(directory.path()).unwrap() {
+        assert!(entry.unwrap().metadata().unwrap().len() <= ROLLING.segment_bytes_max);
+    }
+    let min = store.prune_before(8).unwrap().unwrap();
+    assert!(min <= 8 && min > 4, "kept from {min}");
+    assert_eq!(store.read(min - 1).unwrap_err().code(), "block_not_found");
+    assert_holds(&store, min..=20);
+    drop(store);
+    let store = BlockStore::open(directory.path(), ROLLING).unwrap();
+    assert_holds(&store, min..=20);
+    let last = store.prune_before(u64::MAX).unwrap().unwrap();
+    assert_holds(&store, last..=20);
+    assert_eq!(store.figures().segments, 1);
+    append(&store, 21);
+    assert_holds(&store, last..=21);
+}
+
+#[test]
+fn a_tail_cut_at_every_byte_is_dropped() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = one_segment(directory.path(), 3);
+    let whole = fs::read(&path).unwrap();
+    let end_of_two = SEGMENT_HEADER_BYTES + bytes_of(1) + bytes_of(2);
+    let payload_end = end_of_two + (RECORD_HEADER_BYTES + block(3).len() + certificate(3).len()) as u64;
+    for cut in end_of_two..=end_of_two + bytes_of(3) {
+        let kept = usize::try_from(cut).unwrap();
+        // The file may have been cut, or the lost pages may read as zeros.
+        for length in [kept, whole.len()] {
+            let mut bytes = whole[..kept].to_vec();
+            bytes.resize(length, 0);
+            fs::write(&path, &bytes).unwrap();
+            let store = BlockStore::open(directory.path(), SMALL).unwrap();
+            // Zero padding that is lost in a cut file shortens the record, in zeros it does not.
+            let three = if length == kept { cut == end_of_two + bytes_of(3) } else { cut >= payload_end };
+            assert_holds(&store, 1..=if three { 3 } else { 2 });
+            (store.tip().unwrap().unwrap() + 1..=4).for_each(|height| append(&store, height));
+            drop(store);
+            assert_holds(&BlockStore::open(directory.path(), SMALL).unwrap(), 1..=4);
+        }
+    }
+}
+
+#[test]
+fn damage_before_a_valid_record_is_corruption_and_damage_to_the_last_is_a_torn_tail() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = one_segment(directory.path(), 3);
+    let whole = fs::read(&path).unwrap();
+    let second = SEGMENT_HEADER_BYTES + bytes_of(1);
+    let third = second + bytes_of(2);
+    for at in SEGMENT_HEADER_BYTES..third + bytes_of(3) {
+        let mut bytes = whole.clone();
+        bytes[usize::try_from(at).unwrap()] ^= 0x10;
+        fs::write(&path, &bytes).unwrap();
+        match BlockStore::open(directory.path(), SMALL) {
+            Ok(store) if at >= third => assert!(store.tip().unwrap() >= Some(2)),
+            // Padding is not part of any promise.
+            Ok(store) => assert_holds(&store, 1..=3),
+            Err(error) => {
+                assert_eq!(error.code(), "block_corrupt", "at {at}");
+                assert!(at < third);
+            }
+        }
+    }
+    // A damaged payload byte in the middle is always caught.
+    let mut bytes = whole;
+    bytes[usize::try_from(second).unwrap() + RECORD_HEADER_BYTES + 5] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let error = BlockStore::open(directory.path(), SMALL).unwrap_err();
+    assert!(matches!(error, BlockStoreError::Corrupt { height: 2, offset, .. } if offset == second));
+}
+
+#[test]
+fn block_bytes_cannot_pass_for_a_record() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = BlockStore::open(directory.path(), SMALL).unwrap();
+    append(&store, 1);
+    // An outsider who knows the format but not the segment's seed embeds aligned headers in a block.
+    let forged = RecordHeader { height: 3, id: id(3), block_bytes: 0, certificate_bytes: 0, payload_crc: 0 };
+    store.append(2, &id(2), &forged.encode(0).repeat(3), &[]).unwrap();
+    drop(store);
+    let path = directory.path().join(file_name(1));
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(&[0xFF], SEGMENT_HEADER_BYTES + bytes_of(1) + 70).unwrap();
+    assert_holds(&BlockStore::open(directory.path(), SMALL).unwrap(), 1..=1);
+}
+
+#[test]
+fn damage_in_a_sealed_segment_is_found_by_the_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = BlockStore::open(directory.path(), ROLLING).unwrap();
+    (1..=9).for_each(|height| append(&store, height));
+    drop(store);
+    let path = directory.path().join(file_name(1));
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(&[0x55; 3], SEGMENT_HEADER_BYTES + bytes_of(1) + 90).unwrap();
+    let store = BlockStore::open(directory.path(), ROLLING).unwrap();
+    assert_eq!(store.read(2).unwrap_err().code(), "block_corrupt");
+    assert_eq!(store.read(3).unwrap().block(), block(3));
+}
+
+#[test]
+fn a_lost_footer_costs_a_scan_and_a_lost_record_is_corruption() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = BlockStore::open(directory.path(), ROLLING).unwrap();
+    (1..=9).for_each(|height| append(&store, height));
+    drop(store);
+    let path = directory.path().join(file_name(1));
+    let sealed = fs::read(&path).unwrap();
+    let mut bytes = sealed.clone();
+    let trailer_at = bytes.len() - 64;
+    bytes[trailer_at + 20] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    assert_holds(&BlockStore::open(directory.path(), ROLLING).unwrap(), 1..=9);
+    // Cut inside the last record of the segment: later segments prove that it was durable.
+    fs::write(&path, &sealed[..trailer_at - 60]).unwrap();
+    assert_eq!(code(BlockStore::open(directory.path(), ROLLING)), "block_corrupt");
+}
+
+#[test]
+fn a_missing_segment_is_reported() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = BlockStore::open(directory.path(), ROLLING).unwrap();
+    (1..=12).for_each(|height| append(&store, height));
+    drop(store);
+    let mut names: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.retain(|path| path.extension().is_some());
+    names.sort();
+    fs::remove_file(&names[1]).unwrap();
+    assert_eq!(code(BlockStore::open(directory.path(), ROLLING)), "segment_missing");
+}
+
+#[test]
+fn an_unfinished_segment_is_discarded_and_a_damaged_one_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = BlockStore::open(directory.path(), ROLLING).unwrap();
+    (1..=3).for_each(|height| append(&store, height));
+    drop(store);
+    // Creation was cut short at every length of the header.
+    for length in 0..64 {
+        fs::write(directory.path().join(file_name(4)), vec![0x53; length]).unwrap();
+        assert_holds(&BlockStore::open(directory.path(), ROLLING).unwrap(), 1..=3);
+    }
+    let path = directory.path().join(file_name(1));
+    let file = OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(&[0], 24).unwrap();
+    assert_eq!(code(BlockStore::open(directory.path(), ROLLING)), "segment_corrupt");
+}
+
+#[test]
+fn a_failed_write_poisons_every_later_call() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = BlockStore::open(directory.path(), SMALL).unwrap();
+    append(&store, 1);
+    store.break_active_file();
+    assert_eq!(store.append(2, &id(2), b"lost", b"").unwrap_err().code(), "store_io");
+    assert_eq!(store.append(2, &id(2), b"lost", b"").unwrap_err().code(), "store_poisoned");
+    assert_eq!(store.read(1).unwrap_err().code(), "store_poisoned");
+    assert_eq!(store.id(1).unwrap_err().code(), "store_poisoned");
+    assert_eq!(store.tip().unwrap_err().code(), "store_poisoned");
+    assert_eq!(store.min().unwrap_err().code(), "store_poisoned");
+    assert_eq!(store.prune_before(1).unwrap_err().code(), "store_poisoned");
+    drop(store);
+    assert_holds(&BlockStore::open(directory.path(), SMALL).unwrap(), 1..=1);
+}
+
+#[test]
+fn a_second_opener_is_kept_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = BlockStore::open(directory.path(), SMALL).unwrap();
+    assert_eq!(code(BlockStore::open(directory.path(), SMALL)), "store_locked");
+    drop(store);
+    BlockStore::open(directory.path(), SMALL).unwrap();
+}
+
+#[test]
+fn readers_beside_the_writer_see_whole_blocks() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = BlockStore::open(directory.path(), ROLLING).unwrap();
+    append(&store, 1);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let mut height = 1;
+                while !done.load(Ordering::Relaxed) {
+                    let tip = store.tip().unwrap().unwrap();
+                    height = height % tip + 1;
+                    match store.read(height) {
+                        Ok(stored) => assert_eq!(stored.block(), block(height)),
+                        Err(error) => assert!(
+                            error.code() == "block_not_found" && height < store.min().unwrap().unwrap(),
+                            "{error}"
+                        ),
+                    }
+                }
+            });
+        }
+        for height in 2..=300 {
+            append(&store, height);
+            if height % 50 == 0 {
+                store.prune_before(height - 40).unwrap();
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
