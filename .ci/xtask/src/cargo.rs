@@ -1,0 +1,81 @@
+//! Running cargo: one target directory outside the clone, one profile.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// Binaries of the demo and the benchmarks.
+const BINARIES: [(&str, &str); 3] = [("stele-node", "steled"), ("stele-ctl", "stele"), ("stele-demo", "stele-demo")];
+
+/// The repository's root.
+pub(crate) fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.ancestors().nth(2).unwrap_or(manifest).to_owned()
+}
+
+/// The target directory: CARGO_TARGET_DIR, else one in the user's cache, so that clones share it.
+pub(crate) fn target() -> Result<PathBuf> {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(directory) => Ok(PathBuf::from(directory)),
+        None => Ok(cache()?.join("target")),
+    }
+}
+
+/// Where set-up keeps what is not part of the clone.
+pub(crate) fn cache() -> Result<PathBuf> {
+    let base = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))
+        .context("neither XDG_CACHE_HOME nor HOME is set")?;
+    Ok(base.join("stele"))
+}
+
+/// A cargo command in the repository's root.
+pub(crate) fn command(arguments: &[&str]) -> Result<Command> {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).current_dir(root()).env("CARGO_TARGET_DIR", target()?);
+    // Set by the outer `cargo run`; the inner one is no part of that build.
+    for name in ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME", "CARGO_PKG_VERSION"] {
+        command.env_remove(name);
+    }
+    Ok(command)
+}
+
+/// Runs a command that must succeed.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot run {command:?}"))?;
+    if !status.success() {
+        bail!("{command:?} failed: {status}");
+    }
+    Ok(())
+}
+
+/// Builds what the demo runs.
+pub(crate) fn build_binaries() -> Result<()> {
+    let mut arguments = vec!["build"];
+    for (package, binary) in BINARIES {
+        arguments.extend(["--package", package, "--bin", binary]);
+    }
+    run(&mut command(&arguments)?)
+}
+
+/// Runs a binary that [`build_binaries`] built.
+pub(crate) fn run_built(name: &str, arguments: &[&str]) -> Result<()> {
+    let directory = target()?.join("debug");
+    run(Command::new(directory.join(name)).args(arguments).env("STELE_BIN_DIR", &directory))
+}
+
+/// Runs a benchmark of a crate in the one profile.
+pub(crate) fn bench(package: &str, bench: &str, arguments: &[&str]) -> Result<()> {
+    let mut words = vec!["bench", "--profile", "dev", "--package", package, "--bench", bench, "--"];
+    words.extend(arguments);
+    run(&mut command(&words)?)
+}
+
+/// Builds and runs a program of the peers' own workspace.
+pub(crate) fn run_peers(name: &str, arguments: &[&str]) -> Result<()> {
+    let mut command = command(&["run", "--manifest-path", ".ci/bench/Cargo.toml", "--bin", name, "--"])?;
+    command.env("CARGO_TARGET_DIR", cache()?.join("target-bench"));
+    run(command.args(arguments))
+}

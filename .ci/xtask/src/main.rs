@@ -1,0 +1,78 @@
+//! `cargo xtask`: set-up, demo, tests and benchmarks, each one command on a fresh machine.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its terminal")]
+
+mod cargo;
+mod data;
+mod setup;
+mod suite;
+mod tidy;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+const USAGE: &str = "\
+cargo xtask: one command for each job, set-up included
+
+  cargo xtask demo [--exit] [--json FILE] [--validators N] [--records N]
+                               build, start a network on loopback, register real
+                               input, verify every bundle offline; stays up unless
+                               --exit is given
+  cargo xtask test [--slow]    every check and test; --slow adds the long tiers
+  cargo xtask bench node [--json FILE] [--quick]
+                               the node's figures
+  cargo xtask bench accel [--json FILE]
+                               the accelerator's figures
+  cargo xtask bench state [--json FILE]
+                               the state map's figures
+  cargo xtask bench index [--json FILE]
+                               the statement index against its candidates
+  cargo xtask tidy             the repository's own lints
+  cargo xtask setup            install what is missing, and nothing else
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("xtask: {failure:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<()> {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        ["setup"] => setup::everything(),
+        ["tidy"] => tidy::run(),
+        ["demo", rest @ ..] => {
+            setup::for_demo()?;
+            cargo::build_binaries()?;
+            let data = data::directory()?;
+            let data = data.to_string_lossy();
+            cargo::run_built("stele-demo", &[&["demo", "--data", &*data][..], rest].concat())
+        }
+        ["test"] => suite::run(false),
+        ["test", "--slow"] => suite::run(true),
+        ["bench", "node", rest @ ..] => {
+            setup::for_demo()?;
+            cargo::build_binaries()?;
+            cargo::run_built("stele-demo", &[&["bench"], rest].concat())
+        }
+        ["bench", "accel", rest @ ..] => cargo::bench("stele-accel", "verify", rest),
+        ["bench", "state", rest @ ..] => cargo::bench("stele-state", "commit", rest),
+        ["bench", "index", rest @ ..] => cargo::run_peers("index-peers", rest),
+        _ => {
+            eprint!("{USAGE}");
+            bail!("unknown arguments: {}", words.join(" "))
+        }
+    }
+}

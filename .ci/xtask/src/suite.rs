@@ -1,0 +1,62 @@
+//! `cargo xtask test`: every check, quickest first, the test runner last so that its closing line ends the output.
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use crate::{cargo, setup, tidy};
+
+/// Crates that must build without an operating system: a verifier runs in a browser.
+const PURE: [&str; 4] = ["stele-types", "stele-merkle", "stele-ledger", "stele-verify"];
+
+/// Runs all stages; `slow` adds the long tiers.
+pub(crate) fn run(slow: bool) -> Result<()> {
+    stage("set-up", setup::everything)?;
+    stage("format", || cargo::run(&mut cargo::command(&["fmt", "--all", "--check"])?))?;
+    stage("tidy", tidy::run)?;
+    stage("clippy", || {
+        let arguments = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
+        cargo::run(&mut cargo::command(&arguments)?)
+    })?;
+    stage("pure crates for wasm32", || {
+        let mut arguments = vec!["build", "--quiet", "--target", "wasm32-unknown-unknown"];
+        arguments.extend(PURE.iter().flat_map(|package| ["--package", package]));
+        cargo::run(&mut cargo::command(&arguments)?)
+    })?;
+    stage("alert rules", alert_rules)?;
+    stage("binaries", cargo::build_binaries)?;
+    stage("tests", || tests(slow))
+}
+
+fn stage(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    println!("== {name}");
+    let started = Instant::now();
+    work().with_context(|| format!("stage \"{name}\" failed"))?;
+    println!("== {name}: done in {:.0} s", started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Prometheus's own tool reads the rules and runs their unit tests.
+fn alert_rules() -> Result<()> {
+    let directory = cargo::root().join("docs/monitoring");
+    let promtool = |arguments: &[&str]| cargo::run(Command::new("promtool").args(arguments).current_dir(&directory));
+    promtool(&["check", "rules", "rules.yml"])?;
+    promtool(&["test", "rules", "rules_test.yml"])
+}
+
+/// nextest when it is installed, else cargo's own runner.
+fn tests(slow: bool) -> Result<()> {
+    let nextest = cargo::command(&["nextest", "--version"])?.output().is_ok_and(|output| output.status.success());
+    let mut command = if nextest {
+        let profile = if slow { "slow" } else { "default" };
+        cargo::command(&["nextest", "run", "--workspace", "--profile", profile, "--no-fail-fast"])?
+    } else {
+        cargo::command(&["test", "--workspace", "--no-fail-fast"])?
+    };
+    if slow {
+        command.env("STELE_SLOW", "1");
+    }
+    command.env("STELE_BIN_DIR", cargo::target()?.join("debug"));
+    cargo::run(&mut command)
+}

@@ -1,0 +1,184 @@
+//! The node as the API sees it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use stele_ledger::{StateKey, query};
+use stele_merkle::tile::Tile;
+use stele_types::cbor::Blob;
+use stele_types::exchange::StateProof;
+use stele_types::{
+    Block, Bundle, CommitCertificate, Genesis, Hash, Header, Height, LogIndex, PartyId, Receipt, StatementId,
+};
+use tokio::sync::watch;
+
+use crate::admission::Admission;
+use crate::api::{Backend, BackendError, Client, Executed, InForce, Location, Refusal, SealedHead, Standing};
+use crate::chain::{Chain, ChainError};
+use stele_order::Order;
+
+/// Blocks behind the most advanced peer at which a node still counts as ready.
+const READY_LAG_MAX: u64 = 10;
+
+/// See [`Backend`].
+pub struct NodeBackend {
+    chain: Arc<Chain>,
+    admission: Arc<Admission>,
+    order: Arc<Order>,
+    alarm: watch::Receiver<Option<String>>,
+    validating: bool,
+}
+
+impl NodeBackend {
+    /// The real node.
+    pub fn new(
+        chain: Arc<Chain>,
+        admission: Arc<Admission>,
+        order: Arc<Order>,
+        alarm: watch::Receiver<Option<String>>,
+        validating: bool,
+    ) -> Self {
+        Self { chain, admission, order, alarm, validating }
+    }
+}
+
+impl From<ChainError> for BackendError {
+    fn from(error: ChainError) -> Self {
+        match error {
+            ChainError::NotCertified => Self::NotCertified,
+            error => Self::Failed(Box::new(error)),
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for NodeBackend {
+    fn genesis(&self) -> &Genesis {
+        self.chain.genesis()
+    }
+
+    fn genesis_bytes(&self) -> Bytes {
+        Bytes::copy_from_slice(self.chain.genesis_bytes())
+    }
+
+    fn standing(&self) -> Standing {
+        let tip = self.chain.tip();
+        Standing { height: tip.height, certified: self.chain.certified(), log_size: tip.log_size }
+    }
+
+    async fn advanced(&self, height: Height) {
+        let mut heads = self.chain.watch();
+        // An error means that the chain is gone with the node; then there is nothing to wait for.
+        let _ = heads.wait_for(|head| head.tip.height > height).await;
+    }
+
+    fn not_ready(&self) -> Option<&'static str> {
+        if self.alarm.borrow().is_some() {
+            return Some("the node has halted; its log says why");
+        }
+        let figures = self.order.figures();
+        if figures.sync_lag > READY_LAG_MAX {
+            return Some("the node is catching up");
+        }
+        // A quorum counts this node when it votes.
+        let connected = figures.peers_connected.len() + usize::from(self.validating);
+        if figures.quorum > 0 && connected < figures.quorum {
+            return Some("too few validators are reachable to decide blocks");
+        }
+        None
+    }
+
+    fn in_force(&self) -> InForce {
+        let head = self.chain.head();
+        InForce { parameters: head.frame.parameters.clone(), validators: head.frame.validators.clone() }
+    }
+
+    fn client(&self, key: &Hash) -> Option<Client> {
+        let view = self.chain.view();
+        let party = query::party_of_tls_pin(&view, key)?;
+        let record = query::party(&view, &party)?;
+        Some(Client { party, roles: record.roles, suspended: record.suspended })
+    }
+
+    async fn submit(&self, party: PartyId, entries: Vec<Bytes>) -> Vec<Result<StatementId, Refusal>> {
+        let results = self.admission.submit(party, entries).await;
+        results
+            .into_iter()
+            .map(|result| {
+                result.map_err(|refusal| Refusal { code: refusal.code, retry_after_ms: refusal.retry_after_ms })
+            })
+            .collect()
+    }
+
+    fn is_pending(&self, id: &StatementId) -> bool {
+        self.admission.is_pending(id)
+    }
+
+    fn executed(&self, id: &StatementId) -> Result<Option<Executed>, BackendError> {
+        let Some(location) = self.chain.locate(id)? else { return Ok(None) };
+        let Some((code, index)) = self.chain.result(location)? else { return Ok(None) };
+        Ok(Some(Executed { location, code, index }))
+    }
+
+    fn location_of_leaf(&self, index: LogIndex) -> Result<Option<Location>, BackendError> {
+        Ok(self.chain.location_of_leaf(index)?)
+    }
+
+    fn entry(&self, location: Location) -> Result<Option<Arc<[u8]>>, BackendError> {
+        Ok(self.chain.entry(location)?)
+    }
+
+    fn receipt(&self, index: LogIndex) -> Result<Option<Receipt>, BackendError> {
+        Ok(self.chain.receipt(index)?)
+    }
+
+    fn bundle(&self, id: &StatementId, with_entry: bool) -> Result<Option<Bundle>, BackendError> {
+        Ok(self.chain.bundle(id, with_entry)?)
+    }
+
+    fn header(&self, height: Height) -> Result<Option<(Header, CommitCertificate)>, BackendError> {
+        Ok(self.chain.header(height)?)
+    }
+
+    fn block(&self, height: Height) -> Result<Option<(Block, CommitCertificate)>, BackendError> {
+        Ok(self.chain.block(height)?)
+    }
+
+    fn checkpoint(&self) -> Option<SealedHead> {
+        let seal = self.chain.checkpoint()?;
+        Some(SealedHead {
+            checkpoint: seal.checkpoint,
+            log_root: seal.log_root,
+            signature: seal.signature,
+            public_key: seal.public_key,
+        })
+    }
+
+    fn tile(&self, tile: &Tile) -> Result<Option<Vec<u8>>, BackendError> {
+        if !tile.is_in(self.chain.tip().log_size) {
+            return Ok(None);
+        }
+        Ok(Some(self.chain.log().tile(tile).map_err(ChainError::from)?))
+    }
+
+    fn consistency(&self, old: u64, new: u64) -> Result<Vec<Hash>, BackendError> {
+        let path = self.chain.log().consistency_proof(old, new).map_err(ChainError::from)?;
+        Ok(path.into_iter().map(Hash).collect())
+    }
+
+    fn prove_state(&self, key: &StateKey) -> Result<StateProof, BackendError> {
+        let proven = self.chain.prove_state(key)?;
+        let (header, certificate) = proven.certified_by.unzip();
+        let too_large = |_| BackendError::Failed("a state proof exceeds its bound".into());
+        Ok(StateProof {
+            key: Hash(*key),
+            value: proven.value.map(Blob::new).transpose().map_err(too_large)?,
+            proof: Blob::new(proven.proof).map_err(too_large)?,
+            root: proven.root,
+            height: proven.height,
+            header,
+            certificate,
+        })
+    }
+}

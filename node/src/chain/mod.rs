@@ -1,0 +1,270 @@
+//! What the node has committed: one writer, many readers.
+//!
+//! ```text
+//!  decided block ──► blocks (durable) ──► ledger::apply ──► state ──► log ──► outcomes ──► index ──► Head
+//!                                                                                                    │ watch
+//!                                               readers: receipts, bundles, proofs, queries ◄────────┘
+//! ```
+//!
+//! Blocks are the truth; everything behind them is derived, written without waiting for the disk and flushed every few
+//! seconds in the order outcomes, log, state. Opening redoes the blocks that the derived stores lack and, when one of
+//! them is damaged, throws all of them away and replays from the first block: losing them costs time, never a fact.
+
+mod bundles;
+mod error;
+mod open;
+mod outcomes;
+mod records;
+mod seals;
+mod state;
+mod writer;
+
+use std::sync::{Arc, RwLock};
+
+use stele_ledger::Frame;
+use stele_state::MemoryMap;
+use stele_types::{
+    Block, BlockId, CommitCertificate, EpochCertificate, Genesis, Hash, Header, Height, LogIndex, NetworkId, Outcome, StatementId, ValidatorSet, cbor,
+};
+use tokio::sync::watch;
+
+pub use error::ChainError;
+pub use seals::SignedCheckpoint;
+pub use state::{ProvenState, StateReader};
+pub(crate) use writer::check_results;
+pub use writer::{Prepared, Writer};
+
+use crate::store::blocks::{BlockStore, BlockStoreError, StoredBlock};
+use crate::store::index::StatementIndex;
+use crate::store::log::LogStore;
+use outcomes::OutcomeStore;
+use records::{EpochRecords, LinkRecords};
+use seals::Seals;
+
+pub use crate::store::Location;
+
+/// Results after the newest committed block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tip {
+    /// Height of the block; 0 is genesis.
+    pub height: Height,
+    /// Its id; the network id's bytes for genesis.
+    pub block: BlockId,
+    /// Its time, milliseconds.
+    pub time_ms: u64,
+    /// Leaves of the log.
+    pub log_size: u64,
+    /// Root of the log.
+    pub log_root: Hash,
+    /// Root of the state.
+    pub state_root: Hash,
+    /// Root over the outcomes of the block.
+    pub outcomes_root: Hash,
+    /// Statements in the block: while there are some, their results want a certificate.
+    pub statements: usize,
+}
+
+/// The tip with what is in force at the next height.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// The tip.
+    pub tip: Tip,
+    /// This node's certificate of the tip; none for genesis.
+    pub certificate: Option<Arc<CommitCertificate>>,
+    /// Results that the header of the tip certifies: those of the block before it.
+    pub certified: Option<Arc<Tip>>,
+    /// Parameters, validators and rotation of the next height.
+    pub frame: Arc<Frame>,
+}
+
+/// The committed chain, shared by all readers.
+pub struct Chain {
+    network: NetworkId,
+    genesis: Genesis,
+    genesis_bytes: Vec<u8>,
+    blocks: BlockStore,
+    log: Arc<LogStore>,
+    outcomes: OutcomeStore,
+    index: StatementIndex,
+    state: RwLock<MemoryMap>,
+    links: LinkRecords,
+    epochs: EpochRecords,
+    seals: Seals,
+    head: watch::Sender<Arc<Head>>,
+}
+
+impl Chain {
+    /// The network.
+    pub fn network(&self) -> NetworkId {
+        self.network
+    }
+    /// The genesis.
+    pub fn genesis(&self) -> &Genesis {
+        &self.genesis
+    }
+    /// The genesis file.
+    pub fn genesis_bytes(&self) -> &[u8] {
+        &self.genesis_bytes
+    }
+    /// The newest block's results and what follows from them.
+    pub fn head(&self) -> Arc<Head> {
+        Arc::clone(&self.head.borrow())
+    }
+    /// Results after the newest committed block.
+    pub fn tip(&self) -> Tip {
+        self.head.borrow().tip.clone()
+    }
+    /// Results of every height up to this one are certified by a committed header.
+    pub fn certified(&self) -> Height {
+        Height(self.head.borrow().tip.height.0.saturating_sub(1))
+    }
+    /// Wakes at every commit.
+    pub fn watch(&self) -> watch::Receiver<Arc<Head>> {
+        self.head.subscribe()
+    }
+
+    /// First height whose block is held.
+    ///
+    /// # Errors
+    /// `store_poisoned`.
+    pub fn history_min(&self) -> Result<Height, ChainError> {
+        Ok(Height(self.blocks.min()?.unwrap_or(1)))
+    }
+
+    /// A block with this node's certificate for it; none beyond the tip or below the history.
+    ///
+    /// # Errors
+    /// Damage or failure of the block store.
+    pub fn block(&self, height: Height) -> Result<Option<(Block, CommitCertificate)>, ChainError> {
+        let Some(stored) = self.stored(height)? else { return Ok(None) };
+        Ok(Some((Block::from_bytes(stored.block())?, cbor::from_slice(stored.certificate())?)))
+    }
+
+    /// A header with this node's certificate for it.
+    ///
+    /// # Errors
+    /// As [`Chain::block`].
+    pub fn header(&self, height: Height) -> Result<Option<(Header, CommitCertificate)>, ChainError> {
+        let Some(stored) = self.stored(height)? else { return Ok(None) };
+        Ok(Some((Block::header_from_bytes(stored.block())?, cbor::from_slice(stored.certificate())?)))
+    }
+
+    /// The stored bytes of a block and its certificate.
+    ///
+    /// # Errors
+    /// As [`Chain::block`].
+    pub fn stored(&self, height: Height) -> Result<Option<StoredBlock>, ChainError> {
+        // The store may be one block ahead of the results; readers see a block with its results or not at all.
+        if height > self.tip().height {
+            return Ok(None);
+        }
+        match self.blocks.read(height.0) {
+            Ok(stored) => Ok(Some(stored)),
+            Err(BlockStoreError::NotFound(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Where a statement lies, whether it applied or was rejected.
+    ///
+    /// # Errors
+    /// Failure of the index.
+    pub fn locate(&self, id: &StatementId) -> Result<Option<Location>, ChainError> {
+        let Some(location) = self.index.lookup(&id.0)? else { return Ok(None) };
+        Ok((location.height() <= self.tip().height.0).then_some(location))
+    }
+
+    /// Outcome of the statement at a location.
+    ///
+    /// # Errors
+    /// Damage or failure of a store.
+    pub fn outcome(&self, location: Location) -> Result<Option<Outcome>, ChainError> {
+        let Some((code, index)) = self.outcomes.one(location.height(), location.position())? else { return Ok(None) };
+        let Some(statement) = self.statement_id(location)? else { return Ok(None) };
+        Ok(Some(Outcome { statement, code, index }))
+    }
+
+    /// Code and leaf of the statement at a location, without reading its block.
+    ///
+    /// # Errors
+    /// Damage or failure of a store.
+    pub fn result(&self, location: Location) -> Result<Option<(stele_types::Code, Option<LogIndex>)>, ChainError> {
+        self.outcomes.one(location.height(), location.position())
+    }
+
+    /// Outcomes of a block in order.
+    ///
+    /// # Errors
+    /// Damage or failure of a store.
+    pub fn outcomes(&self, height: Height) -> Result<Option<Vec<Outcome>>, ChainError> {
+        let Some((block, _)) = self.block(height)? else { return Ok(None) };
+        let results = self.outcomes.block(height.0)?;
+        if results.len() != block.entries.len() {
+            return Err(ChainError::Damaged { store: "outcomes", height: height.0 });
+        }
+        let mut outcomes = Vec::with_capacity(results.len());
+        for (entry, (code, index)) in block.entries.into_iter().zip(results) {
+            let statement = stele_types::Statement::parse(entry).map_err(|code| ChainError::Statement { code })?.id();
+            outcomes.push(Outcome { statement, code, index });
+        }
+        Ok(Some(outcomes))
+    }
+
+    /// Where the statement of a leaf lies.
+    ///
+    /// # Errors
+    /// Failure of the log.
+    pub fn location_of_leaf(&self, index: LogIndex) -> Result<Option<Location>, ChainError> {
+        if index.0 >= self.tip().log_size {
+            return Ok(None);
+        }
+        Ok(Some(self.log.location(index.0)?))
+    }
+
+    /// The exact bytes of the statement at a location.
+    ///
+    /// # Errors
+    /// Damage or failure of the block store.
+    pub fn entry(&self, location: Location) -> Result<Option<Arc<[u8]>>, ChainError> {
+        let Some((block, _)) = self.block(Height(location.height()))? else { return Ok(None) };
+        Ok(usize::try_from(location.position()).ok().and_then(|position| block.entries.get(position).cloned()))
+    }
+
+    /// The validators that decide a height.
+    pub fn validators_at(&self, height: Height) -> ValidatorSet {
+        self.links.below(height).pop().map_or_else(|| self.genesis.validators.clone(), |link| link.validators)
+    }
+
+    /// An epoch certificate that the ledger took in, by its hash.
+    pub fn epoch_certificate(&self, hash: &Hash) -> Option<EpochCertificate> {
+        self.epochs.find(hash)
+    }
+
+    /// The log tree: proofs and tiles.
+    pub fn log(&self) -> &LogStore {
+        &self.log
+    }
+
+    fn statement_id(&self, location: Location) -> Result<Option<StatementId>, ChainError> {
+        let Some(entry) = self.entry(location)? else { return Ok(None) };
+        let statement = stele_types::Statement::parse(entry).map_err(|code| ChainError::Statement { code })?;
+        Ok(Some(statement.id()))
+    }
+
+    /// Sizes of the stores, for metrics.
+    pub fn figures(&self) -> ChainFigures {
+        let state = self.state.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        ChainFigures { state: stele_state::StateMap::figures(&*state), blocks: self.blocks.figures(), index: self.index.figures() }
+    }
+}
+
+/// Sizes of the stores.
+#[derive(Clone, Debug)]
+pub struct ChainFigures {
+    /// The state map.
+    pub state: stele_state::Figures,
+    /// The block store.
+    pub blocks: crate::store::blocks::BlockFigures,
+    /// The statement index.
+    pub index: crate::store::index::IndexFigures,
+}

@@ -1,0 +1,247 @@
+//! Opening: recover what is durable, redo what is derived.
+
+use std::path::Path;
+use std::sync::{Arc, RwLock};
+
+use stele_ledger::Frame;
+use stele_merkle::state::StateHash;
+use stele_state::{Durability, MemoryMap, StateMap};
+use stele_types::record::ContentHash;
+use stele_types::{Block, Genesis, Hash, Height, NetworkId, cbor};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::outcomes::OutcomeStore;
+use super::records::{EpochRecords, LinkRecords};
+use super::seals::Seals;
+use super::state::MapView;
+use super::writer::{GENESIS_HEIGHT, Prepared, Writer, check_results};
+use super::{Chain, ChainError, Head, Tip};
+use crate::store::blocks::{BlockStore, BlockStoreOptions};
+use crate::store::index::{IndexOptions, StatementIndex};
+use crate::store::log::{LogStore, LogWriter};
+
+/// Directories below the data directory that can be rebuilt from blocks.
+const DERIVED: [&str; 6] = ["state", "log", "outcomes", "index", "links", "epochs"];
+
+impl Chain {
+    /// Opens or creates the chain of `genesis` in `directory` and redoes what is missing. Blocks the calling thread, for
+    /// long if the derived stores have to be rebuilt.
+    ///
+    /// # Errors
+    /// `foreign_data` for another network's directory, `history_missing`, damage of the block store.
+    pub fn open(directory: &Path, genesis_bytes: &[u8], genesis: Genesis) -> Result<(Arc<Self>, Writer), ChainError> {
+        std::fs::create_dir_all(directory).map_err(ChainError::io("create the data directory"))?;
+        let network = genesis.network();
+        mark_network(directory, network)?;
+        match Self::recover(directory, genesis_bytes, &genesis) {
+            Ok(opened) => Ok(opened),
+            Err(error) if is_derived(&error) => {
+                warn!(code = error.code(), %error, "derived stores are damaged: rebuilding them from the blocks");
+                for name in DERIVED {
+                    match std::fs::remove_dir_all(directory.join(name)) {
+                        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                            return Err(ChainError::io("remove a damaged store")(error));
+                        }
+                        _ => {}
+                    }
+                }
+                Self::recover(directory, genesis_bytes, &genesis)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn recover(directory: &Path, genesis_bytes: &[u8], genesis: &Genesis) -> Result<(Arc<Self>, Writer), ChainError> {
+        let blocks = BlockStore::open(&directory.join("blocks"), BlockStoreOptions::default())?;
+        let hash = match genesis.parameters.state_hash {
+            ContentHash::Sha256 => StateHash::Sha256,
+            ContentHash::Sm3 => StateHash::Sm3,
+        };
+        let options = stele_state::Options { durability: Durability::None, ..stele_state::Options::new(hash) };
+        let opened = MemoryMap::open(&directory.join("state"), options)?;
+        let mut state = opened.map;
+        if opened.height.is_none() {
+            let staged = state.stage(&state.root(), stele_ledger::genesis_writes(genesis))?;
+            state.commit(staged, GENESIS_HEIGHT.0)?;
+        }
+        let height = Height(state.height().unwrap_or_default());
+        let stored_tip = blocks.tip()?.unwrap_or_default();
+        if height.0 > stored_tip {
+            return Err(ChainError::Damaged { store: "state", height: height.0 });
+        }
+        if let Some(oldest) = blocks.min()?.filter(|oldest| height.0 + 1 < *oldest) {
+            return Err(ChainError::HistoryMissing { oldest });
+        }
+        let frame: Arc<Frame> = Arc::new(stele_ledger::frame(&MapView(&state), height.next()));
+        let outcomes = OutcomeStore::open(&directory.join("outcomes"), height.0)?;
+        let (log, mut log_writer) = LogStore::open(&directory.join("log"), frame.log_size, None)?;
+        feed_log(&blocks, &outcomes, &log, &mut log_writer, frame.log_size)?;
+        let index = StatementIndex::open(&directory.join("index"), IndexOptions::default())?;
+        let head = recovered_head(genesis, &blocks, &outcomes, &state, &log_writer, height, frame)?;
+        let chain = Arc::new(Self {
+            network: genesis.network(),
+            genesis: genesis.clone(),
+            genesis_bytes: genesis_bytes.to_vec(),
+            blocks,
+            log,
+            outcomes,
+            index,
+            state: RwLock::new(state),
+            links: LinkRecords::open(&directory.join("links"))?,
+            epochs: EpochRecords::open(&directory.join("epochs"))?,
+            seals: Seals::open(&directory.join("checkpoint.cbor"))?,
+            head: watch::Sender::new(Arc::new(head)),
+        });
+        for certificate in &chain.head().frame.epoch_certificates {
+            chain.epochs.add(certificate)?;
+        }
+        chain.feed_index(height.0)?;
+        let mut writer = Writer::new(Arc::clone(&chain), log_writer);
+        for height in height.0 + 1..=stored_tip {
+            let stored = chain.blocks.read(height)?;
+            let prepared = prepared(stored.block())?;
+            let head = chain.head();
+            check_results(&head, &prepared.header)?;
+            writer.execute(&prepared, &cbor::from_slice(stored.certificate())?, &head)?;
+        }
+        info!(height = chain.tip().height.0, redone = stored_tip - height.0, "chain open");
+        Ok((chain, writer))
+    }
+
+    /// Gives the index the blocks that it lacks up to `height`.
+    fn feed_index(&self, height: u64) -> Result<(), ChainError> {
+        let first = self.index.complete_through().map_or(1, |complete| complete + 1);
+        for height in first.max(self.blocks.min()?.unwrap_or(1))..=height {
+            let prepared = prepared(self.blocks.read(height)?.block())?;
+            let ids: Vec<[u8; 32]> = prepared.statements.iter().map(|statement| statement.id().0).collect();
+            self.index.put_block(height, &ids)?;
+        }
+        Ok(())
+    }
+}
+
+fn prepared(bytes: &[u8]) -> Result<Prepared, ChainError> {
+    let block = Block::from_bytes(bytes)?;
+    Prepared::new(block, bytes::Bytes::copy_from_slice(bytes)).map_err(|code| ChainError::Statement { code })
+}
+
+/// Appends the leaves that the log lost since its last flush.
+fn feed_log(
+    blocks: &BlockStore,
+    outcomes: &OutcomeStore,
+    log: &LogStore,
+    writer: &mut LogWriter,
+    size: u64,
+) -> Result<(), ChainError> {
+    let mut height = outcomes.height_beyond(log.size())?;
+    while log.size() < size {
+        let damaged = ChainError::Damaged { store: "log", height };
+        let prepared = prepared(blocks.read(height)?.block())?;
+        let results = outcomes.block(height)?;
+        let (mut leaves, mut locations) = (Vec::new(), Vec::new());
+        for (position, (_, index)) in results.iter().enumerate() {
+            // A repeated statement has the index of its first leaf, which lies below.
+            if index.is_some_and(|index| index.0 == log.size() + leaves.len() as u64) {
+                let (Some(leaf), Ok(position)) = (prepared.leaf_hashes.get(position), u32::try_from(position)) else {
+                    return Err(damaged);
+                };
+                leaves.push(*leaf);
+                locations.extend(super::Location::new(height, position));
+            }
+        }
+        writer.append(&leaves, &locations)?;
+        height += 1;
+    }
+    Ok(())
+}
+
+fn recovered_head(
+    genesis: &Genesis,
+    blocks: &BlockStore,
+    outcomes: &OutcomeStore,
+    state: &MemoryMap,
+    log: &LogWriter,
+    height: Height,
+    frame: Arc<Frame>,
+) -> Result<Head, ChainError> {
+    let network = genesis.network();
+    let mut tip = Tip {
+        height,
+        block: stele_types::BlockId(network.0),
+        time_ms: genesis.time_ms,
+        log_size: frame.log_size,
+        log_root: Hash(log.root()),
+        state_root: Hash(state.root()),
+        outcomes_root: Hash(stele_merkle::log::EMPTY_ROOT),
+        statements: 0,
+    };
+    if height == GENESIS_HEIGHT {
+        return Ok(Head { tip, certificate: None, certified: None, frame });
+    }
+    let stored = blocks.read(height.0)?;
+    let prepared = prepared(stored.block())?;
+    let results = outcomes.block(height.0)?;
+    if results.len() != prepared.statements.len() {
+        return Err(ChainError::Damaged { store: "outcomes", height: height.0 });
+    }
+    let leaves: Vec<_> = prepared
+        .statements
+        .iter()
+        .zip(results)
+        .map(|(statement, (code, index))| {
+            let outcome = stele_types::Outcome { statement: statement.id(), code, index };
+            stele_merkle::log::leaf_hash(&outcome.to_bytes())
+        })
+        .collect();
+    tip.block = prepared.id;
+    tip.time_ms = prepared.header.time_ms;
+    tip.outcomes_root = Hash(stele_merkle::log::root_of(&leaves));
+    tip.statements = prepared.statements.len();
+    let header = &prepared.header;
+    let parent_time_ms = match height.0 - 1 {
+        0 => genesis.time_ms,
+        // Pruned away: the next commit brings the time of a head that can be sealed.
+        parent if blocks.min()?.is_none_or(|oldest| parent < oldest) => 0,
+        parent => Block::header_from_bytes(blocks.read(parent)?.block())?.time_ms,
+    };
+    let certified = (parent_time_ms > 0).then(|| {
+        Arc::new(Tip {
+            height: Height(height.0 - 1),
+            block: header.parent,
+            time_ms: parent_time_ms,
+            log_size: header.log_size,
+            log_root: header.log_root,
+            state_root: header.state_root,
+            outcomes_root: header.outcomes_root,
+            statements: 0,
+        })
+    });
+    Ok(Head { tip, certificate: Some(Arc::new(cbor::from_slice(stored.certificate())?)), certified, frame })
+}
+
+/// Whether throwing the derived stores away can help.
+fn is_derived(error: &ChainError) -> bool {
+    matches!(
+        error,
+        ChainError::Log(_)
+            | ChainError::State(_)
+            | ChainError::Index(_)
+            | ChainError::Damaged { .. }
+            | ChainError::Diverged { .. }
+            | ChainError::Encoding(_)
+    )
+}
+
+/// Writes the network's id into a new directory, or compares it with the one that is there.
+fn mark_network(directory: &Path, network: NetworkId) -> Result<(), ChainError> {
+    let path = directory.join("network");
+    match std::fs::read_to_string(&path) {
+        Ok(text) if text.trim_end() == network.to_hex() => Ok(()),
+        Ok(text) => Err(ChainError::ForeignData { expected: network, found: text.trim_end().chars().take(64).collect() }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            std::fs::write(&path, network.to_hex()).map_err(ChainError::io("mark the data directory"))
+        }
+        Err(error) => Err(ChainError::io("read the data directory's mark")(error)),
+    }
+}

@@ -1,0 +1,228 @@
+//! Outcomes as flat arrays: code and log index of every statement, by height and position.
+//!
+//! `outcomes.dat` holds 16 bytes per statement: log index + 1 as u64 (0: none), code as u16, six zero bytes, all little
+//! endian. `heights.dat` holds 24 bytes per height: statements up to and including it (u64), log size after it (u64),
+//! CRC32C of its outcome bytes (u32), CRC32C of the 20 bytes before (u32). Nothing is flushed per block.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::RwLock;
+
+use stele_types::{Code, LogIndex, Outcome};
+
+use super::ChainError;
+
+const OUTCOME_BYTES: u64 = 16;
+const HEIGHT_BYTES: u64 = 24;
+
+/// Code and log index of one statement.
+pub(super) type Result16 = (Code, Option<LogIndex>);
+
+/// See the [module](self).
+pub(super) struct OutcomeStore {
+    outcomes: File,
+    heights: File,
+    end: RwLock<End>,
+}
+
+/// What is written so far.
+#[derive(Clone, Copy, Default)]
+struct End {
+    height: u64,
+    statements: u64,
+}
+
+/// One entry of `heights.dat`.
+#[derive(Clone, Copy)]
+struct HeightEntry {
+    statements: u64,
+    log_size: u64,
+    crc: u32,
+}
+
+impl OutcomeStore {
+    /// Opens the arrays for a node whose state stands at `height`, and cuts off what lies beyond.
+    ///
+    /// # Errors
+    /// `Damaged` when they are shorter or the last entry is not sound.
+    pub(super) fn open(directory: &Path, height: u64) -> Result<Self, ChainError> {
+        std::fs::create_dir_all(directory).map_err(ChainError::io("create the outcomes directory"))?;
+        let open = |name: &str| {
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(directory.join(name))
+                .map_err(ChainError::io("open the outcomes"))
+        };
+        let store = Self { outcomes: open("outcomes.dat")?, heights: open("heights.dat")?, end: RwLock::default() };
+        let statements = if height == 0 { 0 } else { store.entry(height)?.statements };
+        let length = |file: &File| file.metadata().map(|m| m.len()).map_err(ChainError::io("measure the outcomes"));
+        if length(&store.outcomes)? < statements * OUTCOME_BYTES {
+            return Err(ChainError::Damaged { store: "outcomes", height });
+        }
+        let cut = ChainError::io("cut the outcomes");
+        store
+            .heights
+            .set_len(height * HEIGHT_BYTES)
+            .and_then(|()| store.outcomes.set_len(statements * OUTCOME_BYTES))
+            .map_err(cut)?;
+        *store.end.write().unwrap_or_else(std::sync::PoisonError::into_inner) = End { height, statements };
+        Ok(store)
+    }
+
+    /// Appends the outcomes of the next height.
+    pub(super) fn append(&self, height: u64, outcomes: &[Outcome], log_size: u64) -> Result<(), ChainError> {
+        let mut end = self.end.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if height != end.height + 1 {
+            return Err(ChainError::Damaged { store: "outcomes", height });
+        }
+        let mut bytes = Vec::with_capacity(outcomes.len() * 16);
+        for outcome in outcomes {
+            let index = outcome.index.map_or(0, |index| index.0 + 1);
+            bytes.extend_from_slice(&index.to_le_bytes());
+            bytes.extend_from_slice(&outcome.code.number().to_le_bytes());
+            bytes.extend_from_slice(&[0; 6]);
+        }
+        let statements = end.statements + outcomes.len() as u64;
+        let mut entry = [0; 24];
+        entry[..8].copy_from_slice(&statements.to_le_bytes());
+        entry[8..16].copy_from_slice(&log_size.to_le_bytes());
+        entry[16..20].copy_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+        let check = crc32c::crc32c(&entry[..20]);
+        entry[20..].copy_from_slice(&check.to_le_bytes());
+        self.outcomes
+            .write_all_at(&bytes, end.statements * OUTCOME_BYTES)
+            .and_then(|()| self.heights.write_all_at(&entry, (height - 1) * HEIGHT_BYTES))
+            .map_err(ChainError::io("append outcomes"))?;
+        *end = End { height, statements };
+        Ok(())
+    }
+
+    /// Outcomes of a height, checked.
+    pub(super) fn block(&self, height: u64) -> Result<Vec<Result16>, ChainError> {
+        let damaged = ChainError::Damaged { store: "outcomes", height };
+        let entry = self.entry(height)?;
+        let first = self.first(height)?;
+        let Some(length) =
+            entry.statements.checked_sub(first).and_then(|count| usize::try_from(count * OUTCOME_BYTES).ok())
+        else {
+            return Err(damaged);
+        };
+        let mut bytes = vec![0; length];
+        self.outcomes
+            .read_exact_at(&mut bytes, first * OUTCOME_BYTES)
+            .map_err(ChainError::io("read outcomes"))?;
+        if crc32c::crc32c(&bytes) != entry.crc {
+            return Err(damaged);
+        }
+        bytes.chunks_exact(16).map(|chunk| decode(chunk, height)).collect()
+    }
+
+    /// Outcome of one statement; none when there is no such position.
+    pub(super) fn one(&self, height: u64, position: u32) -> Result<Option<Result16>, ChainError> {
+        let end = *self.end.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if height == 0 || height > end.height {
+            return Ok(None);
+        }
+        let at = self.first(height)? + u64::from(position);
+        if at >= self.entry(height)?.statements {
+            return Ok(None);
+        }
+        let mut bytes = [0; 16];
+        self.outcomes.read_exact_at(&mut bytes, at * OUTCOME_BYTES).map_err(ChainError::io("read an outcome"))?;
+        decode(&bytes, height).map(Some)
+    }
+
+    /// The first height after which the log has more than `log_size` leaves; used to feed the log again.
+    pub(super) fn height_beyond(&self, log_size: u64) -> Result<u64, ChainError> {
+        let (mut low, mut high) = (1, self.end.read().unwrap_or_else(std::sync::PoisonError::into_inner).height + 1);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.entry(middle)?.log_size > log_size { high = middle } else { low = middle + 1 }
+        }
+        Ok(low)
+    }
+
+    /// Flushes both files.
+    pub(super) fn sync(&self) -> Result<(), ChainError> {
+        self.outcomes.sync_data().and_then(|()| self.heights.sync_data()).map_err(ChainError::io("flush outcomes"))
+    }
+
+    fn first(&self, height: u64) -> Result<u64, ChainError> {
+        if height <= 1 { Ok(0) } else { Ok(self.entry(height - 1)?.statements) }
+    }
+
+    fn entry(&self, height: u64) -> Result<HeightEntry, ChainError> {
+        let damaged = ChainError::Damaged { store: "outcomes", height };
+        let mut bytes = [0; 24];
+        let at = height.saturating_sub(1) * HEIGHT_BYTES;
+        if self.heights.read_exact_at(&mut bytes, at).is_err() {
+            return Err(damaged);
+        }
+        let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
+        if crc32c::crc32c(&bytes[..20]) != word(20) {
+            return Err(damaged);
+        }
+        Ok(HeightEntry { statements: long(0), log_size: long(8), crc: word(16) })
+    }
+}
+
+fn decode(chunk: &[u8], height: u64) -> Result<Result16, ChainError> {
+    let damaged = || ChainError::Damaged { store: "outcomes", height };
+    let index = chunk.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes)).ok_or_else(damaged)?;
+    let code = Code::from_number(u16::from_le_bytes([chunk[8], chunk[9]])).ok_or_else(damaged)?;
+    Ok((code, index.checked_sub(1).map(LogIndex)))
+}
+
+#[cfg(test)]
+mod tests {
+    use stele_types::StatementId;
+
+    use super::*;
+
+    fn outcomes(count: u64, first: u64) -> Vec<Outcome> {
+        (0..count)
+            .map(|n| match n % 3 {
+                0 => Outcome { statement: StatementId([0; 32]), code: Code::Stale, index: None },
+                _ => Outcome { statement: StatementId([0; 32]), code: Code::Applied, index: Some(LogIndex(first + n)) },
+            })
+            .collect()
+    }
+
+    #[test]
+    fn outcomes_return_and_survive_being_cut_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = OutcomeStore::open(directory.path(), 0).unwrap();
+        for height in 1..=20 {
+            store.append(height, &outcomes(height, 100 * height), 10 * height).unwrap();
+        }
+        assert!(store.append(22, &[], 0).is_err(), "heights have no gaps");
+        assert_eq!(store.height_beyond(49).unwrap(), 5);
+        assert_eq!(store.height_beyond(50).unwrap(), 6);
+        drop(store);
+        let store = OutcomeStore::open(directory.path(), 12).unwrap();
+        for height in 1..=12 {
+            let expected: Vec<_> =
+                outcomes(height, 100 * height).into_iter().map(|outcome| (outcome.code, outcome.index)).collect();
+            assert_eq!(store.block(height).unwrap(), expected);
+            assert_eq!(store.one(height, 0).unwrap(), Some(expected[0]));
+            assert_eq!(store.one(height, u32::try_from(height).unwrap()).unwrap(), None);
+        }
+        assert_eq!(store.one(13, 0).unwrap(), None);
+        drop(store);
+        assert!(OutcomeStore::open(directory.path(), 13).is_err(), "what was cut is not there");
+    }
+
+    #[test]
+    fn a_flipped_byte_is_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = OutcomeStore::open(directory.path(), 0).unwrap();
+        store.append(1, &outcomes(5, 0), 5).unwrap();
+        store.outcomes.write_all_at(&[9], 3).unwrap();
+        assert!(matches!(store.block(1), Err(ChainError::Damaged { height: 1, .. })));
+    }
+}

@@ -1,0 +1,31 @@
+//! The node: stages wired into one daemon, `steled`.
+//!
+//! ```text
+//!  api ──► admission ──► order ──► chain (execute, log) ──► seal
+//!   ▲          │ accel     │ ordering: propose, judge, commit   │
+//!   └──────────┴───────────┴───── reads: receipts, bundles ◄────┘
+//! ```
+//!
+//! One noun per stage, from module to metric: [`admission`] takes statements in, [`ordering`] is what the order engine
+//! asks the node, [`chain`] executes and keeps, [`seal`] signs tree heads, [`api`] serves. [`node`] starts and stops them;
+//! it is the only place that knows everyone. Consensus itself lives in `stele-order`, rules in `stele-ledger`, bytes in
+//! `stele-types`; what is here is tasks, files and sockets.
+
+#![forbid(unsafe_code)]
+
+pub mod admission;
+pub mod api;
+pub mod backend;
+pub mod chain;
+pub mod config;
+pub mod metrics;
+pub mod node;
+pub mod observe;
+pub mod ordering;
+pub mod receipt_clock;
+pub mod seal;
+pub mod signatures;
+pub mod store;
+pub mod tls;
+
+pub use node::{Node, NodeError};

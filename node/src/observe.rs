@@ -1,0 +1,106 @@
+//! Once a second: figures that the stages keep of themselves become metrics.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use stele_accel::Engine;
+use stele_order::Order;
+use stele_types::{Suite, ValidatorId};
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::Admission;
+use crate::chain::Chain;
+use crate::metrics::label::{AccelBackend, Stage};
+use crate::metrics::{Metrics, OrderFigures};
+
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// What is looked at.
+pub struct Observed {
+    /// The chain.
+    pub chain: Arc<Chain>,
+    /// The front door.
+    pub admission: Arc<Admission>,
+    /// The order.
+    pub order: Arc<Order>,
+    /// The accelerator.
+    pub engine: Arc<Engine>,
+    /// Where it goes.
+    pub metrics: Arc<Metrics>,
+    /// This node's validator.
+    pub validator: ValidatorId,
+    /// Statements that may wait.
+    pub queue_limit: usize,
+}
+
+impl Observed {
+    /// Runs until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut verdicts = self.engine.figures().suites;
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = stop.cancelled() => return,
+            }
+            self.order();
+            self.chain();
+            let suites = self.engine.figures().suites;
+            for suite in [Suite::EdDsa, Suite::Es256, Suite::Sm2Sm3] {
+                let at = match suite {
+                    Suite::EdDsa => stele_accel::Suite::Ed25519,
+                    Suite::Es256 => stele_accel::Suite::P256,
+                    _ => stele_accel::Suite::Sm2,
+                }
+                .index();
+                let valid = suites[at].valid - verdicts[at].valid;
+                let invalid = suites[at].invalid - verdicts[at].invalid;
+                self.metrics.accel.verified(suite, AccelBackend::Cpu, valid, invalid);
+            }
+            verdicts = suites;
+            let waiting = self.admission.verifying() + self.admission.pool().len();
+            self.metrics.admission.queue(waiting, self.queue_limit);
+        }
+    }
+
+    fn order(&self) {
+        let figures = self.order.figures();
+        let head = self.chain.head();
+        let validators = &head.frame.validators;
+        let wide = |count: usize| count as u64;
+        let own = validators.index_of(&self.validator).is_some();
+        let reached = figures.peers_connected.len() + usize::from(own);
+        self.metrics.order.validator(own);
+        self.metrics.order.update(&OrderFigures {
+            height: figures.height,
+            round: u64::from(figures.round),
+            validators: wide(validators.len()),
+            validators_missing: wide(validators.len().saturating_sub(reached)),
+            validators_faulty_max: wide(validators.faulty_max()),
+            peers_connected: wide(figures.peers_connected.len()),
+            sync_lag: figures.sync_lag,
+            rounds_extra: figures.rounds_extra,
+            equivocations: figures.equivocations,
+            proposals_made: figures.proposals_made,
+            proposals_refused: figures.proposals_refused,
+            votes_withheld: figures.votes_withheld_double_sign,
+            messages_sent: figures.messages_sent,
+            messages_received: figures.messages_received,
+            messages_dropped: figures.messages_dropped,
+            journal_bytes: figures.journal_bytes,
+            engine_restarts: figures.engine_restarts,
+            decision_buckets: &figures.decision_buckets,
+            decision_ms_total: figures.decision_ms_total,
+        });
+    }
+
+    fn chain(&self) {
+        let figures = self.chain.figures();
+        let tip = self.chain.tip();
+        self.metrics.execute.state(figures.state.keys, figures.state.memory_bytes);
+        self.metrics.log.integrated(tip.log_size);
+        let sealed = self.chain.checkpoint().map_or(0, |seal| seal.checkpoint.height.0);
+        self.metrics.pipeline.lag(Stage::Seal, self.chain.certified().0.saturating_sub(sealed));
+    }
+}

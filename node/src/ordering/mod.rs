@@ -1,0 +1,363 @@
+//! The node as the order sees it: builds, judges and commits blocks, and serves them to peers.
+//!
+//! ```text
+//!  pool ──► propose ──► order ──► commit ──► chain::Writer ──► head
+//!                ▲        │ validate (peers' blocks)
+//!                └────────┘ own results must equal those that the header certifies
+//! ```
+
+mod forward;
+mod propose;
+mod validate;
+mod votes;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use stele_order::{
+    Application, ApplicationError, Candidate, Decided, Equivocation, HeightStart, Proposed, Verdict,
+};
+use stele_types::parameters::PROTOCOL_VERSION;
+use stele_types::cbor::Blob;
+use stele_types::{Block, BlockId, Height, PartyId, ValidatorId, cbor};
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+pub use forward::forward_overdue;
+pub use votes::{BallotSigner, EpochKey};
+
+use crate::admission::{Admission, Pooled, Verified, unix_ms};
+use crate::chain::{Chain, ChainError, Prepared, Writer};
+use crate::metrics::Metrics;
+use crate::metrics::label::Class;
+use crate::receipt_clock::ReceiptClock;
+use crate::signatures::Signatures;
+
+/// Blocks prepared but not decided: a few rounds of one height, and the blocks that sync fetched ahead.
+const PREPARED_MAX: usize = 64;
+
+/// What the node brings to the order.
+pub struct Ordering {
+    chain: Arc<Chain>,
+    writer: Arc<Mutex<Writer>>,
+    admission: Arc<Admission>,
+    signatures: Signatures,
+    verified: Arc<Verified>,
+    metrics: Arc<Metrics>,
+    /// This node's validator.
+    validator: ValidatorId,
+    evidence: PathBuf,
+    prepared: Mutex<HashMap<BlockId, Arc<Prepared>>>,
+    drawn: Mutex<Vec<Draw>>,
+    clock: Arc<ReceiptClock>,
+    alarm: watch::Sender<Option<String>>,
+}
+
+/// Statements of one proposal of this node.
+struct Draw {
+    height: Height,
+    statements: Vec<(PartyId, Pooled)>,
+}
+
+/// The parts that [`Ordering`] is made of.
+pub struct Parts {
+    /// The chain.
+    pub chain: Arc<Chain>,
+    /// Its writer.
+    pub writer: Writer,
+    /// The front door.
+    pub admission: Arc<Admission>,
+    /// The accelerator.
+    pub signatures: Signatures,
+    /// Signatures verified before.
+    pub verified: Arc<Verified>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Times from submission to receipt.
+    pub clock: Arc<ReceiptClock>,
+    /// This node's validator.
+    pub validator: ValidatorId,
+    /// Directory for proofs of misbehaviour.
+    pub evidence: PathBuf,
+}
+
+impl Ordering {
+    /// Puts the parts together.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let Parts { chain, writer, admission, signatures, verified, metrics, clock, validator, evidence } = parts;
+        Arc::new(Self {
+            chain,
+            writer: Arc::new(Mutex::new(writer)),
+            admission,
+            signatures,
+            verified,
+            metrics,
+            validator,
+            evidence,
+            prepared: Mutex::default(),
+            drawn: Mutex::default(),
+            clock,
+            alarm: watch::Sender::new(None),
+        })
+    }
+
+    /// Set when the node found that it must not vote any more.
+    pub fn alarm(&self) -> watch::Receiver<Option<String>> {
+        self.alarm.subscribe()
+    }
+
+    fn prepared(&self) -> MutexGuard<'_, HashMap<BlockId, Arc<Prepared>>> {
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn drawn(&self) -> MutexGuard<'_, Vec<Draw>> {
+        self.drawn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a block for its decision and executes it ahead of it on a thread of its own.
+    fn keep(&self, prepared: &Arc<Prepared>) {
+        {
+            let mut kept = self.prepared();
+            if kept.len() >= PREPARED_MAX {
+                let tip = self.chain.tip().height;
+                kept.retain(|_, block| block.header.height > tip);
+            }
+            if kept.len() < PREPARED_MAX {
+                kept.insert(prepared.id, Arc::clone(prepared));
+            }
+        }
+        let (chain, prepared) = (Arc::clone(&self.chain), Arc::clone(prepared));
+        tokio::task::spawn_blocking(move || {
+            // The state must still be the parent's; a block of a later height waits for its turn.
+            if prepared.header.height == chain.tip().height.next() {
+                chain.execution(&prepared);
+            }
+        });
+    }
+
+    /// Settles the statements of this node's proposals at `height`: decided ones are forgotten, the others wait again.
+    fn settle(&self, height: Height, block: &Prepared) {
+        let pool = self.admission.pool();
+        pool.forget(block.statements.iter().map(stele_types::Statement::id).collect::<Vec<_>>().iter());
+        let settled: Vec<Draw> = {
+            let mut drawn = self.drawn();
+            let (settled, open) = drawn.drain(..).partition(|draw| draw.height <= height);
+            *drawn = open;
+            settled
+        };
+        let mut arrivals = Vec::new();
+        for draw in settled {
+            // What was forgotten above was decided; the rest waits again.
+            for (_, pooled) in draw.statements.iter().filter(|(_, pooled)| !pool.contains(&pooled.statement.id())) {
+                arrivals.push((Class::of(&pooled.statement), pooled.arrived));
+            }
+            pool.put_back(draw.statements);
+        }
+        self.clock.decided(height, arrivals);
+        self.prepared().retain(|_, kept| kept.header.height > height);
+    }
+
+    fn halt(&self, error: &ChainError) -> ApplicationError {
+        let reason = format!("{}: {error}", error.code());
+        if matches!(error, ChainError::Diverged { .. }) {
+            self.metrics.execute.state_root_mismatches.increment(());
+        }
+        error!(code = error.code(), %error, "this node stops voting");
+        self.alarm.send_replace(Some(reason.clone()));
+        ApplicationError::Halt { reason }
+    }
+
+    fn record_commit(&self, prepared: &Prepared, parent_time_ms: u64, started: Instant) {
+        let header = &prepared.header;
+        self.metrics.execute.commit(started.elapsed());
+        self.metrics.order.block(Duration::from_millis(header.time_ms.saturating_sub(parent_time_ms)));
+        let Some((applied, duration)) = prepared.executed() else { return };
+        self.metrics.execute.block(header.height.0, prepared.statements.len(), duration);
+        for (statement, outcome) in prepared.statements.iter().zip(&applied.outcomes) {
+            self.metrics.execute.transaction(Class::of(statement), outcome.code);
+        }
+    }
+}
+
+#[async_trait]
+impl Application for Ordering {
+    async fn next(&self) -> Result<HeightStart, ApplicationError> {
+        let head = self.chain.head();
+        let frame = &head.frame;
+        if frame.protocol_version > PROTOCOL_VERSION {
+            let reason = format!(
+                "height {} needs protocol version {}, this program executes {PROTOCOL_VERSION}: install the new release",
+                head.tip.height.next(),
+                frame.protocol_version
+            );
+            warn!(version = frame.protocol_version, "halting cleanly at the activation of a newer protocol version");
+            self.alarm.send_replace(Some(reason.clone()));
+            return Err(ApplicationError::Halt { reason });
+        }
+        if let Some(reason) = self.alarm.borrow().clone() {
+            return Err(ApplicationError::Halt { reason });
+        }
+        Ok(HeightStart {
+            height: head.tip.height.next(),
+            validators: Arc::new(frame.validators.clone()),
+            proposers: Arc::new(frame.schedule.clone()),
+            timeouts: frame.parameters.timeouts.clone(),
+            epoch_certificates: frame.epoch_certificates.clone().into(),
+        })
+    }
+
+    async fn work(&self, _height: Height) {
+        loop {
+            let arrival = self.admission.arrivals().notified();
+            let head = self.chain.head();
+            // Results of a non-empty block want the certificate of the next one at once.
+            if head.tip.statements > 0 || !self.admission.pool().is_empty() {
+                return;
+            }
+            let due_ms = head.tip.time_ms.saturating_add(head.frame.parameters.heartbeat_ms);
+            let wait = Duration::from_millis(due_ms.saturating_sub(unix_ms()));
+            if wait.is_zero() {
+                return;
+            }
+            tokio::select! {
+                () = arrival => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    async fn propose(&self, height: Height, round: u32) -> Result<Proposed, ApplicationError> {
+        let prepared = self.build(height, round).await?;
+        let proposed = Proposed { id: prepared.id, bytes: prepared.bytes.clone() };
+        self.keep(&prepared);
+        Ok(proposed)
+    }
+
+    async fn validate(&self, candidate: Candidate) -> Verdict {
+        let height = candidate.height;
+        match self.judge(candidate).await {
+            Ok(prepared) => {
+                let id = prepared.id;
+                self.keep(&prepared);
+                Verdict::Valid(id)
+            }
+            Err(validate::Refusal::Invalid(id, reason)) => {
+                warn!(%height, block = %id, reason, "voting nil on an invalid proposal");
+                Verdict::Invalid(id, reason)
+            }
+            Err(validate::Refusal::Malformed(reason)) => {
+                warn!(%height, reason, "dropping what is not a block");
+                Verdict::Malformed
+            }
+            Err(validate::Refusal::Undecided(reason)) => {
+                info!(%height, reason, "a proposal cannot be judged now");
+                Verdict::Undecided
+            }
+        }
+    }
+
+    async fn commit(&self, decided: Decided) -> Result<(), ApplicationError> {
+        let started = Instant::now();
+        let kept = self.prepared().get(&decided.certificate.block).cloned();
+        let prepared = match kept {
+            Some(prepared) => prepared,
+            None => {
+                let bytes = decided.bytes.clone();
+                let decoded = tokio::task::spawn_blocking(move || {
+                    let block = Block::from_bytes(&bytes)?;
+                    Prepared::new(block, bytes).map_err(|code| ChainError::Statement { code })
+                })
+                .await;
+                match decoded {
+                    Ok(Ok(prepared)) => Arc::new(prepared),
+                    Ok(Err(error)) => return Err(self.halt(&error)),
+                    Err(panicked) => return Err(ApplicationError::Halt { reason: panicked.to_string() }),
+                }
+            }
+        };
+        let parent_time_ms = self.chain.tip().time_ms;
+        let (writer, block) = (Arc::clone(&self.writer), Arc::clone(&prepared));
+        let committed = tokio::task::spawn_blocking(move || {
+            let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+            writer.commit(&block, &decided.certificate)
+        })
+        .await;
+        match committed {
+            Ok(Ok(head)) => {
+                self.record_commit(&prepared, parent_time_ms, started);
+                self.settle(head.tip.height, &prepared);
+                Ok(())
+            }
+            Ok(Err(error)) => Err(self.halt(&error)),
+            Err(panicked) => Err(ApplicationError::Halt { reason: panicked.to_string() }),
+        }
+    }
+
+    async fn blocks(&self, from: Height, until: Height, bytes_max: usize) -> Result<Vec<Decided>, ApplicationError> {
+        let chain = Arc::clone(&self.chain);
+        let read = tokio::task::spawn_blocking(move || {
+            let mut blocks = Vec::new();
+            let mut bytes = 0;
+            for height in from.0..=until.0 {
+                let Some(stored) = chain.stored(Height(height))? else { break };
+                bytes += stored.block().len() + stored.certificate().len();
+                if bytes > bytes_max && !blocks.is_empty() {
+                    break;
+                }
+                blocks.push(Decided {
+                    certificate: cbor::from_slice(stored.certificate())?,
+                    validators: Arc::new(chain.validators_at(Height(height))),
+                    bytes: Bytes::copy_from_slice(stored.block()),
+                });
+            }
+            Ok::<_, ChainError>(blocks)
+        })
+        .await;
+        match read {
+            Ok(Ok(blocks)) => Ok(blocks),
+            Ok(Err(error)) => Err(ApplicationError::Unavailable { reason: error.to_string() }),
+            Err(panicked) => Err(ApplicationError::Unavailable { reason: panicked.to_string() }),
+        }
+    }
+
+    async fn history_start(&self) -> Height {
+        self.chain.history_min().unwrap_or(Height(1))
+    }
+
+    async fn equivocation(&self, equivocation: Equivocation) {
+        let [(first, first_signature), (second, second_signature)] = &equivocation.ballots;
+        error!(
+            validator = %equivocation.validator,
+            height = first.height.0,
+            round = first.round,
+            kind = first.kind.as_str(),
+            "a validator signed two ballots for one step; the proof is kept"
+        );
+        let mut record = Vec::new();
+        for (ballot, signature) in [(first, first_signature), (second, second_signature)] {
+            // The exact bytes that were signed, so that anyone can check the proof.
+            record.extend(cbor::to_vec(&Blob::<4096>::new(ballot.signing_bytes(&signature.key)).unwrap_or_default()));
+            record.extend(cbor::to_vec(signature));
+        }
+        let name = format!(
+            "{:020}-{}-{}-{}.cbor-seq",
+            first.height.0,
+            first.round,
+            first.kind.as_str(),
+            &equivocation.validator.to_hex()[..16]
+        );
+        let written = std::fs::create_dir_all(&self.evidence)
+            .and_then(|()| std::fs::write(self.evidence.join(name), record));
+        if let Err(error) = written {
+            error!(%error, "the proof of misbehaviour was not written");
+        }
+    }
+
+    async fn message(&self, from: ValidatorId, bytes: Bytes) {
+        self.receive(from, &bytes).await;
+    }
+}

@@ -1,0 +1,252 @@
+//! Judging a block: it must say what this node would say, and every signature in it must verify.
+
+use std::sync::Arc;
+
+use stele_ledger::signing_key;
+use stele_order::{Candidate, Origin};
+use stele_types::party::EnrolledKey;
+use stele_types::{
+    Block, BlockId, Code, CommitCertificate, ContentKind, Hash, Header, Height, ValidatorId, ValidatorSet, VoteKey,
+};
+
+use super::Ordering;
+use crate::admission::{Verified, unix_ms};
+use crate::chain::{Chain, ChainError, Head, Prepared, check_results};
+use crate::signatures::Signed;
+
+/// Why a block does not get this node's vote.
+pub(super) enum Refusal {
+    /// It decodes but breaks a rule, or certifies other results than this node has.
+    Invalid(BlockId, &'static str),
+    /// It is not a block.
+    Malformed(&'static str),
+    /// This node cannot tell now.
+    Undecided(&'static str),
+}
+
+/// What is left to check after the rules that need no signature.
+struct Checked {
+    prepared: Arc<Prepared>,
+    keys: Vec<EnrolledKey>,
+    rule_versions: Vec<u16>,
+}
+
+impl Ordering {
+    pub(super) async fn judge(&self, candidate: Candidate) -> Result<Arc<Prepared>, Refusal> {
+        let chain = Arc::clone(&self.chain);
+        let now_ms = unix_ms();
+        let checked = tokio::task::spawn_blocking(move || check(&chain, &candidate, now_ms)).await;
+        let Checked { prepared, keys, rule_versions } =
+            checked.map_err(|_| Refusal::Undecided("a check panicked"))??;
+        if self.prepared().contains_key(&prepared.id) {
+            // Judged before, in an earlier round or ahead of sync.
+            return Ok(prepared);
+        }
+        self.verify_statements(&prepared, &keys, &rule_versions).await?;
+        self.verify_parent_certificate(&prepared).await?;
+        Ok(prepared)
+    }
+
+    async fn verify_statements(
+        &self,
+        prepared: &Prepared,
+        keys: &[EnrolledKey],
+        rule_versions: &[u16],
+    ) -> Result<(), Refusal> {
+        let memory: Vec<Hash> = prepared
+            .statements
+            .iter()
+            .zip(keys)
+            .zip(rule_versions)
+            .map(|((statement, key), version)| Verified::key(*version, &key.public_key, statement))
+            .collect();
+        let open: Vec<usize> = (0..memory.len()).filter(|at| !self.verified.contains(&memory[*at])).collect();
+        self.metrics.accel.cached((memory.len() - open.len()) as u64);
+        let signed = open.iter().map(|at| Signed::of(&prepared.statements[*at], &keys[*at]));
+        let verdicts = self.signatures
+            .verify(signed)
+            .await
+            .map_err(|_| Refusal::Undecided("the accelerator is saturated"))?;
+        if verdicts.iter().any(|valid| !valid) {
+            return Err(Refusal::Invalid(prepared.id, "signature_invalid"));
+        }
+        self.verified.add(open.into_iter().map(|at| memory[at]));
+        Ok(())
+    }
+
+    /// The parent's certificate as the proposer has it: its signers may differ from those that this node knows.
+    async fn verify_parent_certificate(&self, prepared: &Prepared) -> Result<(), Refusal> {
+        let head = self.chain.head();
+        let Some(certificate) = &prepared.parent_certificate else { return Ok(()) };
+        if head.certificate.as_deref().is_some_and(|own| own.hash() == certificate.hash()) {
+            return Ok(());
+        }
+        let invalid = || Refusal::Invalid(prepared.id, "parent_certificate_invalid");
+        let validators = self.chain.validators_at(certificate.height);
+        let keys = certificate_keys(&self.chain, certificate, &validators).ok_or_else(invalid)?;
+        let ballot = certificate.ballot(self.chain.network());
+        let signed = certificate.signatures.iter().zip(&keys).map(|(signature, key)| {
+            Signed::p256(key, &signature.signature.signature, ballot.signing_bytes(&signature.signature.key))
+        });
+        let verdicts = self.signatures
+            .verify(signed)
+            .await
+            .map_err(|_| Refusal::Undecided("the accelerator is saturated"))?;
+        if verdicts.into_iter().all(|valid| valid) { Ok(()) } else { Err(invalid()) }
+    }
+}
+
+/// The key of each signature; none when the certificate has no quorum or names a key that does not count.
+fn certificate_keys(
+    chain: &Chain,
+    certificate: &CommitCertificate,
+    validators: &ValidatorSet,
+) -> Option<Vec<[u8; 33]>> {
+    if !certificate.is_ordered() || certificate.signatures.len() < validators.quorum() {
+        return None;
+    }
+    certificate
+        .signatures
+        .iter()
+        .map(|signature| {
+            let validator = validators.get(usize::from(signature.validator))?;
+            match signature.signature.key {
+                VoteKey::Direct => Some(validator.public_key),
+                VoteKey::Delegated(hash) => {
+                    // The ledger verified the certificate when it took it in.
+                    let epoch = chain.epoch_certificate(&hash)?;
+                    (epoch.validator == validator.id() && epoch.covers(certificate.height)).then_some(epoch.public_key)
+                }
+            }
+        })
+        .collect()
+}
+
+fn check(chain: &Chain, candidate: &Candidate, now_ms: u64) -> Result<Checked, Refusal> {
+    let block = Block::from_bytes(&candidate.bytes).map_err(|_| Refusal::Malformed("not a deterministic block"))?;
+    let head = chain.head();
+    let id = block.header.id();
+    if head.tip.height.next() != candidate.height {
+        return Err(Refusal::Undecided("the parent is not committed here"));
+    }
+    let header = block.header.clone();
+    let invalid = |reason| Refusal::Invalid(id, reason);
+    check_header(chain.network(), &head, &header, candidate.height).map_err(invalid)?;
+    check_proposer(&head, &header, candidate).map_err(invalid)?;
+    check_time(&head, &header, candidate.origin, now_ms).map_err(invalid)?;
+    check_parent_certificate(&head, &header, block.parent_certificate.as_ref()).map_err(invalid)?;
+
+    let parameters = &head.frame.parameters;
+    let within = |value: usize, max: u32| usize::try_from(max).is_ok_and(|max| value <= max);
+    if !within(candidate.bytes.len(), parameters.block_bytes_max)
+        || !within(block.entries.len(), parameters.block_statements_max)
+        || !block.entries.iter().all(|entry| within(entry.len(), parameters.statement_bytes_max))
+    {
+        return Err(invalid("block_too_large"));
+    }
+    let prepared = Prepared::new(block, candidate.bytes.clone()).map_err(|code| invalid(code.as_str()))?;
+    if prepared.statements_root() != header.statements_root {
+        return Err(invalid("statements_root_mismatch"));
+    }
+    let view = chain.view();
+    let mut keys = Vec::with_capacity(prepared.statements.len());
+    let mut rule_versions = Vec::with_capacity(prepared.statements.len());
+    for statement in &prepared.statements {
+        if let ContentKind::Command { audience, .. } = statement.content()
+            && *audience != chain.network()
+        {
+            return Err(invalid(Code::ForeignNetwork.as_str()));
+        }
+        rule_versions
+            .push(parameters.rule_version(statement.suite()).ok_or_else(|| invalid(Code::SuiteDisabled.as_str()))?);
+        keys.push(signing_key(&view, statement).map_err(|code| invalid(code.as_str()))?);
+    }
+    drop(view);
+    Ok(Checked { prepared: Arc::new(prepared), keys, rule_versions })
+}
+
+fn check_header(
+    network: stele_types::NetworkId,
+    head: &Head,
+    header: &Header,
+    height: Height,
+) -> Result<(), &'static str> {
+    let (tip, frame) = (&head.tip, &head.frame);
+    if header.network != network {
+        return Err("foreign_network");
+    }
+    if header.protocol_version != frame.protocol_version {
+        return Err("protocol_version_mismatch");
+    }
+    if header.height != height {
+        return Err("height_mismatch");
+    }
+    if header.parent != tip.block {
+        return Err("parent_mismatch");
+    }
+    match check_results(head, header) {
+        Err(ChainError::Diverged { what, .. }) => Err(match what {
+            "state root" => "state_root_mismatch",
+            "log root" | "log size" => "log_root_mismatch",
+            "outcomes root" => "outcomes_root_mismatch",
+            "parameters" => "parameters_mismatch",
+            _ => "validators_mismatch",
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn check_proposer(head: &Head, header: &Header, candidate: &Candidate) -> Result<(), &'static str> {
+    let frame = &head.frame;
+    let index = frame.schedule.proposer(header.height.0, header.creation_round);
+    let expected: Option<ValidatorId> = frame.validators.get(index).map(stele_types::Validator::id);
+    if expected != Some(header.proposer) {
+        return Err("proposer_mismatch");
+    }
+    match candidate.origin {
+        // A fresh block is made in the round in which it is proposed, by its proposer.
+        Origin::Fresh if header.creation_round != candidate.round || header.proposer != candidate.proposer => {
+            Err("creation_round_mismatch")
+        }
+        Origin::Repeated | Origin::Sync if header.creation_round > candidate.round => Err("creation_round_mismatch"),
+        _ => Ok(()),
+    }
+}
+
+fn check_time(head: &Head, header: &Header, origin: Origin, now_ms: u64) -> Result<(), &'static str> {
+    if header.time_ms <= head.tip.time_ms {
+        return Err("time_not_increasing");
+    }
+    let parameters = &head.frame.parameters;
+    // Re-proposed, decided and synced values were judged by the clocks of their own round.
+    if origin == Origin::Fresh {
+        if header.time_ms > now_ms.saturating_add(parameters.clock_ahead_ms) {
+            return Err("time_ahead");
+        }
+        // A proposer that lags behind the parent may only add a millisecond; then its time is old but not its fault.
+        let oldest = now_ms.saturating_sub(parameters.clock_behind_ms);
+        if header.time_ms < oldest && header.time_ms != head.tip.time_ms + 1 {
+            return Err("time_behind");
+        }
+    }
+    Ok(())
+}
+
+fn check_parent_certificate(
+    head: &Head,
+    header: &Header,
+    certificate: Option<&CommitCertificate>,
+) -> Result<(), &'static str> {
+    let Some(certificate) = certificate else {
+        let first = head.tip.height == Height(0) && header.parent_certificate == Hash::default();
+        return if first { Ok(()) } else { Err("parent_certificate_missing") };
+    };
+    if head.tip.height == Height(0)
+        || certificate.hash() != header.parent_certificate
+        || certificate.height != head.tip.height
+        || certificate.block != head.tip.block
+    {
+        return Err("parent_certificate_mismatch");
+    }
+    Ok(())
+}
