@@ -183,18 +183,25 @@ impl Shared {
                 continue;
             };
             drop(queue);
-            let done = task.run(chunk);
-            queue = self.lock();
-            if done {
-                queue.held.items -= task.weight.items;
-                queue.held.bytes -= task.weight.bytes;
-                self.space_waits.notify_all();
-                // The last owner frees the arena; not under the lock.
-                drop(queue);
-                drop(task);
-                queue = self.lock();
+            let outcome = task.run(chunk);
+            if let Some(outcome) = outcome {
+                // Space first, so that whoever sees the result finds the space free as well.
+                self.release(task.weight);
+                task.work.finish(outcome);
             }
+            // The last owner frees the arena; not under the lock.
+            drop(task);
+            queue = self.lock();
         }
+    }
+
+    fn release(&self, weight: Weight) {
+        {
+            let mut queue = self.lock();
+            queue.held.items -= weight.items;
+            queue.held.bytes -= weight.bytes;
+        }
+        self.space_waits.notify_all();
     }
 
     /// Only this file's code runs under the lock; it does not panic half-way through a change.
@@ -225,24 +232,89 @@ impl Queue {
 }
 
 impl Task {
-    /// Runs one chunk; true when it was the last to end.
-    fn run(&self, chunk: usize) -> bool {
+    /// Runs one chunk; how the job ended when it was the last of it.
+    fn run(&self, chunk: usize) -> Option<Outcome> {
         // State that a panicking chunk leaves behind is never read: the job is reported as failed.
         if catch_unwind(AssertUnwindSafe(|| self.work.run(chunk))).is_err() {
             self.panicked.store(true, Ordering::Relaxed);
         }
         // Release makes this chunk's results visible to whoever ends last, acquire shows it theirs.
-        let last = self.left.fetch_sub(1, Ordering::AcqRel) == 1;
-        if last {
-            let panicked = self.panicked.load(Ordering::Relaxed);
-            self.work.finish(if panicked { Outcome::Panicked } else { Outcome::Done });
+        if self.left.fetch_sub(1, Ordering::AcqRel) != 1 {
+            return None;
         }
-        last
+        let panicked = self.panicked.load(Ordering::Relaxed);
+        Some(if panicked { Outcome::Panicked } else { Outcome::Done })
     }
 }
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Shared").field("bound", &self.bound).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ticket::{Resolver, TicketError, ticket};
+
+    /// Panics in the chunk with this number.
+    struct Broken {
+        chunk: usize,
+        resolver: Mutex<Option<Resolver<Outcome>>>,
+    }
+
+    impl Work for Broken {
+        fn chunks(&self) -> usize {
+            4
+        }
+
+        fn run(&self, chunk: usize) {
+            assert_ne!(chunk, self.chunk, "this chunk is meant to fail");
+        }
+
+        fn finish(&self, outcome: Outcome) {
+            let resolver = self.resolver.lock().unwrap_or_else(PoisonError::into_inner).take();
+            resolver.expect("finished once").resolve(Ok(outcome));
+        }
+    }
+
+    #[test]
+    fn a_panic_fails_its_job_and_no_other() {
+        let weight = Weight { items: 1, bytes: 1 };
+        let pool = Pool::new(2, weight).expect("pool");
+        for (chunk, expected) in [(9, Outcome::Done), (2, Outcome::Panicked), (9, Outcome::Done)] {
+            pool.reserve_blocking(weight);
+            let (ticket, resolver) = ticket();
+            let work = Broken { chunk, resolver: Mutex::new(Some(resolver)) };
+            pool.enqueue(Priority::Live, weight, Box::new(work));
+            assert_eq!(ticket.wait(), Ok::<_, TicketError>(expected));
+            assert_eq!(pool.held(), Weight::default());
+        }
+    }
+
+    #[test]
+    fn bulk_work_gets_every_eighth_chunk_while_live_work_waits() {
+        let mut queue = Queue::default();
+        let task = |_| {
+            let work = Broken { chunk: 9, resolver: Mutex::new(None) };
+            let left = AtomicUsize::new(4);
+            let weight = Weight::default();
+            let task = Task { work: Box::new(work), weight, left, panicked: AtomicBool::new(false) };
+            Entry { task: Arc::new(task), next: 0 }
+        };
+        queue.live.extend((0..14).map(task));
+        queue.bulk.extend((0..2).map(task));
+        let bulk_left = |queue: &Queue| queue.bulk.iter().map(|entry| 4 - entry.next).sum::<usize>();
+        let mut turns = Vec::new();
+        for turn in 0..64 {
+            let before = bulk_left(&queue);
+            assert!(queue.take_chunk().is_some());
+            if bulk_left(&queue) != before {
+                turns.push(turn);
+            }
+        }
+        assert_eq!(turns, [7, 15, 23, 31, 39, 47, 55, 63]);
+        assert!(queue.take_chunk().is_none());
     }
 }
