@@ -24,6 +24,8 @@ pub const VDS_RFC9162_SHA256: i64 = 1;
 const PROOF_INCLUSION: i64 = -1;
 /// Header label of CWT claims (RFC 9597).
 const LABEL_CWT_CLAIMS: i64 = 15;
+/// The `sub` claim of every receipt: RFC 9943 wants an issuer and a subject, and the subject of a tree head is the log.
+const SUBJECT: &str = "log";
 /// Private claims of a checkpoint; see docs/protocol.md.
 const CLAIM_HEIGHT: i64 = -70_001;
 const CLAIM_LOG_SIZE: i64 = -70_002;
@@ -60,9 +62,11 @@ impl Checkpoint {
         put(e.u8(4));
         self.key.encode(&mut e);
         put(e.i64(LABEL_CWT_CLAIMS));
-        put(e.map(6));
+        put(e.map(7));
         put(e.u8(1));
         put(e.str(&self.network.to_hex()));
+        put(e.u8(2));
+        put(e.str(SUBJECT));
         put(e.u8(6));
         put(e.u64(self.time_ms / 1000));
         put(e.i64(CLAIM_HEIGHT));
@@ -103,11 +107,13 @@ impl Checkpoint {
         expect(d, 4)?;
         let key = KeyId::decode(d)?;
         expect(d, LABEL_CWT_CLAIMS)?;
-        if map_len(d, 6)? != 6 {
+        if map_len(d, 7)? != 7 {
             return Err(CborError::Malformed);
         }
         expect(d, 1)?;
         let network = NetworkId::from_hex(d.str()?).ok_or(CborError::OutOfRange)?;
+        expect(d, 2)?;
+        let _subject = d.str()?;
         expect(d, 6)?;
         let _seconds = d.u64()?;
         expect(d, CLAIM_HEIGHT)?;
@@ -119,7 +125,7 @@ impl Checkpoint {
         expect(d, CLAIM_TIME_MS)?;
         let time_ms = u64::decode(d)?;
         let checkpoint = Self { suite, key, network, height, log_size, state_root, time_ms };
-        // The remaining label, the seconds and determinism are settled by writing the header again.
+        // The remaining label, the subject, the seconds and determinism are settled by writing the header again.
         if checkpoint.protected() == bytes { Ok(checkpoint) } else { Err(CborError::NotDeterministic) }
     }
     /// The issuer of receipts: the network in hexadecimal.
