@@ -1,0 +1,5 @@
+//! `stele-verify`: the lean offline verifier.
+
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,218 @@
+//! `stele network`: make a network, run one on this machine, change its rules.
+
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Subcommand};
+use stele_types::Suite;
+
+use crate::failure::Failure;
+use crate::localnet::{LocalNetwork, READY_WAIT_MAX, steled_beside_this_program};
+use crate::network::init::{BASE_PORT, InitOptions, VoteMode, init};
+use crate::network::profile::Profile;
+use crate::output::{Record, note};
+use crate::session::Session;
+
+/// How often the processes of a local network are looked at.
+const WATCH: Duration = Duration::from_millis(500);
+
+/// Make, run and change networks.
+#[derive(Debug, Subcommand)]
+pub enum NetworkCommand {
+    /// Make a new network: keys, certificates, genesis file and one configuration for each node
+    Init(InitArguments),
+    /// Run a network on this machine, on loopback, until Ctrl-C; it is made first when DIR is empty
+    Local(LocalArguments),
+}
+
+/// What a new network is made of.
+#[derive(Debug, Args)]
+pub struct NewNetwork {
+    /// Number of validators; 4 survive the fault of one
+    #[arg(long, default_value_t = 4)]
+    pub validators: usize,
+    /// Name of the network
+    #[arg(long, default_value = "stele-local")]
+    pub name: String,
+    /// Division code of the register's region, six digits
+    #[arg(long, default_value_t = 110_000)]
+    pub region: u64,
+    /// First port; node i takes five ports from here + 10 (i - 1)
+    #[arg(long, default_value_t = BASE_PORT)]
+    pub base_port: u16,
+    /// Key of the votes
+    #[arg(long, value_enum, default_value_t = VoteMode::Delegated)]
+    pub mode: VoteMode,
+    /// Number of founding agencies
+    #[arg(long, default_value_t = 1)]
+    pub agencies: usize,
+    /// Suite of the agencies' keys
+    #[arg(long, value_parser = suite, default_value = "eddsa")]
+    pub agency_suite: Suite,
+}
+
+/// Arguments of `network init`.
+#[derive(Debug, Args)]
+pub struct InitArguments {
+    /// Directory to make it in; must be empty or missing
+    #[arg(long)]
+    pub dir: PathBuf,
+    /// The network
+    #[command(flatten)]
+    pub new: NewNetwork,
+    /// Host of a node: once for all nodes or once for each, in order
+    #[arg(long = "host", value_name = "HOST", default_value = "127.0.0.1")]
+    pub hosts: Vec<String>,
+}
+
+/// Arguments of `network local`.
+#[derive(Debug, Args)]
+pub struct LocalArguments {
+    /// Directory of the network
+    #[arg(long)]
+    pub dir: PathBuf,
+    /// The network, when it has to be made
+    #[command(flatten)]
+    pub new: NewNetwork,
+    /// The node's program [default: steled beside this program]
+    #[arg(long)]
+    pub steled: Option<PathBuf>,
+}
+
+impl NewNetwork {
+    fn options(&self, hosts: Vec<String>) -> InitOptions {
+        InitOptions {
+            name: self.name.clone(),
+            region: self.region,
+            validators: self.validators,
+            hosts,
+            base_port: self.base_port,
+            mode: self.mode,
+            agencies: self.agencies,
+            agency_suite: self.agency_suite,
+            ..InitOptions::default()
+        }
+    }
+}
+
+impl NetworkCommand {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// What failed.
+    pub fn run(self, session: &Session) -> Result<u8> {
+        match self {
+            Self::Init(arguments) => arguments.run(session),
+            Self::Local(arguments) => arguments.run(session),
+        }
+    }
+}
+
+impl InitArguments {
+    fn run(self, session: &Session) -> Result<u8> {
+        let network = init(&self.dir, &self.new.options(self.hosts))?;
+        let dir = network.dir.root().display();
+        let parties: Vec<&str> = network.parties.iter().map(|party| party.name.as_str()).collect();
+        let record = Record::new()
+            .with("network", network.genesis.network().to_hex())
+            .with("name", network.profile.name.as_str())
+            .with("directory", dir.to_string())
+            .with("validators", network.genesis.validators.len())
+            .with("parties", parties);
+        session.output.record(&record)?;
+        session.output.text(&format!(
+            "\nNext:\n  \
+             start the nodes      stele network local --dir {dir}\n  \
+             or one by one        steled run --config {dir}/nodes/node-1/steled.toml\n  \
+             look at them         stele --network-dir {dir} status\n  \
+             register something   stele --network-dir {dir} --as agency-1 submit FILE\n\n\
+             Give each party and node its own directory and nothing else; ca.key belongs to whoever admits members.\n\
+             The network id is the SHA-256 of genesis.cbor: hand that file to everyone who verifies receipts."
+        ))?;
+        Ok(0)
+    }
+}
+
+impl LocalArguments {
+    fn run(self, session: &Session) -> Result<u8> {
+        let steled = match self.steled {
+            Some(path) => path,
+            None => steled_beside_this_program()?,
+        };
+        let options = self.new.options(vec!["127.0.0.1".into()]);
+        let mut network = LocalNetwork::open_or_init(&self.dir, &options, &steled)?;
+        network.start_all()?;
+        network.wait_ready(READY_WAIT_MAX)?;
+        session.output.records(&addresses(network.profile()))?;
+        let dir = network.dir().root().display().to_string();
+        session.output.text(&format!("\nReady. Try: stele --network-dir {dir} status\nCtrl-C stops the nodes."))?;
+        let ended = wait_for_end(&mut network)?;
+        note("Stopping the nodes.");
+        network.stop_all()?;
+        if let Some(name) = ended {
+            bail!(
+                Failure::new("node_ended", format!("{name} ended by itself"))
+                    .hint(format!("its log is {dir}/nodes/{name}/steled.log"))
+            );
+        }
+        Ok(0)
+    }
+}
+
+/// Waits for Ctrl-C or SIGTERM, or for the end of a node, whose name is given then.
+fn wait_for_end(network: &mut LocalNetwork) -> Result<Option<String>> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let signal = runtime.and_then(|runtime| {
+            runtime.block_on(async {
+                let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+                tokio::select! {
+                    ended = tokio::signal::ctrl_c() => ended,
+                    _ = terminate.recv() => Ok(()),
+                }
+            })
+        });
+        // The receiver is gone when a node ended meanwhile.
+        let _ = sender.send(signal);
+    });
+    loop {
+        match receiver.recv_timeout(WATCH) {
+            Ok(signal) => {
+                signal.context("waiting for Ctrl-C")?;
+                return Ok(None);
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(None),
+        }
+        for node in 0..network.len() {
+            if !network.is_running(node)? {
+                return Ok(Some(network.profile().nodes[node].name.clone()));
+            }
+        }
+    }
+}
+
+fn addresses(profile: &Profile) -> Vec<Record> {
+    let node = |node: &crate::network::NodeProfile| {
+        Record::new()
+            .with("node", node.name.as_str())
+            .with("parties", format!("https://{}", node.party))
+            .with("public", format!("https://{}", node.public))
+            .with_option("plain", node.plain.as_ref().map(|address| format!("http://{address}")))
+            .with("metrics", format!("http://{}/metrics", node.metrics))
+    };
+    profile.nodes.iter().map(node).collect()
+}
+
+/// Reads the word of a suite that keys can have.
+///
+/// # Errors
+/// The words, when it is another.
+pub fn suite(word: &str) -> Result<Suite, String> {
+    Suite::from_word(word)
+        .filter(|suite| suite.rule_version_max() > 0)
+        .ok_or_else(|| "one of es256, eddsa, sm2_sm3".to_owned())
+}

@@ -1,0 +1,68 @@
+//! The configuration file of `steled` as `network init` writes it.
+
+use std::fmt::Write as _;
+
+use crate::network::init::VoteMode;
+
+/// What goes into one node's `steled.toml`; paths are relative to the file.
+pub(crate) struct NodeConfig<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) mode: VoteMode,
+    pub(crate) peer_listen: &'a str,
+    /// Address and hexadecimal peer id of every other validator.
+    pub(crate) persistent: &'a [(String, String)],
+    pub(crate) party_listen: &'a str,
+    pub(crate) public_listen: &'a str,
+    pub(crate) plain_listen: Option<&'a str>,
+    pub(crate) metrics_listen: &'a str,
+}
+
+impl NodeConfig<'_> {
+    /// The file's text.
+    pub(crate) fn to_toml(&self) -> String {
+        let quote = |text: &str| toml::Value::String(text.to_owned()).to_string();
+        let mut text = String::new();
+        let mut line = |args: std::fmt::Arguments<'_>| {
+            // Writing to a string cannot fail.
+            let _ = text.write_fmt(args);
+            text.push('\n');
+        };
+        line(format_args!("# Configuration of one Stele node. Paths are relative to this file."));
+        line(format_args!("# Check it with: steled check-config --config steled.toml\n"));
+        line(format_args!("[node]"));
+        line(format_args!("name = {}", quote(self.name)));
+        line(format_args!("data_dir = \"data\""));
+        line(format_args!("genesis = \"genesis.cbor\"\n"));
+        line(format_args!("[peers]"));
+        line(format_args!("listen = {}", quote(self.peer_listen)));
+        line(format_args!("key = \"peer.key\""));
+        line(format_args!("persistent = ["));
+        for (address, peer_id) in self.persistent {
+            line(format_args!("    {{ address = {}, peer_id = {} }},", quote(address), quote(peer_id)));
+        }
+        line(format_args!("]\n"));
+        line(format_args!("[validator]"));
+        line(format_args!("mode = {}", quote(self.mode.as_str())));
+        line(format_args!("# Keys in files are for development; production names a TPM or an HSM."));
+        line(format_args!("signer = \"software\""));
+        line(format_args!("long_term_key = \"validator.key\""));
+        if self.mode == VoteMode::Delegated {
+            line(format_args!("epoch_keys = [\"epoch.key\"]"));
+        }
+        line(format_args!("\n[seal]"));
+        line(format_args!("signer = \"software\""));
+        line(format_args!("key = \"seal.key\"\n"));
+        line(format_args!("[api]"));
+        line(format_args!("party_listen = {}", quote(self.party_listen)));
+        line(format_args!("public_listen = {}", quote(self.public_listen)));
+        if let Some(plain) = self.plain_listen {
+            line(format_args!("plain_listen = {}", quote(plain)));
+        }
+        line(format_args!("certificate = \"tls.pem\""));
+        line(format_args!("key = \"tls.key\""));
+        line(format_args!("client_ca = \"ca.pem\"\n"));
+        line(format_args!("[metrics]"));
+        line(format_args!("listen = {}", quote(self.metrics_listen)));
+        text
+    }
+}

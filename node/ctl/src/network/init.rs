@@ -1,0 +1,402 @@
+//! `stele network init`: keys, certificates, genesis file and configurations of a new network.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::SystemTime;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use clap::ValueEnum;
+use p256::ecdsa::signature::Signer as _;
+use p256::pkcs8::DecodePrivateKey as _;
+use stele_hsm::{Signer as _, SoftwareSigner};
+use stele_types::cbor::{List, Text};
+use stele_types::limits::VALIDATORS_MAX;
+use stele_types::party::{Founder, Role, RoleSet};
+use stele_types::record::PlaceCode;
+use stele_types::{
+    EpochCertificate, Genesis, Hash, Height, NetworkId, Parameters, PartyId, Suite, Validator, ValidatorId,
+    ValidatorSet,
+};
+
+use crate::failure::Failure;
+use crate::keys::{self, SigningKey};
+use crate::network::config::NodeConfig;
+use crate::network::genesis_view::genesis_view;
+use crate::network::layout::{NetworkDir, NodeDir};
+use crate::network::profile::{NodeProfile, PartyProfile, Profile};
+use crate::pki::{Authority, Leaf, Usage};
+
+/// Ports that one node takes, in the order peer, party, public, plain, metrics.
+pub const PORTS_PER_NODE: u16 = 5;
+/// First port of a new network unless another is named.
+pub const BASE_PORT: u16 = 7_400;
+/// Agencies that one genesis may found here; more enrol later.
+const AGENCIES_MAX: usize = 64;
+
+/// With which key a validator votes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum VoteMode {
+    /// With its long-term key.
+    Direct,
+    /// With an epoch key that the long-term key certified.
+    Delegated,
+}
+
+impl VoteMode {
+    /// The word in the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Delegated => "delegated",
+        }
+    }
+}
+
+/// What a new network is made of.
+#[derive(Clone, Debug)]
+pub struct InitOptions {
+    /// Name of the network.
+    pub name: String,
+    /// Region of its register, six digits.
+    pub region: u64,
+    /// Number of validators.
+    pub validators: usize,
+    /// Host of each node; one host for all when there is one.
+    pub hosts: Vec<String>,
+    /// First port; node i takes the ports from `base_port + 10 i` on.
+    pub base_port: u16,
+    /// Key of the votes.
+    pub mode: VoteMode,
+    /// Number of founding agencies.
+    pub agencies: usize,
+    /// Suite of the agencies' keys; governors and registrar use ES256, the regulator SM2.
+    pub agency_suite: Suite,
+    /// Parameters from height 1.
+    pub parameters: Parameters,
+}
+
+impl Default for InitOptions {
+    fn default() -> Self {
+        Self {
+            name: "stele-local".into(),
+            region: 110_000,
+            validators: 4,
+            hosts: vec!["127.0.0.1".into()],
+            base_port: BASE_PORT,
+            mode: VoteMode::Delegated,
+            agencies: 1,
+            agency_suite: Suite::EdDsa,
+            parameters: Parameters::default(),
+        }
+    }
+}
+
+impl InitOptions {
+    fn check(&self) -> Result<()> {
+        let wrong =
+            |what: String, hint: &str| -> Result<()> { Err(Failure::new("parameter_invalid", what).hint(hint).into()) };
+        if !(1..=VALIDATORS_MAX).contains(&self.validators) {
+            return wrong(
+                format!("{} validators", self.validators),
+                "a network has 1 to 128 validators; 4 survive one fault",
+            );
+        }
+        if !(1..=AGENCIES_MAX).contains(&self.agencies) {
+            return wrong(
+                format!("{} agencies", self.agencies),
+                "genesis founds 1 to 64 agencies; more enrol with `stele party enrol`",
+            );
+        }
+        if self.hosts.len() != 1 && self.hosts.len() != self.validators {
+            return wrong(
+                format!("{} hosts for {} validators", self.hosts.len(), self.validators),
+                "name one host for all nodes or one for each, with --host",
+            );
+        }
+        let last = u64::from(self.base_port) + self.validators as u64 * 10;
+        if last > u64::from(u16::MAX) {
+            return wrong(format!("ports up to {last}"), "choose a lower --base-port");
+        }
+        if !self.parameters.is_sound() {
+            return wrong("parameters out of bounds".into(), "see docs/protocol.md for the bounds of each parameter");
+        }
+        Ok(())
+    }
+
+    fn node(&self, index: usize) -> Result<NodeProfile> {
+        let host = self.hosts.get(index).or(self.hosts.first()).ok_or_else(|| anyhow!("no host"))?;
+        let first = self.base_port + u16::try_from(index * 10).context("port range")?;
+        let address = |offset: u16| match host.parse::<IpAddr>() {
+            Ok(IpAddr::V6(ip)) => format!("[{ip}]:{}", first + offset),
+            _ => format!("{host}:{}", first + offset),
+        };
+        let local = is_loopback(host);
+        Ok(NodeProfile {
+            name: format!("node-{}", index + 1),
+            peer: address(0),
+            party: address(1),
+            public: address(2),
+            plain: local.then(|| address(3)),
+            // Metrics are for the machine's own collector; they do not leave the host unless the operator says so.
+            metrics: if local { address(4) } else { format!("127.0.0.1:{}", first + 4) },
+        })
+    }
+}
+
+/// A network that was just made.
+#[derive(Debug)]
+pub struct Network {
+    /// Where it lies.
+    pub dir: NetworkDir,
+    /// Its addresses.
+    pub profile: Profile,
+    /// Its first state.
+    pub genesis: Genesis,
+    /// Its founding parties, governors first.
+    pub parties: Vec<PartyProfile>,
+}
+
+/// Makes a new network in `root`, which must be empty or missing.
+///
+/// # Errors
+/// When an option is out of range, the directory is in use or a file cannot be written.
+pub fn init(root: &Path, options: &InitOptions) -> Result<Network> {
+    options.check()?;
+    let dir = NetworkDir::new(root);
+    if fs::read_dir(root).is_ok_and(|mut entries| entries.next().is_some()) {
+        bail!(
+            Failure::new("network_dir_in_use", format!("{} is not empty", root.display()))
+                .hint("choose another --dir; keys of a network are never overwritten")
+        );
+    }
+    fs::create_dir_all(dir.parties()).with_context(|| format!("cannot create {}", root.display()))?;
+    let authority = Authority::create(&options.name)?;
+    authority.save_new(&dir.ca_certificate(), &dir.ca_key())?;
+
+    let mut parties = Vec::new();
+    let mut founders = Vec::new();
+    let mut found = |name: String, role: Role, suite: Suite| -> Result<PartyId> {
+        let (profile, founder) = found_party(&dir, &authority, &name, role, suite)?;
+        let id = founder.party;
+        parties.push(profile);
+        founders.push(founder);
+        Ok(id)
+    };
+    for number in 1..=2 {
+        found(format!("governor-{number}"), Role::Governor, Suite::Es256)?;
+    }
+    found("registrar".into(), Role::Registrar, Suite::Es256)?;
+    for number in 1..=options.agencies {
+        found(format!("agency-{number}"), Role::Agency, options.agency_suite)?;
+    }
+    found("regulator".into(), Role::Regulator, Suite::Sm2Sm3)?;
+
+    let mut nodes = Vec::new();
+    let mut validators = Vec::new();
+    let mut epoch_certificates = Vec::new();
+    for index in 0..options.validators {
+        let operator = found(format!("operator-{}", index + 1), Role::Operator, Suite::Es256)?;
+        let node = options.node(index)?;
+        let node_dir = dir.node(&node.name);
+        fs::create_dir_all(node_dir.root()).with_context(|| format!("cannot create {}", node_dir.root().display()))?;
+        let (validator, certificate) = make_keys(&node_dir, operator, options.mode)?;
+        validators.push(validator);
+        epoch_certificates.extend(certificate);
+        nodes.push(node);
+    }
+    founders.sort_by_key(|founder| founder.party.0);
+
+    let now_ms =
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).context("the clock is before 1970")?.as_millis();
+    let genesis = Genesis {
+        name: Text::new(options.name.as_str()).map_err(|_| anyhow!("the name of the network has at most 64 bytes"))?,
+        region: PlaceCode::new(options.region)
+            .filter(|code| (100_000..1_000_000).contains(&code.get()))
+            .ok_or_else(|| anyhow!("region {} is not a division code of six digits", options.region))?,
+        time_ms: u64::try_from(now_ms).context("the clock is far ahead")?,
+        parameters: options.parameters.clone(),
+        validators: ValidatorSet::new(validators.clone()).context("validators")?,
+        epoch_certificates: List::new(epoch_certificates).context("epoch certificates")?,
+        founders: List::new(founders).context("founders")?,
+    };
+    let bytes = genesis.to_bytes();
+    let genesis = Genesis::from_bytes(&bytes).context("the genesis file that was made")?;
+    fs::write(dir.genesis(), &bytes).context("cannot write genesis.cbor")?;
+    let view = serde_json::to_string_pretty(&genesis_view(&genesis)).context("genesis.json")?;
+    fs::write(dir.genesis_view(), view + "\n").context("cannot write genesis.json")?;
+
+    for (index, node) in nodes.iter().enumerate() {
+        let persistent: Vec<(String, String)> = nodes
+            .iter()
+            .zip(&validators)
+            .enumerate()
+            .filter(|(other, _)| *other != index)
+            .map(|(_, (node, validator))| (node.peer.clone(), hex::encode(validator.peer_id())))
+            .collect();
+        write_node(&dir.node(&node.name), node, options, &persistent, &authority, &bytes)?;
+    }
+    let profile = Profile { name: options.name.clone(), network: genesis.network().to_hex(), nodes };
+    profile.save(&dir)?;
+    Ok(Network { dir, profile, genesis, parties })
+}
+
+/// Makes the directory of a party: signing key, client certificate, description.
+///
+/// # Errors
+/// When the party exists here or a file cannot be written.
+pub fn found_party(
+    dir: &NetworkDir,
+    authority: &Authority,
+    name: &str,
+    role: Role,
+    suite: Suite,
+) -> Result<(PartyProfile, Founder)> {
+    let party_dir = dir.party(name);
+    fs::create_dir(party_dir.root()).map_err(|error| {
+        Failure::new("party_exists_here", format!("cannot create {}: {error}", party_dir.root().display()))
+            .hint("choose another name; keys are never overwritten")
+    })?;
+    let mut id = [0; PartyId::LEN];
+    getrandom::fill(&mut id).map_err(|error| anyhow!("no random bytes for a party id: {error}"))?;
+    let key = SigningKey::generate(suite)?;
+    key.save_new(&party_dir.signing_key())?;
+    let leaf = authority.issue(name, &[], Usage::Client)?;
+    write_leaf(&leaf, &party_dir.tls_certificate(), &party_dir.tls_key())?;
+    let profile = PartyProfile {
+        name: name.into(),
+        party: PartyId(id).to_hex(),
+        roles: vec![role.as_str().into()],
+        suite: suite.as_str().into(),
+        key: key.id().to_hex(),
+        tls_pin: leaf.pin.to_hex(),
+    };
+    profile.save(&party_dir)?;
+    let founder = Founder {
+        party: PartyId(id),
+        organisation: None,
+        roles: RoleSet::of(&[role]),
+        key: key.enrolled(),
+        tls_pins: List::new(vec![leaf.pin]).context("client certificate pin")?,
+    };
+    Ok((profile, founder))
+}
+
+/// Keys of one node: long-term validator key, seal key, peer key and, for delegated votes, an epoch key.
+fn make_keys(dir: &NodeDir, operator: PartyId, mode: VoteMode) -> Result<(Validator, Option<EpochCertificate>)> {
+    let long_term = SoftwareSigner::generate(&dir.file("validator.key")).context("validator key")?;
+    SoftwareSigner::generate(&dir.file("seal.key")).context("seal key")?;
+    let peer = SigningKey::generate(Suite::EdDsa)?;
+    keys::write_secret_new(&dir.file("peer.key"), peer_key_text(&peer)?.as_bytes())?;
+    let validator = Validator {
+        public_key: compressed(&long_term)?,
+        peer_key: peer.public_key().try_into().context("peer key")?,
+        party: operator,
+    };
+    let certificate = match mode {
+        VoteMode::Direct => None,
+        VoteMode::Delegated => {
+            let epoch = SoftwareSigner::generate(&dir.file("epoch.key")).context("epoch key")?;
+            // The network field of a certificate in genesis is zeros, because the network id hashes the file.
+            let heights = (Height(1), Height(EpochCertificate::HEIGHTS_MAX));
+            let long_term = dir.file("validator.key");
+            Some(certify_epoch(&long_term, NetworkId::default(), validator.id(), compressed(&epoch)?, heights)?)
+        }
+    };
+    Ok((validator, certificate))
+}
+
+/// Certifies an epoch key with the long-term key in a file.
+///
+/// # Errors
+/// When the key cannot be read.
+pub fn certify_epoch(
+    long_term_key: &Path,
+    network: NetworkId,
+    validator: ValidatorId,
+    public_key: [u8; 33],
+    heights: (Height, Height),
+) -> Result<EpochCertificate> {
+    let key = p256::SecretKey::from_pkcs8_pem(&keys::read_secret(long_term_key)?)
+        .map_err(|_| anyhow!("{} is not a P-256 key", long_term_key.display()))?;
+    let mut certificate = EpochCertificate {
+        network,
+        validator,
+        public_key,
+        from_height: heights.0,
+        until_height: heights.1,
+        pcr_policy: Hash::default(),
+        signature: [0; 64],
+    };
+    let signature: p256::ecdsa::Signature = p256::ecdsa::SigningKey::from(key)
+        .try_sign(&certificate.signing_bytes())
+        .map_err(|_| anyhow!("signature of the epoch certificate"))?;
+    certificate.signature = signature.to_bytes().into();
+    Ok(certificate)
+}
+
+fn compressed(signer: &SoftwareSigner) -> Result<[u8; 33]> {
+    signer.public_key().sec1_compressed.as_slice().try_into().context("compressed public key")
+}
+
+/// The file form of a peer key: 64 hexadecimal digits of the Ed25519 seed and a line feed.
+fn peer_key_text(key: &SigningKey) -> Result<zeroize::Zeroizing<String>> {
+    let seed = key.ed25519_seed().ok_or_else(|| anyhow!("a peer key is Ed25519"))?;
+    Ok(zeroize::Zeroizing::new(format!("{}\n", hex::encode(*seed))))
+}
+
+fn write_node(
+    dir: &NodeDir,
+    node: &NodeProfile,
+    options: &InitOptions,
+    persistent: &[(String, String)],
+    authority: &Authority,
+    genesis: &[u8],
+) -> Result<()> {
+    let host = host_of(&node.party);
+    let mut hosts = vec![host.to_owned(), node.name.clone()];
+    if is_loopback(host) {
+        hosts.push("localhost".into());
+    }
+    let leaf = authority.issue(&node.name, &hosts, Usage::Server)?;
+    write_leaf(&leaf, &dir.file("tls.pem"), &dir.file("tls.key"))?;
+    fs::write(dir.file("ca.pem"), authority.certificate()).context("cannot write ca.pem")?;
+    fs::write(dir.file("genesis.cbor"), genesis).context("cannot write genesis.cbor")?;
+    let listen = |address: &str| listen_address(address);
+    let config = NodeConfig {
+        name: &node.name,
+        mode: options.mode,
+        peer_listen: &listen(&node.peer),
+        persistent,
+        party_listen: &listen(&node.party),
+        public_listen: &listen(&node.public),
+        plain_listen: node.plain.as_deref(),
+        metrics_listen: &node.metrics,
+    };
+    fs::write(dir.config(), config.to_toml()).with_context(|| format!("cannot write {}", dir.config().display()))
+}
+
+pub(crate) fn write_leaf(leaf: &Leaf, certificate: &Path, key: &Path) -> Result<()> {
+    fs::write(certificate, &leaf.certificate).with_context(|| format!("cannot write {}", certificate.display()))?;
+    keys::write_secret_new(key, leaf.key.as_bytes())
+}
+
+/// Host part of `host:port`, without the brackets of an IPv6 address.
+fn host_of(address: &str) -> &str {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// A listener binds the address that peers dial when it is an IP address, and every address for a host name.
+fn listen_address(address: &str) -> String {
+    let host = host_of(address);
+    if host.parse::<IpAddr>().is_ok() {
+        return address.to_owned();
+    }
+    let port = address.rsplit_once(':').map_or("0", |(_, port)| port);
+    if host == "localhost" { format!("127.0.0.1:{port}") } else { format!("0.0.0.0:{port}") }
+}

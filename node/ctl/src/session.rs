@@ -1,0 +1,178 @@
+//! What a command works with: the network's directory, the party it acts as, and clients of the nodes.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, anyhow};
+use stele_client::{Bounds, Client, ClientBuilder, ClientIdentity, Endpoint, RetryPolicy, TlsSettings};
+use stele_types::Genesis;
+use stele_verify::TrustAnchor;
+
+use crate::author::Author;
+use crate::failure::Failure;
+use crate::network::layout::NetworkDir;
+use crate::network::profile::{NodeProfile, PartyProfile, Profile, load_genesis};
+use crate::output::Output;
+
+/// Where and as whom a command runs.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// The directory that `network init` made.
+    pub network_dir: Option<PathBuf>,
+    /// Name of the party to act as.
+    pub party: Option<String>,
+    /// Nodes to speak to instead of those of the profile: their names, or URLs.
+    pub nodes: Vec<String>,
+    /// Where results go.
+    pub output: Output,
+}
+
+impl Session {
+    /// The network's directory.
+    ///
+    /// # Errors
+    /// When none was named.
+    pub fn dir(&self) -> Result<NetworkDir> {
+        self.network_dir.as_ref().map(NetworkDir::new).ok_or_else(|| {
+            Failure::new("network_dir_missing", "no network directory was named")
+                .hint("name the directory that `stele network init` made, with --network-dir or STELE_NETWORK_DIR")
+                .into()
+        })
+    }
+    /// Addresses of the network.
+    ///
+    /// # Errors
+    /// When the directory holds no network.
+    pub fn profile(&self) -> Result<Profile> {
+        Profile::load(&self.dir()?)
+    }
+    /// The genesis file.
+    ///
+    /// # Errors
+    /// When it is missing or malformed.
+    pub fn genesis(&self) -> Result<Genesis> {
+        load_genesis(&self.dir()?.genesis())
+    }
+    /// Trust in the network from its genesis file on.
+    ///
+    /// # Errors
+    /// When the genesis file is missing or malformed.
+    pub fn anchor(&self) -> Result<TrustAnchor> {
+        let path = self.dir()?.genesis();
+        let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        TrustAnchor::genesis(&bytes).map_err(|error| Failure::new(error.code(), error.to_string()).into())
+    }
+    /// Name of the party to act as.
+    ///
+    /// # Errors
+    /// When none was chosen.
+    pub fn party_name(&self) -> Result<&str> {
+        self.party.as_deref().ok_or_else(|| {
+            let known = self.dir().and_then(|dir| PartyProfile::names(&dir)).unwrap_or_default().join(", ");
+            Failure::new("party_missing", "this command acts for a party, and none was chosen")
+                .hint(format!("choose one with --as or STELE_AS; here are: {known}"))
+                .into()
+        })
+    }
+    /// The party to act as, with its signing key.
+    ///
+    /// # Errors
+    /// When none was chosen or its keys do not lie here.
+    pub fn author(&self) -> Result<Author> {
+        self.author_of(self.party_name()?)
+    }
+    /// A party by name, with its signing key.
+    ///
+    /// # Errors
+    /// When its keys do not lie here.
+    pub fn author_of(&self, name: &str) -> Result<Author> {
+        let dir = self.dir()?;
+        let party = PartyProfile::load(&dir, name)?;
+        Ok(Author::new(party.party_id()?, party.signing_key(&dir)?, self.profile()?.network_id()?))
+    }
+    /// A client of the party listeners, with the chosen party's certificate.
+    ///
+    /// # Errors
+    /// When no party was chosen or its certificate cannot be used.
+    pub fn party_client(&self) -> Result<Client> {
+        self.party_client_of(self.party_name()?)
+    }
+    /// A client of the party listeners, with the certificate of a party.
+    ///
+    /// # Errors
+    /// When its certificate cannot be used.
+    pub fn party_client_of(&self, name: &str) -> Result<Client> {
+        let tls = self.party_tls(name)?;
+        let endpoints = self.endpoints(|node| &node.party)?;
+        Ok(with_endpoints(Client::builder().tls(tls), endpoints).build()?)
+    }
+    /// TLS settings with the certificate of a party.
+    ///
+    /// # Errors
+    /// When its certificate cannot be used.
+    pub fn party_tls(&self, name: &str) -> Result<TlsSettings> {
+        let dir = self.dir()?;
+        PartyProfile::load(&dir, name)?;
+        let party = dir.party(name);
+        let certificate = std::fs::read_to_string(party.tls_certificate())
+            .with_context(|| format!("cannot read {}", party.tls_certificate().display()))?;
+        let key = crate::keys::read_secret(&party.tls_key())?;
+        Ok(self.tls()?.with_identity(ClientIdentity::from_pem(&certificate, &key)?))
+    }
+    /// A client of the public listeners, or of the party listeners when a party was chosen: whoever names itself may
+    /// read its own.
+    ///
+    /// # Errors
+    /// When there is no network directory.
+    pub fn reader(&self) -> Result<Client> {
+        if self.party.is_some() {
+            return self.party_client();
+        }
+        let endpoints = self.endpoints(|node| &node.public)?;
+        Ok(with_endpoints(Client::builder().tls(self.tls()?), endpoints).build()?)
+    }
+    /// A client of the public listener of one node, which gives up soon: for looking at each node by itself.
+    ///
+    /// # Errors
+    /// When there is no network directory.
+    pub fn probe(&self, node: &NodeProfile) -> Result<Client> {
+        let bounds = Bounds {
+            connect: std::time::Duration::from_secs(2),
+            answer: std::time::Duration::from_secs(3),
+            ..Bounds::default()
+        };
+        let builder = Client::builder().tls(self.tls()?).bounds(bounds).retry(RetryPolicy::NONE);
+        Ok(builder.endpoint(Endpoint::https(&node.public)?).build()?)
+    }
+
+    fn tls(&self) -> Result<TlsSettings> {
+        let path = self.dir()?.ca_certificate();
+        let pem =
+            std::fs::read_to_string(&path).with_context(|| format!("cannot read the network CA {}", path.display()))?;
+        Ok(TlsSettings::new(&pem)?)
+    }
+
+    fn endpoints(&self, address: impl Fn(&NodeProfile) -> &String) -> Result<Vec<Endpoint>> {
+        let profile = self.profile()?;
+        if self.nodes.is_empty() {
+            return profile.nodes.iter().map(|node| Ok(Endpoint::https(address(node))?)).collect();
+        }
+        let named = |name: &String| {
+            if name.contains("://") {
+                return Ok(name.parse()?);
+            }
+            let node = profile.nodes.iter().find(|node| node.name == *name).ok_or_else(|| {
+                let known = profile.nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>().join(", ");
+                anyhow!(
+                    Failure::new("node_unknown", format!("there is no node {name}"))
+                        .hint(format!("nodes are: {known}"))
+                )
+            })?;
+            Ok(Endpoint::https(address(node))?)
+        };
+        self.nodes.iter().map(named).collect()
+    }
+}
+
+fn with_endpoints(builder: ClientBuilder, endpoints: Vec<Endpoint>) -> ClientBuilder {
+    endpoints.into_iter().fold(builder, ClientBuilder::endpoint)
+}

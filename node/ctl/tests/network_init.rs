@@ -1,0 +1,143 @@
+//! What `stele network init` leaves on disk.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use stele_ctl::failure::Failure;
+use stele_ctl::network::{InitOptions, NetworkDir, PartyProfile, Profile, VoteMode, init};
+use stele_types::party::Role;
+use stele_types::{Genesis, Hash, Height, NetworkId};
+
+fn files(root: &Path, found: &mut Vec<std::path::PathBuf>) {
+    for entry in fs::read_dir(root).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files(&path, found) } else { found.push(path) }
+    }
+}
+
+#[test]
+fn a_new_network_has_a_sound_genesis_and_secret_keys() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("net");
+    let network = init(&root, &InitOptions { agencies: 2, ..InitOptions::default() }).unwrap();
+    let dir = NetworkDir::new(&root);
+
+    let bytes = fs::read(dir.genesis()).unwrap();
+    let genesis = Genesis::from_bytes(&bytes).unwrap();
+    assert_eq!(genesis, network.genesis);
+    assert_eq!(NetworkId(Hash::of(&bytes).0), genesis.network());
+    assert_eq!(genesis.validators.len(), 4);
+    let with_role = |role| genesis.founders.iter().filter(|founder| founder.roles.contains(role)).count();
+    assert_eq!(
+        [Role::Governor, Role::Registrar, Role::Agency, Role::Regulator, Role::Operator].map(with_role),
+        [2, 1, 2, 1, 4]
+    );
+
+    // Every epoch certificate is signed by the long-term key of its validator, over a network of zeros.
+    assert_eq!(genesis.epoch_certificates.len(), 4);
+    for certificate in genesis.epoch_certificates.iter() {
+        use p256::ecdsa::signature::Verifier as _;
+        let index = genesis.validators.index_of(&certificate.validator).unwrap();
+        let validator = genesis.validators.get(index).unwrap();
+        let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(&validator.public_key).unwrap();
+        let signature = p256::ecdsa::Signature::from_slice(&certificate.signature).unwrap();
+        key.verify(&certificate.signing_bytes(), &signature).unwrap();
+        assert_eq!(certificate.network, NetworkId::default());
+        assert!(certificate.covers(Height(1)));
+    }
+
+    let mut found = Vec::new();
+    files(&root, &mut found);
+    let keys: Vec<_> = found.iter().filter(|path| path.extension().is_some_and(|e| e == "key")).collect();
+    // The CA; validator, seal, peer, epoch and TLS key of 4 nodes; signing and TLS key of 10 parties.
+    assert_eq!(keys.len(), 1 + 4 * 5 + 10 * 2);
+    for path in found {
+        let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        let text = fs::read(&path).unwrap();
+        let secret = text.windows(11).any(|window| window == b"PRIVATE KEY") || path.ends_with("peer.key");
+        assert_eq!(secret, mode == 0o600, "{}: mode {mode:o}", path.display());
+    }
+}
+
+#[test]
+fn configurations_name_the_other_validators_and_files_that_exist() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("net");
+    let network = init(&root, &InitOptions { validators: 3, ..InitOptions::default() }).unwrap();
+    let profile = Profile::load(&network.dir).unwrap();
+    assert_eq!(profile.network_id().unwrap(), network.genesis.network());
+    for (index, node) in profile.nodes.iter().enumerate() {
+        let dir = network.dir.node(&node.name);
+        let config: toml::Table = toml::from_str(&fs::read_to_string(dir.config()).unwrap()).unwrap();
+        assert_eq!(config["validator"]["mode"].as_str(), Some("delegated"));
+        for (section, key) in [
+            ("node", "genesis"),
+            ("peers", "key"),
+            ("validator", "long_term_key"),
+            ("seal", "key"),
+            ("api", "certificate"),
+            ("api", "key"),
+            ("api", "client_ca"),
+        ] {
+            let name = config[section][key].as_str().unwrap_or_else(|| panic!("{section}.{key}"));
+            assert!(dir.file(name).is_file(), "{section}.{key} = {name}");
+        }
+        let persistent = config["peers"]["persistent"].as_array().unwrap();
+        let addresses: Vec<_> = persistent.iter().map(|peer| peer["address"].as_str().unwrap().to_owned()).collect();
+        let others: Vec<_> = profile
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != index)
+            .map(|(_, n)| n.peer.clone())
+            .collect();
+        assert_eq!(addresses, others);
+        let epoch_keys = config["validator"]["epoch_keys"].as_array().unwrap();
+        assert!(epoch_keys.iter().all(|key| dir.file(key.as_str().unwrap()).is_file()) && epoch_keys.len() == 1);
+    }
+}
+
+#[test]
+fn direct_votes_need_no_epoch_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("net");
+    let options = InitOptions { validators: 1, mode: VoteMode::Direct, ..InitOptions::default() };
+    let network = init(&root, &options).unwrap();
+    assert!(network.genesis.epoch_certificates.is_empty());
+    assert!(!network.dir.node("node-1").file("epoch.key").exists());
+    assert!(!fs::read_to_string(network.dir.node("node-1").config()).unwrap().contains("epoch"));
+}
+
+#[test]
+fn a_used_directory_and_bad_options_are_refused_with_their_code() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("net");
+    let one = InitOptions { validators: 1, ..InitOptions::default() };
+    init(&root, &one).unwrap();
+    let code = |error: anyhow::Error| error.downcast_ref::<Failure>().map(|failure| failure.code().to_owned());
+    assert_eq!(code(init(&root, &one).unwrap_err()).as_deref(), Some("network_dir_in_use"));
+    let fresh = directory.path().join("other");
+    for options in [
+        InitOptions { validators: 0, ..one.clone() },
+        InitOptions { validators: 129, ..one.clone() },
+        InitOptions { agencies: 0, ..one.clone() },
+        InitOptions { base_port: 65_530, ..one.clone() },
+        InitOptions { validators: 3, hosts: vec!["a.example".into(), "b.example".into()], ..one.clone() },
+    ] {
+        assert_eq!(code(init(&fresh, &options).unwrap_err()).as_deref(), Some("parameter_invalid"));
+    }
+}
+
+#[test]
+fn the_client_certificate_pin_is_the_hash_of_its_public_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("net");
+    let network = init(&root, &InitOptions { validators: 1, ..InitOptions::default() }).unwrap();
+    let party = PartyProfile::load(&network.dir, "agency-1").unwrap();
+    let founder = network.genesis.founders.iter().find(|f| f.party == party.party_id().unwrap()).unwrap();
+    let key = rcgen::KeyPair::from_pem(&fs::read_to_string(network.dir.party("agency-1").tls_key()).unwrap()).unwrap();
+    use rcgen::PublicKeyData as _;
+    assert_eq!(founder.tls_pins[0], Hash::of(&key.subject_public_key_info()));
+    assert_eq!(founder.key, party.signing_key(&network.dir).unwrap().enrolled());
+}
