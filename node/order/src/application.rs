@@ -52,7 +52,7 @@ pub enum Origin {
 /// A block to be validated.
 #[derive(Clone, Debug)]
 pub struct Candidate {
-    /// Height it is for; always the height of the last [`HeightStart`].
+    /// Height it is for: that of the last [`HeightStart`] when the call was made, but sync may commit it meanwhile.
     pub height: Height,
     /// Round it was proposed in.
     pub round: u32,
@@ -136,8 +136,8 @@ pub trait Application: Send + Sync + 'static {
     /// See [`ApplicationError`]; the round then passes without a proposal of this node.
     async fn propose(&self, height: Height, round: u32) -> Result<Proposed, ApplicationError>;
 
-    /// Judges a block that a peer proposed or that was decided elsewhere. May be called concurrently, and again for
-    /// the same block.
+    /// Judges a block that a peer proposed or that was decided elsewhere. May be called concurrently, again for the same
+    /// block, and while its height is being committed: `Undecided` is the answer for a height that is over.
     async fn validate(&self, candidate: Candidate) -> Verdict;
 
     /// Commits a decided block. Durable when it returns; called once per height, in order, never concurrently.

@@ -1,28 +1,24 @@
 //! Encoding of what the engine sends to peers and writes to its journal.
 //!
 //! Both ends run the same release and the journal lives for one height, so this is a private, fixed-width binary form;
-//! nothing here outlives the engine. Integers are big endian. Block bytes are sliced from the received buffer, never
-//! copied. Every list is bounded before it is allocated.
+//! nothing here outlives the engine. The primitives and their bounds are in `wire`.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 use malachite::app::consensus::{LivenessMsg, ProposedValue, SignedConsensusMsg};
 use malachite::app::streaming::{StreamContent, StreamId, StreamMessage};
 use malachite::app::types::PeerId;
 use malachite::app::types::codec::{Codec, HasEncodedLen};
 use malachite::app::types::sync::{RawDecidedValue, Request, Response, Status};
 use malachite_core_types::{
-    ExtendedCommitCertificate, ExtendedCommitSignature, NilOrVal, PolkaCertificate, PolkaSignature, Round,
-    RoundCertificate, RoundCertificateType, RoundSignature, SignedMessage, ValidatorProof, Validity, VoteType,
+    ExtendedCommitCertificate, ExtendedCommitSignature, PolkaCertificate, RoundCertificate, RoundCertificateType,
+    RoundSignature, SignedMessage, ValidatorProof, Validity,
 };
 use malachite_sync::{ValueRequest, ValueResponse};
-use stele_types::limits::VALIDATORS_MAX;
-use stele_types::{BlockId, Hash, ValidatorId, VoteKey, VoteSignature};
 
 use crate::config::PART_BYTES;
-use crate::context::{Address, BlockStart, EngineHeight, Part, Proposal, Seal, Stele, Value, Vote};
+use crate::context::{Address, BlockStart, Part, Proposal, Seal, Stele};
+use crate::wire::{CERTIFICATE_SIGNATURES_MAX, CodecError, Decoded, Reader, Writer};
 
-/// Most votes in one certificate: a round certificate may carry a prevote and a precommit of each validator.
-const CERTIFICATE_SIGNATURES_MAX: usize = 2 * VALIDATORS_MAX;
 /// Bytes of a stream id.
 pub(crate) const STREAM_ID_BYTES: usize = 16;
 /// Blocks in one sync response; the engine asks for far fewer.
@@ -30,240 +26,14 @@ const RESPONSE_BLOCKS_MAX: usize = 1_024;
 /// A libp2p peer id of an Ed25519 key has 38 bytes; other key types have up to 42.
 const PEER_ID_BYTES_MAX: usize = 64;
 
-/// Why bytes from a peer or the journal were refused.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum CodecError {
-    #[error("the message ends early")]
-    Truncated,
-    #[error("{0} bytes follow the message")]
-    Trailing(usize),
-    #[error("unknown tag {tag} for {field}")]
-    Tag { field: &'static str, tag: u8 },
-    #[error("{field} has {count} entries or bytes, at most {max} are allowed")]
-    TooLarge { field: &'static str, count: usize, max: usize },
-    #[error("malformed peer id")]
-    PeerId,
-    #[error("the signature was withheld, there is nothing to send")]
-    Withheld,
-}
-
-type Decoded<T> = Result<T, CodecError>;
-
-struct Writer(BytesMut);
-
-impl Writer {
-    fn with_capacity(capacity: usize) -> Self {
-        Self(BytesMut::with_capacity(capacity))
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) -> Decoded<()> {
-        let count = u32::try_from(bytes.len()).map_err(|_| CodecError::TooLarge {
-            field: "bytes",
-            count: bytes.len(),
-            max: u32::MAX as usize,
-        })?;
-        self.0.put_u32(count);
-        self.0.put_slice(bytes);
-        Ok(())
-    }
-
-    fn count(&mut self, field: &'static str, count: usize, max: usize) -> Decoded<()> {
-        match u32::try_from(count) {
-            Ok(encoded) if count <= max => {
-                self.0.put_u32(encoded);
-                Ok(())
-            }
-            _ => Err(CodecError::TooLarge { field, count, max }),
-        }
-    }
-
-    /// Nil is zero, round r is r + 1: rounds stay far below 2^32.
-    fn round(&mut self, round: Round) {
-        self.0.put_u64(round.as_u32().map_or(0, |round| u64::from(round) + 1));
-    }
-
-    fn height(&mut self, height: EngineHeight) {
-        self.0.put_u64(height.0);
-    }
-
-    fn address(&mut self, address: &Address) {
-        self.0.put_slice(address.0.as_bytes());
-    }
-
-    fn value(&mut self, value: &Value) {
-        self.0.put_slice(value.0.as_bytes());
-    }
-
-    fn optional_value(&mut self, value: &NilOrVal<Value>) {
-        match value {
-            NilOrVal::Nil => self.0.put_u8(0),
-            NilOrVal::Val(value) => {
-                self.0.put_u8(1);
-                self.value(value);
-            }
-        }
-    }
-
-    fn seal(&mut self, seal: &Seal) -> Decoded<()> {
-        let Seal::Signed(signature) = seal else { return Err(CodecError::Withheld) };
-        match signature.key {
-            VoteKey::Direct => self.0.put_u8(0),
-            VoteKey::Delegated(certificate) => {
-                self.0.put_u8(1);
-                self.0.put_slice(certificate.as_bytes());
-            }
-        }
-        self.0.put_slice(&signature.signature);
-        Ok(())
-    }
-
-    fn vote(&mut self, vote: &SignedMessage<Stele, Vote>) -> Decoded<()> {
-        self.vote_kind(vote.message.kind);
-        self.height(vote.message.height);
-        self.round(vote.message.round);
-        self.optional_value(&vote.message.value);
-        self.address(&vote.message.address);
-        self.seal(&vote.signature)
-    }
-
-    fn vote_kind(&mut self, kind: VoteType) {
-        self.0.put_u8(match kind {
-            VoteType::Prevote => 0,
-            VoteType::Precommit => 1,
-        });
-    }
-
-    fn polka(&mut self, certificate: &PolkaCertificate<Stele>) -> Decoded<()> {
-        self.height(certificate.height);
-        self.round(certificate.round);
-        self.value(&certificate.value_id);
-        self.count("prevotes", certificate.polka_signatures.len(), CERTIFICATE_SIGNATURES_MAX)?;
-        for signature in &certificate.polka_signatures {
-            self.address(&signature.address);
-            self.seal(&signature.signature)?;
-        }
-        Ok(())
-    }
-
-    fn finish(self) -> Bytes {
-        self.0.freeze()
-    }
-}
-
-struct Reader(Bytes);
-
-impl Reader {
-    fn take(&mut self, count: usize) -> Decoded<Bytes> {
-        if count > self.0.len() {
-            return Err(CodecError::Truncated);
-        }
-        Ok(self.0.split_to(count))
-    }
-
-    fn array<const N: usize>(&mut self) -> Decoded<[u8; N]> {
-        let taken = self.take(N)?;
-        taken.as_ref().try_into().map_err(|_| CodecError::Truncated)
-    }
-
-    fn byte(&mut self) -> Decoded<u8> {
-        Ok(u8::from_be_bytes(self.array()?))
-    }
-
-    fn u32(&mut self) -> Decoded<u32> {
-        Ok(u32::from_be_bytes(self.array()?))
-    }
-
-    fn u64(&mut self) -> Decoded<u64> {
-        Ok(u64::from_be_bytes(self.array()?))
-    }
-
-    fn bytes(&mut self, field: &'static str, max: usize) -> Decoded<Bytes> {
-        let count = self.count(field, max)?;
-        self.take(count)
-    }
-
-    fn count(&mut self, field: &'static str, max: usize) -> Decoded<usize> {
-        let count = usize::try_from(self.u32()?).unwrap_or(usize::MAX);
-        if count > max { Err(CodecError::TooLarge { field, count, max }) } else { Ok(count) }
-    }
-
-    fn round(&mut self) -> Decoded<Round> {
-        let encoded = self.u64()?;
-        let Some(round) = encoded.checked_sub(1) else { return Ok(Round::Nil) };
-        u32::try_from(round).map(Round::new).map_err(|_| CodecError::TooLarge {
-            field: "round",
-            count: usize::MAX,
-            max: u32::MAX as usize,
-        })
-    }
-
-    fn height(&mut self) -> Decoded<EngineHeight> {
-        Ok(EngineHeight(self.u64()?))
-    }
-
-    fn address(&mut self) -> Decoded<Address> {
-        Ok(Address(ValidatorId(self.array()?)))
-    }
-
-    fn value(&mut self) -> Decoded<Value> {
-        Ok(Value(BlockId(self.array()?)))
-    }
-
-    fn optional_value(&mut self) -> Decoded<NilOrVal<Value>> {
-        match self.byte()? {
-            0 => Ok(NilOrVal::Nil),
-            1 => Ok(NilOrVal::Val(self.value()?)),
-            tag => Err(CodecError::Tag { field: "value", tag }),
-        }
-    }
-
-    fn seal(&mut self) -> Decoded<Seal> {
-        let key = match self.byte()? {
-            0 => VoteKey::Direct,
-            1 => VoteKey::Delegated(Hash(self.array()?)),
-            tag => return Err(CodecError::Tag { field: "vote key", tag }),
-        };
-        Ok(Seal::Signed(VoteSignature { key, signature: self.array()? }))
-    }
-
-    fn vote_kind(&mut self) -> Decoded<VoteType> {
-        match self.byte()? {
-            0 => Ok(VoteType::Prevote),
-            1 => Ok(VoteType::Precommit),
-            tag => Err(CodecError::Tag { field: "vote", tag }),
-        }
-    }
-
-    fn vote(&mut self) -> Decoded<SignedMessage<Stele, Vote>> {
-        let vote = Vote {
-            kind: self.vote_kind()?,
-            height: self.height()?,
-            round: self.round()?,
-            value: self.optional_value()?,
-            address: self.address()?,
-        };
-        Ok(SignedMessage::new(vote, self.seal()?))
-    }
-
-    fn polka(&mut self) -> Decoded<PolkaCertificate<Stele>> {
-        let (height, round, value_id) = (self.height()?, self.round()?, self.value()?);
-        let count = self.count("prevotes", CERTIFICATE_SIGNATURES_MAX)?;
-        let polka_signatures =
-            (0..count).map(|_| Ok(PolkaSignature::new(self.address()?, self.seal()?))).collect::<Decoded<_>>()?;
-        Ok(PolkaCertificate { height, round, value_id, polka_signatures })
-    }
-
-    fn finish<T>(self, value: T) -> Decoded<T> {
-        if self.0.is_empty() { Ok(value) } else { Err(CodecError::Trailing(self.0.len())) }
-    }
-}
-
+/// A signature alone, as the engine asks for it.
 pub(crate) fn encode_seal(seal: &Seal) -> Decoded<Vec<u8>> {
     let mut writer = Writer::with_capacity(97);
     writer.seal(seal)?;
     Ok(writer.0.to_vec())
 }
 
+/// Reads what [`encode_seal`] wrote.
 pub(crate) fn decode_seal(bytes: Bytes) -> Decoded<Seal> {
     let mut reader = Reader(bytes);
     let seal = reader.seal()?;
@@ -628,9 +398,12 @@ impl HasEncodedLen<Response<Stele>> for EngineCodec {
 
 #[cfg(test)]
 mod tests {
+    use malachite_core_types::{NilOrVal, Round, VoteType};
     use proptest::prelude::*;
+    use stele_types::{BlockId, Hash, ValidatorId, VoteKey, VoteSignature};
 
     use super::*;
+    use crate::context::{EngineHeight, Value, Vote};
 
     fn signature(delegated: bool) -> Seal {
         let key = if delegated { VoteKey::Delegated(Hash([7; 32])) } else { VoteKey::Direct };

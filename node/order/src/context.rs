@@ -8,7 +8,7 @@ use bytes::Bytes;
 use malachite_core_types::{
     self as core_types, LinearTimeouts, NilOrVal, Round, SignedExtension, SigningScheme, VoteType,
 };
-use stele_types::{BlockId, Hash, Height, ProposerSchedule, ValidatorId, ValidatorSet, VoteSignature};
+use stele_types::{BlockId, Height, ProposerSchedule, ValidatorId, ValidatorSet, VoteSignature};
 
 /// The engine's view of this network; carries no state, the validator set carries the schedule.
 #[derive(Clone, Copy, Debug, Default)]
@@ -419,6 +419,3 @@ impl core_types::Context for Stele {
         Vote { kind: VoteType::Precommit, height, round, value, address }
     }
 }
-
-/// Key of the table of epoch certificates.
-pub(crate) type EpochHash = Hash;

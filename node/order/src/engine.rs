@@ -10,6 +10,7 @@
 //! The network is not under the engine's own supervisor: were it killed with the others, its listener would live on.
 //! It is stopped by hand, first, so that the next life can listen on the same port.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +19,7 @@ use std::time::Duration;
 use malachite::NetworkIdentity;
 use malachite::app::config::{ConsensusConfig, P2pConfig, PubSubProtocol, ValueSyncConfig};
 use malachite::app::engine::consensus::{ConsensusMsg, ConsensusRef};
-use malachite::app::engine::network::{NetworkMsg, NetworkRef};
+use malachite::app::engine::network::{Multiaddr, NetworkMsg, NetworkRef, PersistentPeersOp};
 use malachite::app::engine::node::NodeRef;
 use malachite::app::engine::sync::SyncRef;
 use malachite::app::engine::util::events::TxEvent;
@@ -28,7 +29,7 @@ use malachite::app::metrics::{Metrics, SharedRegistry};
 use malachite::app::spawn::{
     spawn_consensus_actor, spawn_network_actor, spawn_node_actor, spawn_sync_actor, spawn_wal_actor,
 };
-use malachite::app::types::Keypair;
+use malachite::app::types::{Keypair, PeerId};
 use ractor::{Actor, ActorCell, ActorRef, ActorStatus};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -42,7 +43,7 @@ use crate::host::Host;
 use crate::inbox::{Inbox, InboxMessage};
 use crate::order::OrderError;
 use crate::shared::Shared;
-use crate::signer::{EngineSigner, VoteSigner, peer_proof};
+use crate::signer::{EngineSigner, Signing, VoteSigner, peer_proof};
 use crate::verifier::EngineVerifier;
 
 /// How long an actor may take to stop before it is killed.
@@ -59,6 +60,9 @@ const QUEUE_HEIGHTS: usize = 16;
 const QUEUE_PER_HEIGHT: usize = 1_024;
 /// Requests a lagging peer may make in ten seconds, by far enough for `Sync::requests_parallel` at full speed.
 const SYNC_REQUESTS_PER_WINDOW: u32 = 2_000;
+
+/// Connections beyond two for each peer: room for peers pinned later.
+const SPARE_CONNECTIONS: usize = 16;
 
 /// File of the engine's journal within the order's directory.
 const JOURNAL_FILE: &str = "consensus.wal";
@@ -95,7 +99,7 @@ impl Engine {
     pub(crate) async fn start(shared: Arc<Shared>, signer: Arc<dyn VoteSigner>) -> Result<Self, OrderError> {
         let failed = |part: &'static str| move |reason: String| OrderError::Engine { part, reason };
         let config = &shared.config;
-        let (consensus_config, sync_config) = engine_config(config)?;
+        let (consensus_config, sync_config) = engine_config(config, &shared.pinned())?;
         let identity = identity(config, &*signer).await?;
 
         // A registry of its own: the engine's global one would grow with every restart.
@@ -118,19 +122,20 @@ impl Engine {
 
         let frozen = Arc::new(AtomicBool::new(false));
         let (heights_sender, heights_receiver) = mpsc::unbounded_channel();
-        let host = Host { shared: shared.clone(), heights: heights_sender, frozen: frozen.clone() };
+        let signing = Arc::new(Signing::new(shared.network(), signer, shared.counters.clone()));
+        let host =
+            Host { shared: shared.clone(), signing: signing.clone(), heights: heights_sender, frozen: frozen.clone() };
         let (host, _) = Actor::spawn(None, host, ()).await.map_err(|e| failed("host")(e.to_string()))?;
         host.link(node.get_cell());
 
         let sync_port = Arc::new(OutputPort::new());
         let verifier = EngineVerifier { network: shared.network(), epoch_keys: shared.epoch_keys.clone() };
-        let engine_signer = EngineSigner { network: shared.network(), signer, counters: shared.counters.clone() };
         let consensus = spawn_consensus_actor(
             Stele,
             Address(shared.validator),
             consensus_config,
             Box::new(verifier),
-            Some(Box::new(engine_signer)),
+            Some(Box::new(EngineSigner(signing))),
             network.clone(),
             host.clone(),
             wal.clone(),
@@ -219,6 +224,24 @@ impl Engine {
         text
     }
 
+    /// Changes the pinned peers of the running network.
+    pub(crate) async fn repin(&self, gone: &[Peer], new: &[Peer]) -> Result<(), OrderError> {
+        let remove = gone.iter().map(|peer| (PersistentPeersOp::Remove as fn(Multiaddr) -> _, peer));
+        let add = new.iter().map(|peer| (PersistentPeersOp::Add as fn(Multiaddr) -> _, peer));
+        for (operation, peer) in remove.chain(add) {
+            let operation = operation(multiaddr(peer)?);
+            let answer =
+                self.network.call(|reply| NetworkMsg::UpdatePersistentPeers(operation, reply), Some(STOP_WAIT)).await;
+            let reason = match answer {
+                Ok(ractor::rpc::CallResult::Success(Ok(()))) => continue,
+                Ok(ractor::rpc::CallResult::Success(Err(failure))) => failure.to_string(),
+                _ => "no answer".to_owned(),
+            };
+            return Err(OrderError::Engine { part: "network", reason });
+        }
+        Ok(())
+    }
+
     /// Stops everything, in an order in which nothing waits for something that is gone. A running commit is waited for.
     pub(crate) async fn stop(self) {
         self.shared.set_outlet(None);
@@ -285,22 +308,15 @@ async fn identity(config: &OrderConfig, signer: &dyn VoteSigner) -> Result<Netwo
     })
 }
 
-fn engine_config(config: &OrderConfig) -> Result<(ConsensusConfig, ValueSyncConfig), OrderError> {
+fn engine_config(config: &OrderConfig, peers: &[Peer]) -> Result<(ConsensusConfig, ValueSyncConfig), OrderError> {
     let network = config.network.to_hex();
     let listen = match config.listen {
-        std::net::SocketAddr::V4(address) => format!("/ip4/{}/tcp/{}", address.ip(), address.port()),
-        std::net::SocketAddr::V6(address) => format!("/ip6/{}/tcp/{}", address.ip(), address.port()),
+        SocketAddr::V4(address) => format!("/ip4/{}/tcp/{}", address.ip(), address.port()),
+        SocketAddr::V6(address) => format!("/ip6/{}/tcp/{}", address.ip(), address.port()),
     };
     let mut p2p = P2pConfig {
         listen_addr: listen.parse().map_err(|_| OrderError::Address(listen.clone()))?,
-        persistent_peers: config
-            .peers
-            .iter()
-            .map(|peer| {
-                let text = multiaddr(peer);
-                text.parse().map_err(|_| OrderError::Address(text.clone()))
-            })
-            .collect::<Result<_, _>>()?,
+        persistent_peers: peers.iter().map(multiaddr).collect::<Result<_, _>>()?,
         persistent_peers_only: true,
         protocol: PubSubProtocol::Broadcast,
         ..P2pConfig::default()
@@ -314,7 +330,7 @@ fn engine_config(config: &OrderConfig) -> Result<(ConsensusConfig, ValueSyncConf
     p2p.protocol_names.validator_proof = format!("/stele/{network}/validator/1");
     p2p.discovery.enabled = false;
     // Both ends dial each other, and several validators may sit behind one address.
-    let connections = 2 * config.peers.len() + 8;
+    let connections = 2 * peers.len() + SPARE_CONNECTIONS;
     p2p.discovery.num_inbound_peers = connections;
     p2p.discovery.num_outbound_peers = connections;
     p2p.discovery.max_connections_per_ip = connections;
@@ -340,15 +356,15 @@ fn engine_config(config: &OrderConfig) -> Result<(ConsensusConfig, ValueSyncConf
     Ok((consensus, sync))
 }
 
-fn multiaddr(peer: &Peer) -> String {
-    let host = match peer.host.parse::<std::net::IpAddr>() {
-        Ok(std::net::IpAddr::V4(address)) => format!("/ip4/{address}"),
-        Ok(std::net::IpAddr::V6(address)) => format!("/ip6/{address}"),
+fn multiaddr(peer: &Peer) -> Result<Multiaddr, OrderError> {
+    let host = match peer.host.parse::<IpAddr>() {
+        Ok(IpAddr::V4(address)) => format!("/ip4/{address}"),
+        Ok(IpAddr::V6(address)) => format!("/ip6/{address}"),
         Err(_) => format!("/dns/{}", peer.host),
     };
-    let id =
-        malachite::app::types::PeerId::from_bytes(&peer.peer_id).map_or_else(|_| String::new(), |id| id.to_string());
-    format!("{host}/tcp/{}/p2p/{id}", peer.port)
+    let malformed = || OrderError::Address(format!("{}:{}", peer.host, peer.port));
+    let id = PeerId::from_bytes(&peer.peer_id).map_err(|_| malformed())?;
+    format!("{host}/tcp/{}/p2p/{id}", peer.port).parse().map_err(|_| malformed())
 }
 
 #[cfg(test)]
@@ -364,8 +380,12 @@ mod tests {
             ("2001:db8::1", "/ip6/2001:db8::1/tcp/7"),
             ("n.example", "/dns/n.example/tcp/7"),
         ] {
-            let address = multiaddr(&Peer { host: host.into(), port: 7, peer_id });
+            let address = multiaddr(&Peer { host: host.into(), port: 7, peer_id }).unwrap().to_string();
             assert!(address.starts_with(&format!("{prefix}/p2p/12D3Koo")), "{address}");
         }
+        let sneaky = Peer { host: "n.example/tcp/1".into(), port: 7, peer_id };
+        assert!(
+            multiaddr(&sneaky).is_err() || !multiaddr(&sneaky).unwrap().to_string().starts_with("/dns/n.example/tcp/7")
+        );
     }
 }

@@ -42,6 +42,10 @@ pub struct Figures {
     pub proposals_made: u64,
     /// Blocks that the application found invalid or malformed.
     pub proposals_refused: u64,
+    /// Proposals and votes signed.
+    pub signatures: u64,
+    /// Sum of the times these took, milliseconds.
+    pub signature_ms_total: u64,
     /// Times the signer was asked again.
     pub signer_retries: u64,
     /// Votes withheld because the guard held another ballot: never harmless.
@@ -93,6 +97,8 @@ pub(crate) struct Counters {
     pub(crate) decision_buckets: [AtomicU64; DECISION_BUCKETS_MS.len() + 1],
     pub(crate) proposals_made: AtomicU64,
     pub(crate) proposals_refused: AtomicU64,
+    pub(crate) signatures: AtomicU64,
+    pub(crate) signature_ms_total: AtomicU64,
     pub(crate) signer_retries: AtomicU64,
     pub(crate) withheld_double_sign: AtomicU64,
     pub(crate) withheld_other: AtomicU64,
@@ -116,6 +122,11 @@ pub(crate) fn count(counter: &AtomicU64) {
 impl Counters {
     pub(crate) fn withheld(&self, code: &'static str) {
         count(if code == "double_sign" { &self.withheld_double_sign } else { &self.withheld_other });
+    }
+
+    pub(crate) fn signed(&self, elapsed: Duration) {
+        count(&self.signatures);
+        self.signature_ms_total.fetch_add(milliseconds(elapsed), Ordering::Relaxed);
     }
 
     pub(crate) fn height_starts(&self, height: u64) {
@@ -152,6 +163,8 @@ impl Counters {
             decision_buckets: std::array::from_fn(|index| load(&self.decision_buckets[index])),
             proposals_made: load(&self.proposals_made),
             proposals_refused: load(&self.proposals_refused),
+            signatures: load(&self.signatures),
+            signature_ms_total: load(&self.signature_ms_total),
             signer_retries: load(&self.signer_retries),
             votes_withheld_double_sign: load(&self.withheld_double_sign),
             votes_withheld_other: load(&self.withheld_other),

@@ -319,3 +319,36 @@ fn our_certificate(certificate: &EngineCertificate<Stele>, validators: &EngineVa
         signatures: List::new(signatures).ok()?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use malachite_core_types::{NilOrVal, SignedMessage, VoteType};
+    use stele_types::{BlockId, VoteKey, VoteSignature};
+
+    use super::*;
+    use crate::context::{Address, Vote};
+
+    #[test]
+    fn double_votes_become_proofs() {
+        let vote = |block: u8| {
+            let vote = Vote {
+                kind: VoteType::Precommit,
+                height: EngineHeight(9),
+                round: Round::new(2),
+                value: NilOrVal::Val(Value(BlockId([block; 32]))),
+                address: Address(ValidatorId([7; 32])),
+            };
+            let signature = VoteSignature { key: VoteKey::Direct, signature: [block; 64] };
+            SignedMessage::new(vote, Seal::Signed(signature))
+        };
+        let mut evidence = MisbehaviorEvidence::<Stele> { proposals: Default::default(), votes: Default::default() };
+        evidence.votes.add(vote(1), vote(2));
+        let proofs = equivocations(NetworkId([3; 32]), evidence);
+        assert_eq!(proofs.len(), 1);
+        assert_eq!(proofs[0].validator, ValidatorId([7; 32]));
+        for ((ballot, signature), block) in proofs[0].ballots.iter().zip(1u8..) {
+            assert_eq!((ballot.height.0, ballot.round, ballot.block), (9, 2, Some(BlockId([block; 32]))));
+            assert_eq!(signature.signature, [block; 64]);
+        }
+    }
+}

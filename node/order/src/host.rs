@@ -17,14 +17,16 @@ use tracing::{debug, error, info, warn};
 
 use crate::application::{Candidate, Decided, Origin, Verdict};
 use crate::config::SYNC_RESPONSE_BYTES;
-use crate::context::{Address, BlockStart, EngineHeight, Seal, Stele, Value};
+use crate::context::{Address, BlockStart, EngineHeight, Proposal, Seal, Stele, Value};
 use crate::figures::count;
 use crate::heights::HeightEvent;
 use crate::shared::Shared;
+use crate::signer::Signing;
 use crate::undecided::Undecided;
 
 pub(crate) struct Host {
     pub(crate) shared: Arc<Shared>,
+    pub(crate) signing: Arc<Signing>,
     pub(crate) heights: mpsc::UnboundedSender<HeightEvent>,
     /// Set by tests: the host falls silent, as a stuck engine would.
     pub(crate) frozen: Arc<AtomicBool>,
@@ -73,7 +75,7 @@ impl Host {
                 respond(reply_to, Vec::new());
             }
             HostMsg::GetValue { height, round, reply_to, .. } => {
-                tokio::spawn(propose(shared, height, round, reply_to));
+                tokio::spawn(propose(shared, self.signing.clone(), height, round, reply_to));
             }
             HostMsg::RestreamValue { height, round, valid_round, address, value_id } => {
                 if let Some(bytes) = shared.undecided.bytes(&value_id.0) {
@@ -138,6 +140,7 @@ fn size_of(bytes: &Bytes) -> u32 {
 
 async fn propose(
     shared: Arc<Shared>,
+    signing: Arc<Signing>,
     height: EngineHeight,
     round: Round,
     reply_to: RpcReplyPort<LocallyProposedValue<Stele>>,
@@ -164,12 +167,16 @@ async fn propose(
         .publish_block(BlockStart { height, round, valid_round: Round::Nil, proposer, bytes: size_of(&bytes) }, &bytes);
     let block = Undecided { height: height.0, round: number, valid_round: None, proposer, bytes };
     shared.undecided.insert(id, block.clone(), true);
+    let proposal = Proposal { height, round, value: Value(id), valid_round: Round::Nil, address: Address(proposer) };
+    // The block is on disk before anything about it is signed: after a crash this very block is proposed again.
     if let Err(failure) = shared.undecided.make_durable(block).await {
         shared.storage_failed(&failure);
         return;
     }
-    count(&shared.counters.proposals_made);
-    respond(reply_to, LocallyProposedValue::new(height, round, Value(id)));
+    if signing.sign_in_advance(&proposal).await {
+        count(&shared.counters.proposals_made);
+        respond(reply_to, LocallyProposedValue::new(height, round, Value(id)));
+    }
 }
 
 /// Serves a peer that catches up.

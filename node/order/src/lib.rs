@@ -47,6 +47,7 @@ mod shared;
 mod signer;
 mod undecided;
 mod verifier;
+mod wire;
 
 pub use application::{
     Application, ApplicationError, Candidate, Decided, Equivocation, HeightStart, Origin, Proposed, Verdict,

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
 use crate::application::Application;
-use crate::config::{MESSAGE_BYTES_MAX, MESSAGE_BYTES_PER_SECOND_MAX, OrderConfig, Watchdog};
+use crate::config::{MESSAGE_BYTES_MAX, MESSAGE_BYTES_PER_SECOND_MAX, OrderConfig, Peer, Watchdog};
 use crate::context::Part;
 use crate::engine::{Engine, Health, directory_file, journal_path};
 use crate::figures::{Figures, count};
@@ -141,6 +141,7 @@ impl BroadcastError {
 
 enum Control {
     Dump(oneshot::Sender<String>),
+    Pin(Vec<Peer>, oneshot::Sender<Result<(), OrderError>>),
     Freeze,
 }
 
@@ -214,6 +215,18 @@ impl Order {
         }
         count(&self.shared.counters.messages_sent);
         Ok(())
+    }
+
+    /// Replaces the pinned peers, when the ledger changed the validators: new ones are dialled and let in, those that
+    /// are gone are no longer.
+    ///
+    /// # Errors
+    /// `Address` and `Engine`; the peers are pinned all the same when the engine starts again.
+    pub async fn pin_peers(&self, peers: Vec<Peer>) -> Result<(), OrderError> {
+        let (sender, receiver) = oneshot::channel();
+        let not_running = || OrderError::Engine { part: "supervisor", reason: "the order has stopped".to_owned() };
+        self.control.send(Control::Pin(peers, sender)).await.map_err(|_| not_running())?;
+        receiver.await.unwrap_or_else(|_| Err(not_running()))
     }
 
     /// A snapshot for metrics.
@@ -340,6 +353,10 @@ impl Supervisor {
                     match message {
                         Some(Control::Dump(reply)) => {
                             let _ = reply.send(running.dump().await);
+                        }
+                        Some(Control::Pin(peers, reply)) => {
+                            let (gone, new) = self.shared.pin(peers);
+                            let _ = reply.send(running.repin(&gone, &new).await);
                         }
                         Some(Control::Freeze) => running.freeze(),
                         // The handle is gone; `stopping` is set.

@@ -16,7 +16,7 @@ use tracing::{error, warn};
 
 use crate::application::{Application, ApplicationError};
 use crate::assembly;
-use crate::config::OrderConfig;
+use crate::config::{OrderConfig, Peer};
 use crate::context::{BlockStart, EngineHeight, EngineValidators, Part, Stele};
 use crate::figures::{Counters, Figures, count};
 use crate::order::StopReason;
@@ -47,6 +47,8 @@ struct PeerState {
 
 pub(crate) struct Shared {
     pub(crate) config: OrderConfig,
+    /// The pinned peers now; at start those of the configuration.
+    pinned: Mutex<Vec<Peer>>,
     /// This node's validator id, whether it is in the set or not.
     pub(crate) validator: ValidatorId,
     pub(crate) application: Arc<dyn Application>,
@@ -82,6 +84,7 @@ impl Shared {
         let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             validator: ValidatorId::of(&config.public_key),
+            pinned: Mutex::new(config.peers.clone()),
             config,
             application,
             counters: Arc::default(),
@@ -122,6 +125,19 @@ impl Shared {
     }
 
     // ---- peers
+
+    pub(crate) fn pinned(&self) -> Vec<Peer> {
+        lock(&self.pinned).clone()
+    }
+
+    /// Replaces the pinned peers; returns those that are gone and those that are new.
+    pub(crate) fn pin(&self, peers: Vec<Peer>) -> (Vec<Peer>, Vec<Peer>) {
+        let mut pinned = lock(&self.pinned);
+        let gone = pinned.iter().filter(|peer| !peers.contains(peer)).cloned().collect();
+        let new = peers.iter().filter(|peer| !pinned.contains(peer)).cloned().collect();
+        *pinned = peers;
+        (gone, new)
+    }
 
     pub(crate) fn peer_connected(&self, peer_id: Vec<u8>, connected: bool) {
         self.change_peer(peer_id, |peer| peer.connected = connected);

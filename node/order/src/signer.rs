@@ -1,7 +1,6 @@
 //! Who signs this node's votes, and what happens when it does not.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,7 +14,7 @@ use tokio::time::Instant;
 use tracing::{error, warn};
 
 use crate::context::{Proposal, Seal, Stele, Vote};
-use crate::figures::Counters;
+use crate::figures::{Counters, count};
 
 /// First pause before a signer that was not available is asked again.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(20);
@@ -85,41 +84,67 @@ pub trait VoteSigner: Send + Sync + 'static {
     }
 }
 
-/// The engine's signer: never fails, because a failing one stops the engine; it withholds instead.
-pub(crate) struct EngineSigner {
+/// Asks the signer until it answers, refuses, or the patience ends.
+pub(crate) struct Signing {
     pub(crate) network: NetworkId,
-    pub(crate) signer: Arc<dyn VoteSigner>,
-    pub(crate) counters: Arc<Counters>,
+    signer: Arc<dyn VoteSigner>,
+    counters: Arc<Counters>,
+    /// The proposal signed last in advance.
+    proposal: Mutex<Option<(Ballot, VoteSignature)>>,
 }
 
-impl EngineSigner {
+impl Signing {
+    pub(crate) fn new(network: NetworkId, signer: Arc<dyn VoteSigner>, counters: Arc<Counters>) -> Self {
+        Self { network, signer, counters, proposal: Mutex::new(None) }
+    }
+
+    /// Signs a proposal before the engine hears of the block. Were the signature withheld afterwards, the engine would
+    /// wait in its own round for a proposal that never comes; without a block its timeout ends the wait. It also takes
+    /// one slow signature out of the engine's way.
+    pub(crate) async fn sign_in_advance(&self, proposal: &Proposal) -> bool {
+        let ballot = proposal_ballot(self.network, proposal);
+        match self.seal(ballot).await {
+            Seal::Signed(signature) => {
+                *self.advance() = Some((ballot, signature));
+                true
+            }
+            Seal::Withheld => false,
+        }
+    }
+
     async fn seal(&self, ballot: Ballot) -> Seal {
         let started = Instant::now();
         let mut pause = RETRY_PAUSE_MIN;
         loop {
             let failure = match tokio::time::timeout(SIGN_WAIT_MAX, self.signer.sign(ballot)).await {
-                Ok(Ok(signature)) => return Seal::Signed(signature),
+                Ok(Ok(signature)) => {
+                    self.counters.signed(started.elapsed());
+                    return Seal::Signed(signature);
+                }
                 Ok(Err(failure)) => failure,
                 Err(_) => SignerError::Unavailable { reason: "no answer in time".into() },
             };
             let (height, round, kind) = (ballot.height.0, ballot.round, ballot.kind);
-            if !failure.is_retryable() {
+            let gives_up = !failure.is_retryable() || started.elapsed() + pause > SIGN_WAIT_MAX;
+            if gives_up {
                 self.counters.withheld(failure.code());
                 error!(height, round, ?kind, code = failure.code(), %failure, "vote withheld");
                 return Seal::Withheld;
             }
-            self.counters.signer_retries.fetch_add(1, Ordering::Relaxed);
-            if started.elapsed() + pause > SIGN_WAIT_MAX {
-                self.counters.withheld(failure.code());
-                error!(height, round, ?kind, code = failure.code(), %failure, "vote withheld, the signer stays away");
-                return Seal::Withheld;
-            }
+            count(&self.counters.signer_retries);
             warn!(height, round, ?kind, %failure, "the vote signer is asked again");
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_PAUSE_MAX);
         }
     }
+
+    fn advance(&self) -> MutexGuard<'_, Option<(Ballot, VoteSignature)>> {
+        self.proposal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
+
+/// The engine's signer: never fails, because a failing one stops the engine; it withholds instead.
+pub(crate) struct EngineSigner(pub(crate) Arc<Signing>);
 
 /// What a proposal says, in the network's terms.
 pub(crate) fn proposal_ballot(network: NetworkId, proposal: &Proposal) -> Ballot {
@@ -151,12 +176,17 @@ pub(crate) fn vote_ballot(network: NetworkId, vote: &Vote) -> Ballot {
 #[async_trait]
 impl Signer<Stele> for EngineSigner {
     async fn sign_vote(&self, vote: Vote) -> Result<SignedMessage<Stele, Vote>, EngineSigningError> {
-        let seal = self.seal(vote_ballot(self.network, &vote)).await;
+        let seal = self.0.seal(vote_ballot(self.0.network, &vote)).await;
         Ok(SignedMessage::new(vote, seal))
     }
 
     async fn sign_proposal(&self, proposal: Proposal) -> Result<SignedMessage<Stele, Proposal>, EngineSigningError> {
-        let seal = self.seal(proposal_ballot(self.network, &proposal)).await;
+        let ballot = proposal_ballot(self.0.network, &proposal);
+        let in_advance = self.0.advance().filter(|(signed, _)| *signed == ballot);
+        let seal = match in_advance {
+            Some((_, signature)) => Seal::Signed(signature),
+            None => self.0.seal(ballot).await,
+        };
         Ok(SignedMessage::new(proposal, seal))
     }
 

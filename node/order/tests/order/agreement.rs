@@ -98,3 +98,25 @@ async fn full_blocks_flow_and_a_new_node_fetches_them() {
     network.stop_all().await;
     network.assert_one_chain();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_small_blocks_are_fetched_quickly() {
+    let mut network = Network::new(4, Plan::default());
+    network.start_all().await;
+    let started = Instant::now();
+    network.reach(&ALL, 200, Duration::from_secs(60)).await;
+    eprintln!("256 B blocks: {:.1} blocks/s", 200.0 / started.elapsed().as_secs_f64());
+    network.nodes[3].stop().await;
+    network.wipe(3);
+    network.set_busy(false);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let top = network.top();
+    let started = Instant::now();
+    network.nodes[3].start().await;
+    network.reach(&[3], top, Duration::from_secs(60)).await;
+    let rate = top as f64 / started.elapsed().as_secs_f64();
+    eprintln!("{top} small blocks fetched: {rate:.0} blocks/s");
+    assert!(rate > 5_000.0 / 60.0, "at least 5,000 near-empty blocks a minute, not {rate:.0} a second");
+    network.stop_all().await;
+    network.assert_one_chain();
+}

@@ -1,7 +1,7 @@
 //! Lying applications, stuck engines, halting nodes, lost disks.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stele_order::{Order, OrderError, StopReason};
 
@@ -89,4 +89,50 @@ async fn a_single_validator_decides_alone() {
     network.start_all().await;
     network.reach(&[0], 5, Duration::from_secs(10)).await;
     network.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_twin_with_the_same_key_is_proven_and_forks_nothing() {
+    let mut network = Network::new(4, Plan::default());
+    network.add_twin();
+    network.start_all().await;
+    network.reach(&[1, 2, 3], 12, Duration::from_secs(40)).await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while network.nodes[1].app.equivocations.lock().unwrap().is_empty() {
+        assert!(Instant::now() < deadline, "no proof of the double votes");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let guilty = network.nodes[0].app.validator;
+    for proof in network.nodes[1].app.equivocations.lock().unwrap().iter() {
+        let [(first, _), (second, _)] = proof.ballots;
+        assert_eq!(proof.validator, guilty);
+        assert_eq!((first.height, first.round, first.kind), (second.height, second.round, second.kind));
+        assert_ne!((first.block, first.valid_round), (second.block, second.valid_round));
+    }
+    network.stop_all().await;
+    network.assert_one_chain();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peers_are_pinned_and_can_be_pinned_anew() {
+    let mut network = Network::new(4, Plan::default());
+    let port = network.nodes[3].config.listen.port();
+    let newcomer = network.nodes[0].config.peers.iter().find(|peer| peer.port == port).unwrap().clone();
+    for node in &mut network.nodes[..3] {
+        node.config.peers.retain(|peer| *peer != newcomer);
+    }
+    network.start_all().await;
+    network.reach(&[0, 1, 2], 5, Duration::from_secs(20)).await;
+    assert_eq!(network.nodes[3].app.height(), 0, "a validator that nobody has pinned stays outside");
+    assert_eq!(network.nodes[0].order().figures().peers_connected.len(), 2);
+
+    for node in &network.nodes[..3] {
+        let mut peers = node.config.peers.clone();
+        peers.push(newcomer.clone());
+        node.order().pin_peers(peers).await.unwrap();
+    }
+    let top = network.top();
+    network.reach(&ALL, top + 3, Duration::from_secs(20)).await;
+    network.stop_all().await;
+    network.assert_one_chain();
 }

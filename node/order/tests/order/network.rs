@@ -1,8 +1,10 @@
 //! A local network: trivial applications and software signers around real orders.
 
 use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -15,6 +17,7 @@ use stele_order::{
     Application, ApplicationError, Candidate, Decided, Equivocation, HeightStart, Order, OrderConfig, Origin, Peer,
     PeerIdentity, Proposed, SignerError, Verdict, VoteSigner,
 };
+use stele_types::cbor;
 use stele_types::parameters::Timeouts;
 use stele_types::vote::Ballot;
 use stele_types::{
@@ -32,6 +35,16 @@ pub(crate) struct Key(EcdsaKeyPair);
 impl Key {
     pub(crate) fn new() -> Self {
         Self(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap())
+    }
+
+    /// The key in `path`, made when it is missing.
+    fn open(path: &Path) -> Self {
+        let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
+        if !path.exists() {
+            let document = EcdsaKeyPair::generate_pkcs8(algorithm, &SystemRandom::new()).unwrap();
+            std::fs::write(path, document.as_ref()).unwrap();
+        }
+        Self(EcdsaKeyPair::from_pkcs8(algorithm, &std::fs::read(path).unwrap()).unwrap())
     }
 
     /// SEC1 compressed.
@@ -62,20 +75,79 @@ pub(crate) struct Signer {
     guard: Mutex<HashMap<Step, (Ballot, VoteSignature)>>,
     /// Requests for a ballot that differs from the one signed for the step.
     pub(crate) conflicts: AtomicU32,
+    /// Where the guard is kept, when it must outlive the process.
+    file: Option<Mutex<File>>,
 }
 
 impl Signer {
-    fn new() -> Self {
-        Self {
-            key: Key::new(),
+    fn open(key: Key, guard: Option<&Path>) -> Self {
+        let signer = Self {
+            key,
             epoch: None,
             fail_every: AtomicU32::new(0),
             refuse: AtomicBool::new(false),
             requests: AtomicU32::new(0),
             guard: Mutex::default(),
             conflicts: AtomicU32::new(0),
+            file: guard.map(open_append),
+        };
+        if let Some(path) = guard {
+            let bytes = std::fs::read(path).unwrap();
+            let records = bytes.chunks_exact(GUARD_RECORD_BYTES);
+            *signer.guard.lock().unwrap() = records.filter(|record| record[0] == 1).map(guard_entry).collect();
         }
+        signer
     }
+
+    fn record(&self, tag: u8, ballot: &Ballot, signature: &[u8; 64]) {
+        let Some(file) = &self.file else { return };
+        let mut record = vec![tag, ballot.kind as u8, u8::from(ballot.block.is_some())];
+        record.extend(ballot.height.0.to_be_bytes());
+        record.extend(ballot.round.to_be_bytes());
+        record.extend(ballot.block.unwrap_or_default().as_bytes());
+        record.extend(ballot.valid_round.map_or(0, |round| u64::from(round) + 1).to_be_bytes());
+        record.extend(signature);
+        assert_eq!(record.len(), GUARD_RECORD_BYTES);
+        // In the page cache it survives `kill -9`; a real guard flushes.
+        file.lock().unwrap().write_all(&record).unwrap();
+    }
+}
+
+/// Tag (1 signed, 2 conflict), kind, whether there is a block, height, round, block, valid round + 1, signature.
+const GUARD_RECORD_BYTES: usize = 3 + 8 + 4 + 32 + 8 + 64;
+
+fn guard_entry(record: &[u8]) -> (Step, (Ballot, VoteSignature)) {
+    let word =
+        |range: std::ops::Range<usize>| record[range].iter().fold(0u64, |word, byte| word << 8 | u64::from(*byte));
+    let kind = [VoteKind::Proposal, VoteKind::Prevote, VoteKind::Precommit][usize::from(record[1]) - 1];
+    let ballot = Ballot {
+        network: NETWORK,
+        kind,
+        height: Height(word(3..11)),
+        round: u32::try_from(word(11..15)).unwrap(),
+        block: (record[2] == 1).then(|| BlockId(record[15..47].try_into().unwrap())),
+        valid_round: word(47..55).checked_sub(1).map(|round| u32::try_from(round).unwrap()),
+    };
+    let signature = VoteSignature { key: VoteKey::Direct, signature: record[55..].try_into().unwrap() };
+    ((ballot.height.0, ballot.round, step_of(kind)), (ballot, signature))
+}
+
+/// Conflicting requests that a stored guard has seen.
+pub(crate) fn stored_conflicts(directory: &Path, index: usize) -> usize {
+    let bytes = std::fs::read(directory.join(format!("guard.{index}"))).unwrap();
+    bytes.chunks_exact(GUARD_RECORD_BYTES).filter(|record| record[0] == 2).count()
+}
+
+fn step_of(kind: VoteKind) -> u8 {
+    match kind {
+        VoteKind::Proposal => 0,
+        VoteKind::Prevote => 1,
+        VoteKind::Precommit => 2,
+    }
+}
+
+fn open_append(path: &Path) -> Mutex<File> {
+    Mutex::new(OpenOptions::new().create(true).append(true).open(path).unwrap())
 }
 
 #[async_trait]
@@ -89,17 +161,14 @@ impl VoteSigner for Signer {
         if self.refuse.load(Ordering::Relaxed) {
             return Err(SignerError::DoubleSign);
         }
-        let kind = match ballot.kind {
-            VoteKind::Proposal => 0,
-            VoteKind::Prevote => 1,
-            VoteKind::Precommit => 2,
-        };
+        let kind = step_of(ballot.kind);
         let mut guard = self.guard.lock().unwrap();
         if let Some((signed, signature)) = guard.get(&(ballot.height.0, ballot.round, kind)) {
             if signed == &ballot {
                 return Ok(*signature);
             }
             self.conflicts.fetch_add(1, Ordering::Relaxed);
+            self.record(2, &ballot, &[0; 64]);
             return Err(SignerError::DoubleSign);
         }
         let signature = match &self.epoch {
@@ -112,6 +181,7 @@ impl VoteSigner for Signer {
                 VoteSignature { key: name, signature: self.key.sign(&ballot.signing_bytes(&name)) }
             }
         };
+        self.record(1, &ballot, &signature.signature);
         guard.insert((ballot.height.0, ballot.round, kind), (ballot, signature));
         Ok(signature)
     }
@@ -127,6 +197,8 @@ pub(crate) struct App {
     validators: Arc<ValidatorSet>,
     epoch_certificates: Arc<[EpochCertificate]>,
     chain: Mutex<Vec<Decided>>,
+    /// Where the chain is kept, when it must outlive the process.
+    file: Option<Mutex<File>>,
     pending: AtomicUsize,
     work: Notify,
     /// Heights follow each other without idling.
@@ -165,6 +237,38 @@ impl App {
     fn owes_a_block(&self) -> bool {
         self.chain.lock().unwrap().last().is_some_and(|decided| decided.bytes[1] > 0)
     }
+}
+
+/// Length of the certificate, length of the block, both; one write, so that no record is torn by `kill -9`.
+fn chain_record(decided: &Decided) -> Vec<u8> {
+    let certificate = cbor::to_vec(&decided.certificate);
+    let mut record = u32::try_from(certificate.len()).unwrap().to_be_bytes().to_vec();
+    record.extend(u32::try_from(decided.bytes.len()).unwrap().to_be_bytes());
+    record.extend(certificate);
+    record.extend(&decided.bytes);
+    record
+}
+
+fn read_chain(path: &Path, validators: &Arc<ValidatorSet>) -> Vec<Decided> {
+    let bytes = Bytes::from(std::fs::read(path).unwrap());
+    let word = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+    let (mut at, mut chain) = (0, Vec::new());
+    // The last record may be in the middle of its write when another process reads along.
+    while bytes.len() >= at + 8 && bytes.len() >= at + 8 + word(at) + word(at + 4) {
+        let block = at + 8 + word(at);
+        let end = block + word(at + 4);
+        let certificate = cbor::from_slice(&bytes[at + 8..block]).unwrap();
+        chain.push(Decided { certificate, validators: validators.clone(), bytes: bytes.slice(block..end) });
+        at = end;
+    }
+    chain
+}
+
+/// The chain that a validator in another process has committed.
+pub(crate) fn stored_chain(directory: &Path, index: usize) -> Vec<Decided> {
+    let path = directory.join(format!("chain.{index}"));
+    let nobody = Validator { public_key: [2; 33], peer_key: [0; 32], party: PartyId([0; 16]) };
+    if path.exists() { read_chain(&path, &Arc::new(ValidatorSet::new(vec![nobody]).unwrap())) } else { Vec::new() }
 }
 
 fn id_of(bytes: &[u8]) -> BlockId {
@@ -232,7 +336,10 @@ impl Application for App {
     }
 
     async fn validate(&self, candidate: Candidate) -> Verdict {
-        assert_eq!(candidate.height.0, self.height() + 1, "only the next height is judged");
+        if candidate.height.0 <= self.height() {
+            return Verdict::Undecided;
+        }
+        assert_eq!(candidate.height.0, self.height() + 1, "nothing is judged before its parent is committed");
         let bytes = &candidate.bytes;
         if candidate.origin == Origin::Sync {
             self.synced.fetch_add(1, Ordering::Relaxed);
@@ -251,6 +358,9 @@ impl Application for App {
         assert!(decided.certificate.is_ordered());
         if decided.bytes[10..42] == *self.validator.as_bytes() {
             self.pending.fetch_sub(usize::from(decided.bytes[1]), Ordering::Relaxed);
+        }
+        if let Some(file) = &self.file {
+            file.lock().unwrap().write_all(&chain_record(&decided)).unwrap();
         }
         chain.push(decided);
         *self.last_commit.lock().unwrap() = Instant::now();
@@ -317,6 +427,8 @@ pub(crate) struct Plan {
     pub(crate) stall: Duration,
     /// Epoch certificates are signed by somebody else.
     pub(crate) forged: Option<usize>,
+    /// Chains and guards outlive the process.
+    pub(crate) on_disk: bool,
 }
 
 impl Default for Plan {
@@ -328,6 +440,7 @@ impl Default for Plan {
             delegated: false,
             stall: Duration::from_secs(30),
             forged: None,
+            on_disk: false,
         }
     }
 }
@@ -337,7 +450,8 @@ pub(crate) struct Network {
     validators: Arc<ValidatorSet>,
     epoch_certificates: Arc<[EpochCertificate]>,
     plan: Plan,
-    _directory: tempfile::TempDir,
+    directory: PathBuf,
+    _own_directory: Option<tempfile::TempDir>,
 }
 
 impl Network {
@@ -347,8 +461,22 @@ impl Network {
             let filter = tracing_subscriber::EnvFilter::from_default_env();
             let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
         }
-        let directory = tempfile::tempdir().unwrap();
-        let mut signers: Vec<Signer> = (0..count).map(|_| Signer::new()).collect();
+        let own_directory = tempfile::tempdir().unwrap();
+        let mut network = Self::open(own_directory.path(), count, plan);
+        network._own_directory = Some(own_directory);
+        network
+    }
+
+    /// The network whose keys and addresses lie in `directory`; made there when it is empty.
+    pub(crate) fn open(directory: &Path, count: usize, plan: Plan) -> Self {
+        let directory = directory.to_owned();
+        let mut signers: Vec<Signer> = (0..count)
+            .map(|index| {
+                let guard = directory.join(format!("guard.{index}"));
+                let key = Key::open(&directory.join(format!("key.{index}")));
+                Signer::open(key, plan.on_disk.then_some(guard.as_path()))
+            })
+            .collect();
         if plan.delegated {
             for index in 0..count {
                 let epoch = Key::new();
@@ -368,7 +496,12 @@ impl Network {
         }
         let epoch_certificates: Arc<[EpochCertificate]> =
             signers.iter().filter_map(|signer| signer.epoch.as_ref()).map(|epoch| epoch.1.clone()).collect();
-        let identities: Vec<PeerIdentity> = (0..count).map(|_| PeerIdentity::random().unwrap()).collect();
+        let identities: Vec<PeerIdentity> = (0..count)
+            .map(|index| {
+                let path = directory.join(format!("peer.{index}"));
+                PeerIdentity::load(&path).unwrap_or_else(|_| PeerIdentity::generate(&path).unwrap())
+            })
+            .collect();
         let records: Vec<Validator> = signers
             .iter()
             .zip(&identities)
@@ -379,8 +512,9 @@ impl Network {
             })
             .collect();
         let validators = Arc::new(ValidatorSet::new(records.clone()).unwrap());
-        let addresses = free_addresses(count);
-        let mut network = Self { nodes: Vec::new(), validators, epoch_certificates, plan, _directory: directory };
+        let addresses = addresses(&directory.join("addresses"), count);
+        let mut network =
+            Self { nodes: Vec::new(), validators, epoch_certificates, plan, directory, _own_directory: None };
         for (index, (signer, identity)) in signers.into_iter().zip(identities).enumerate() {
             let peers = (0..count)
                 .filter(|other| *other != index)
@@ -390,21 +524,25 @@ impl Network {
                     peer_id: records[other].peer_id(),
                 })
                 .collect();
-            let data: PathBuf = network._directory.path().join(index.to_string());
+            let data: PathBuf = network.directory.join(index.to_string());
             let mut config = OrderConfig::new(NETWORK, signer.key.public(), addresses[index], peers, identity, data);
             config.watchdog.stall = network.plan.stall;
-            let app = network.app(ValidatorId::of(&signer.key.public()));
+            let app = network.app(index, ValidatorId::of(&signer.key.public()));
             network.nodes.push(Node { app, signer: Arc::new(signer), config, order: None });
         }
         network
     }
 
-    fn app(&self, validator: ValidatorId) -> Arc<App> {
+    fn app(&self, index: usize, validator: ValidatorId) -> Arc<App> {
+        let path = self.directory.join(format!("chain.{index}"));
+        let file = self.plan.on_disk.then(|| open_append(&path));
+        let chain = if file.is_some() { read_chain(&path, &self.validators) } else { Vec::new() };
         Arc::new(App {
             validator,
             validators: self.validators.clone(),
             epoch_certificates: self.epoch_certificates.clone(),
-            chain: Mutex::default(),
+            chain: Mutex::new(chain),
+            file,
             pending: AtomicUsize::new(0),
             work: Notify::new(),
             busy: AtomicBool::new(self.plan.busy),
@@ -419,6 +557,10 @@ impl Network {
         })
     }
 
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     pub(crate) async fn start_all(&mut self) {
         for node in &mut self.nodes {
             node.start().await;
@@ -431,9 +573,28 @@ impl Network {
         }
     }
 
+    /// A second node with the keys of the first one, but another guard and another peer link: an operator's mistake.
+    /// The others let it in. Before the start.
+    pub(crate) fn add_twin(&mut self) {
+        let original = &self.nodes[0];
+        let identity = PeerIdentity::random().unwrap();
+        let record = Validator { public_key: [2; 33], peer_key: *identity.public_key(), party: PartyId([0; 16]) };
+        let address = addresses(&self.directory.join("address.twin"), 1)[0];
+        let twin_peer = Peer { host: address.ip().to_string(), port: address.port(), peer_id: record.peer_id() };
+        let mut config = original.config.clone();
+        (config.listen, config.peer_identity, config.directory) = (address, identity, self.directory.join("twin"));
+        let signer = Signer::open(Key::open(&self.directory.join("key.0")), None);
+        let app = self.app(self.nodes.len(), original.app.validator);
+        app.block_bytes.store(100, Ordering::Relaxed);
+        for node in &mut self.nodes[1..] {
+            node.config.peers.push(twin_peer.clone());
+        }
+        self.nodes.push(Node { app, signer: Arc::new(signer), config, order: None });
+    }
+
     /// Loses everything a node has on disk, but for its keys and the signer's guard.
     pub(crate) fn wipe(&mut self, index: usize) {
-        let app = self.app(self.nodes[index].app.validator);
+        let app = self.app(index, self.nodes[index].app.validator);
         let _ = std::fs::remove_dir_all(&self.nodes[index].config.directory);
         self.nodes[index].app = app;
     }
@@ -490,8 +651,12 @@ impl Network {
     }
 }
 
-/// Addresses nobody listens on, all different.
-fn free_addresses(count: usize) -> Vec<SocketAddr> {
-    let listeners: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    listeners.iter().map(|listener| listener.local_addr().unwrap()).collect()
+/// Addresses nobody listens on, all different; kept in `path`.
+fn addresses(path: &Path, count: usize) -> Vec<SocketAddr> {
+    if !path.exists() {
+        let listeners: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let lines = listeners.iter().map(|listener| format!("{}\n", listener.local_addr().unwrap()));
+        std::fs::write(path, lines.collect::<String>()).unwrap();
+    }
+    std::fs::read_to_string(path).unwrap().lines().map(|line| line.parse().unwrap()).collect()
 }

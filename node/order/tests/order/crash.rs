@@ -1,0 +1,89 @@
+//! `kill -9`, again and again, of validators that are processes of their own.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::network::{Network, Plan, stored_chain, stored_conflicts};
+
+const ALL: [usize; 4] = [0, 1, 2, 3];
+/// Tells the child which validator it is: `<directory>;<index>`.
+const CHILD: &str = "STELE_ORDER_TEST_VALIDATOR";
+
+fn plan() -> Plan {
+    Plan { on_disk: true, block_bytes: 200_000, ..Plan::default() }
+}
+
+/// Starts this very test in a process that runs one validator until it is killed.
+fn spawn(directory: &Path, index: usize) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "crash::killed_validators_neither_fork_nor_ask_for_a_second_vote"])
+        .env(CHILD, format!("{};{index}", directory.display()))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+fn top(directory: &Path, index: usize) -> usize {
+    stored_chain(directory, index).len()
+}
+
+async fn reach(directory: &Path, nodes: &[usize], height: usize) {
+    let deadline = Instant::now() + Duration::from_secs(40);
+    while nodes.iter().any(|index| top(directory, *index) < height) {
+        let heights: Vec<usize> = ALL.iter().map(|index| top(directory, *index)).collect();
+        assert!(Instant::now() < deadline, "{heights:?} instead of {height} at {nodes:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_validators_neither_fork_nor_ask_for_a_second_vote() {
+    if let Ok(child) = std::env::var(CHILD) {
+        let (directory, index) = child.split_once(';').unwrap();
+        let mut network = Network::open(Path::new(directory), 4, plan());
+        network.nodes[index.parse::<usize>().unwrap()].start().await;
+        std::future::pending::<()>().await;
+    }
+    let network = Network::new(4, plan());
+    let directory = network.directory();
+    let mut children: Vec<Child> = ALL.iter().map(|index| spawn(directory, *index)).collect();
+    reach(directory, &ALL, 3).await;
+
+    // One after the other, at moments that do not depend on what the engine is doing.
+    for (step, index) in [2, 0, 3, 1].into_iter().enumerate() {
+        tokio::time::sleep(Duration::from_millis(130 + 170 * step as u64)).await;
+        children[index].kill().unwrap();
+        children[index].wait().unwrap();
+        children[index] = spawn(directory, index);
+    }
+    reach(directory, &ALL, top(directory, 0) + 4).await;
+
+    // All at once: the blocks that were voted for exist only in journals and files of undecided blocks.
+    for round in 0..3u64 {
+        tokio::time::sleep(Duration::from_millis(90 + 60 * round)).await;
+        for child in &mut children {
+            child.kill().unwrap();
+        }
+        for child in &mut children {
+            child.wait().unwrap();
+        }
+        let before = top(directory, 0);
+        children = ALL.iter().map(|index| spawn(directory, *index)).collect();
+        reach(directory, &ALL, before + 3).await;
+    }
+    for child in &mut children {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    let chains: Vec<_> = ALL.iter().map(|index| stored_chain(directory, *index)).collect();
+    let longest = chains.iter().max_by_key(|chain| chain.len()).unwrap();
+    for (index, chain) in chains.iter().enumerate() {
+        let ids =
+            |chain: &[stele_order::Decided]| chain.iter().map(|decided| decided.certificate.block).collect::<Vec<_>>();
+        assert_eq!(ids(chain), ids(&longest[..chain.len()]), "validator {index} forked");
+        assert_eq!(stored_conflicts(directory, index), 0, "validator {index} was asked for a second vote");
+    }
+}
