@@ -1,0 +1,85 @@
+//! Reading request bodies: bounded in size, in time, and in memory over all listeners.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, StatusCode, header};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Limited};
+use stele_types::Code;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::problem::Problem;
+use crate::metrics::Metrics;
+
+/// The budget counts in units of this many bytes: semaphores count to 2^32 at most, and small bodies cost one unit.
+const UNIT_BYTES: usize = 1024;
+
+/// Memory for the bodies of all requests in progress.
+pub(super) struct BodyBudget {
+    units: Arc<Semaphore>,
+    units_max: usize,
+    timeout: Duration,
+    metrics: Arc<Metrics>,
+}
+
+/// A body with its part of the budget, given back when it is dropped.
+pub(super) struct Reserved {
+    /// The bytes.
+    pub(super) bytes: Bytes,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl BodyBudget {
+    pub(super) fn new(memory_bytes_max: usize, timeout: Duration, metrics: Arc<Metrics>) -> Self {
+        let units_max = (memory_bytes_max / UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS);
+        Self { units: Arc::new(Semaphore::new(units_max)), units_max, timeout, metrics }
+    }
+
+    /// Reads a body of at most `bytes_max`.
+    pub(super) async fn read(&self, headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<Reserved, Problem> {
+        let too_large = || Problem::new(Code::TooLarge).detail(format!("a body here has at most {bytes_max} bytes"));
+        if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+            let problem = Problem::new(Code::ContentTypeUnsupported);
+            return Err(problem.detail("send the body without content encoding; its hashes are taken over these bytes"));
+        }
+        let announced = match headers.get(header::CONTENT_LENGTH) {
+            None => bytes_max,
+            Some(length) => length.to_str().ok().and_then(|length| length.parse().ok()).ok_or_else(too_large)?,
+        };
+        if announced > bytes_max {
+            return Err(too_large());
+        }
+        let units = u32::try_from(announced.div_ceil(UNIT_BYTES).max(1)).map_err(|_| too_large())?;
+        let permit =
+            Arc::clone(&self.units).try_acquire_many_owned(units).map_err(|_| Problem::new(Code::Saturated))?;
+        self.metrics.http.body_bytes((self.units_max - self.units.available_permits()) * UNIT_BYTES);
+        let read = tokio::time::timeout(self.timeout, Limited::new(body, announced).collect()).await;
+        let collected = read.map_err(|_| {
+            let detail = format!("the body did not arrive within {} ms", self.timeout.as_millis());
+            Problem::new(Code::ParameterInvalid).status(StatusCode::REQUEST_TIMEOUT).detail(detail)
+        })?;
+        let bytes = collected
+            .map_err(|error| {
+                if error.is::<http_body_util::LengthLimitError>() {
+                    too_large()
+                } else {
+                    Problem::new(Code::Malformed).detail("the body broke off; send the request again")
+                }
+            })?
+            .to_bytes();
+        Ok(Reserved { bytes, _permit: permit })
+    }
+}
+
+/// Checks the content type; parameters behind it are allowed.
+pub(super) fn content_type(headers: &HeaderMap, allowed: &[&'static str]) -> Result<&'static str, Problem> {
+    let sent = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = sent.split(';').next().unwrap_or_default().trim();
+    allowed
+        .iter()
+        .copied()
+        .find(|allowed| essence.eq_ignore_ascii_case(allowed))
+        .ok_or_else(|| Problem::new(Code::ContentTypeUnsupported).detail(format!("send {} here", allowed.join(" or "))))
+}

@@ -1,0 +1,65 @@
+//! The OpenAPI document, made from the handlers.
+
+use std::sync::LazyLock;
+
+use axum::http::HeaderMap;
+use axum::response::Response;
+use stele_types::Hash;
+use utoipa::OpenApi;
+
+use super::cache::{self, Keep};
+use super::format::{self, JSON};
+use super::{chain, feed, health, network, state, statements, submit};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Stele",
+        description = "A node of a Stele network: registers signed statements and hands out receipts that anyone can \
+                       verify offline. Parties connect to the party listener with a client certificate (mutual TLS) \
+                       whose key their ledger record pins; the public listener serves what needs none. Requests are \
+                       idempotent. Errors are RFC 9457 problem details with stable codes.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+    ),
+    paths(
+        submit::entry, submit::batch,
+        statements::status, statements::statuses, statements::entry, statements::receipt, statements::bundle,
+        statements::bundles,
+        chain::header, chain::block, chain::checkpoint, chain::tile, chain::consistency,
+        state::state, feed::feed, network::network, network::genesis,
+        health::live, health::ready, health::metrics, openapi,
+    ),
+    tags(
+        (name = "registration", description = "Registering signed statements (SCITT)"),
+        (name = "statements", description = "What became of them"),
+        (name = "log", description = "The log: checkpoints, tiles, the feed"),
+        (name = "chain", description = "Headers and blocks"),
+        (name = "state", description = "The state, with proofs"),
+        (name = "network", description = "What the network is"),
+        (name = "health", description = "For operators"),
+    ),
+)]
+struct Document;
+
+/// The OpenAPI 3.1 document in JSON, as committed in `docs/openapi.json`.
+pub fn document() -> String {
+    // The document is made of constants; a test reads it.
+    let mut text = Document::openapi().to_pretty_json().unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// This document.
+#[utoipa::path(get, path = "/openapi.json", tag = "network", responses((status = 200, description = "OpenAPI 3.1", body = Object)))]
+pub(super) async fn openapi(headers: HeaderMap) -> Response {
+    static TEXT: LazyLock<(String, String)> = LazyLock::new(|| {
+        let text = document();
+        let tag = Hash::of(text.as_bytes()).to_hex();
+        (text, tag)
+    });
+    let (text, tag) = &*TEXT;
+    let mut response = cache::immutable(&headers, tag, Keep::Public, || format::bytes(JSON, text.as_str()));
+    // The path outlives the version of the program.
+    response = cache::volatile(response);
+    response
+}

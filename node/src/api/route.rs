@@ -1,0 +1,102 @@
+//! Every route, once: path, method, who may use it. The router, the access rules, the metric labels and the OpenAPI
+//! document are all checked against this table.
+
+use axum::http::Method;
+
+use super::access::Rule;
+use crate::metrics::label::Label;
+
+macro_rules! routes {
+    ($($(#[$meta:meta])* $name:ident $method:ident $path:literal $rule:ident;)*) => {
+        /// A route.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Route {
+            $($(#[$meta])* $name,)*
+            /// Anything else.
+            Unmatched,
+        }
+
+        impl Route {
+            /// Every route of the API.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+            /// Its path, with parameters in braces.
+            pub const fn path(self) -> &'static str {
+                match self { $(Self::$name => $path,)* Self::Unmatched => "unmatched" }
+            }
+            /// Its method; a `GET` route answers `HEAD`, too.
+            pub fn method(self) -> Option<Method> {
+                match self { $(Self::$name => Some(Method::$method),)* Self::Unmatched => None }
+            }
+            /// Who may use it.
+            pub const fn rule(self) -> Rule {
+                match self { $(Self::$name => Rule::$rule,)* Self::Unmatched => Rule::Anyone }
+            }
+        }
+    };
+}
+
+routes! {
+    /// Registers a signed statement.
+    RegisterEntry POST "/entries" Party;
+    /// Registers a sequence of signed statements.
+    RegisterBatch POST "/v1/batch" Party;
+    /// The signed statement of an id or a log index.
+    Entry GET "/entries/{entry}" Anyone;
+    /// The receipt of an id or a log index.
+    Receipt GET "/receipts/{entry}" Anyone;
+    /// The quorum bundle of a statement.
+    Bundle GET "/bundles/{statement}" Anyone;
+    /// Where a statement is.
+    Status GET "/v1/statements/{statement}" Anyone;
+    /// Where many statements are.
+    Statuses POST "/v1/statuses" Party;
+    /// The quorum bundles of many statements.
+    Bundles POST "/v1/bundles" Party;
+    /// A header with its certificate.
+    Header GET "/v1/headers/{height}" Anyone;
+    /// A block with its certificate.
+    Block GET "/v1/blocks/{height}" RegulatorOrOperator;
+    /// The newest signed checkpoint.
+    Checkpoint GET "/v1/checkpoint" Anyone;
+    /// A tile of the log.
+    Tile GET "/tile/{*tile}" Anyone;
+    /// Consistency of two tree heads.
+    Consistency GET "/v1/consistency" Anyone;
+    /// A value of the state with its proof.
+    State GET "/v1/state/{kind}/{id}" Anyone;
+    /// The cursor feed of registered statements.
+    Feed GET "/v1/feed" Party;
+    /// The network: id, parameters, validators, checkpoint key.
+    Network GET "/v1/network" Anyone;
+    /// The genesis file.
+    Genesis GET "/v1/genesis" Anyone;
+    /// This document.
+    OpenApi GET "/openapi.json" Anyone;
+    /// Whether the process runs.
+    Live GET "/livez" Health;
+    /// Whether the node serves.
+    Ready GET "/readyz" Health;
+    /// Metrics.
+    Metrics GET "/metrics" Administrator;
+}
+
+impl Route {
+    /// Method for metrics.
+    pub(crate) fn method_text(self) -> &'static str {
+        match self.method() {
+            Some(Method::GET) => "GET",
+            Some(Method::POST) => "POST",
+            _ => "other",
+        }
+    }
+}
+
+impl Label for Route {
+    const NAME: &'static str = "route";
+    fn every() -> Vec<Self> {
+        Self::ALL.iter().copied().chain([Self::Unmatched]).collect()
+    }
+    fn text(self) -> &'static str {
+        self.path()
+    }
+}

@@ -1,0 +1,193 @@
+//! From the table of routes to handlers: every request passes the guard, which counts it, bounds it and asks [`access`].
+//!
+//! [`access`]: super::access
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::body::HttpBody as _;
+use axum::extract::Request;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{MethodRouter, get, post};
+use stele_types::Code;
+use tokio::sync::Semaphore;
+
+use super::access::{Caller, Peer};
+use super::backend::{Backend, BackendError};
+use super::body::BodyBudget;
+use super::problem::Problem;
+use super::route::Route;
+use super::{chain, document, feed, health, network, state, statements, submit};
+use crate::config::ApiLimits;
+use crate::metrics::Metrics;
+
+/// What every handler needs.
+pub(super) struct Shared {
+    pub(super) backend: Arc<dyn Backend>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) limits: ApiLimits,
+    pub(super) bodies: BodyBudget,
+}
+
+/// Shared by all requests.
+pub(super) type State = Arc<Shared>;
+
+impl Shared {
+    pub(super) fn new(backend: Arc<dyn Backend>, metrics: Arc<Metrics>, limits: ApiLimits) -> State {
+        let timeout = Duration::from_millis(limits.body_timeout_ms);
+        let bodies = BodyBudget::new(limits.body_memory_bytes_max, timeout, Arc::clone(&metrics));
+        Arc::new(Self { backend, metrics, limits, bodies })
+    }
+
+    /// Asks the node something that may touch the disk.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&dyn Backend) -> Result<T, BackendError> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let backend = Arc::clone(&self.backend);
+        let answer = tokio::task::spawn_blocking(move || question(&*backend)).await;
+        match answer {
+            Ok(answer) => answer.map_err(Problem::from),
+            Err(error) => Err(BackendError::Failed(error.into()).into()),
+        }
+    }
+}
+
+/// Requests in progress on one listener.
+#[derive(Clone)]
+pub(super) struct Gate(Arc<Semaphore>);
+
+impl Gate {
+    pub(super) fn new(requests_max: usize) -> Self {
+        Self(Arc::new(Semaphore::new(requests_max.min(Semaphore::MAX_PERMITS))))
+    }
+}
+
+/// Every route with its guard. Connections add [`Peer`] and [`Gate`] to their requests.
+pub(super) fn router(shared: &State) -> Router {
+    let mut paths: BTreeMap<&'static str, MethodRouter<State>> = BTreeMap::new();
+    for route in Route::ALL {
+        let guarded = guarded(handler(*route), shared, *route);
+        let merged = match paths.remove(route.path()) {
+            Some(others) => others.merge(guarded),
+            None => guarded,
+        };
+        paths.insert(route.path(), merged);
+    }
+    let mut router = Router::new();
+    for (path, methods) in paths {
+        router = router.route(
+            path,
+            methods.fallback_service(guarded(wrong_method(), shared, Route::Unmatched).with_state(Arc::clone(shared))),
+        );
+    }
+    let fallback: MethodRouter<State> = axum::routing::any(nowhere);
+    router
+        .fallback_service(guarded(fallback, shared, Route::Unmatched).with_state(Arc::clone(shared)))
+        .with_state(Arc::clone(shared))
+}
+
+fn handler(route: Route) -> MethodRouter<State> {
+    match route {
+        Route::RegisterEntry => post(submit::entry),
+        Route::RegisterBatch => post(submit::batch),
+        Route::Entry => get(statements::entry),
+        Route::Receipt => get(statements::receipt),
+        Route::Bundle => get(statements::bundle),
+        Route::Status => get(statements::status),
+        Route::Statuses => post(statements::statuses),
+        Route::Bundles => post(statements::bundles),
+        Route::Header => get(chain::header),
+        Route::Block => get(chain::block),
+        Route::Checkpoint => get(chain::checkpoint),
+        Route::Tile => get(chain::tile),
+        Route::Consistency => get(chain::consistency),
+        Route::State => get(state::state),
+        Route::Feed => get(feed::feed),
+        Route::Network => get(network::network),
+        Route::Genesis => get(network::genesis),
+        Route::OpenApi => get(document::openapi),
+        Route::Live => get(health::live),
+        Route::Ready => get(health::ready),
+        Route::Metrics => get(health::metrics),
+        Route::Unmatched => axum::routing::any(nowhere),
+    }
+}
+
+fn guarded(methods: MethodRouter<State>, shared: &State, route: Route) -> MethodRouter<State> {
+    let shared = Arc::clone(shared);
+    methods.layer(middleware::from_fn(move |request: Request, next: Next| {
+        let shared = Arc::clone(&shared);
+        async move { guard(&shared, route, request, next).await }
+    }))
+}
+
+fn wrong_method() -> MethodRouter<State> {
+    axum::routing::any(|| async {
+        Problem::new(Code::NotFound)
+            .status(axum::http::StatusCode::METHOD_NOT_ALLOWED)
+            .detail("this resource does not take that method; see /openapi.json")
+    })
+}
+
+async fn nowhere() -> Problem {
+    Problem::new(Code::NotFound).detail("there is no such resource; see /openapi.json")
+}
+
+/// Counts a request even when its client goes away before the answer.
+struct Progress<'m> {
+    metrics: &'m Metrics,
+    ended: bool,
+}
+
+impl Drop for Progress<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.metrics.http.abandon();
+        }
+    }
+}
+
+async fn guard(shared: &State, route: Route, mut request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    shared.metrics.http.begin();
+    let mut progress = Progress { metrics: &shared.metrics, ended: false };
+    let response = match admit(shared, route, &mut request) {
+        Ok(_permit) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    };
+    progress.ended = true;
+    let bytes = response.body().size_hint().exact();
+    shared.metrics.http.end(route, response.status().as_u16(), bytes, begun.elapsed());
+    response
+}
+
+/// Takes a place among the requests in progress and finds out who asks.
+fn admit(
+    shared: &State,
+    route: Route,
+    request: &mut Request,
+) -> Result<Option<tokio::sync::OwnedSemaphorePermit>, Problem> {
+    let extensions = request.extensions();
+    let (Some(peer), Some(gate)) = (extensions.get::<Peer>().copied(), extensions.get::<Gate>().cloned()) else {
+        // Connections always add both; without them nobody could say who asks.
+        return Err(Problem::new(Code::Internal));
+    };
+    // Health is answered even when the listener is full: that is when operators ask.
+    let permit = match route.rule() {
+        super::access::Rule::Health | super::access::Rule::Administrator => None,
+        _ => Some(gate.0.try_acquire_owned().map_err(|_| Problem::new(Code::Saturated))?),
+    };
+    let caller = Caller::admit(route, &peer, &*shared.backend, unix_seconds())?;
+    request.extensions_mut().insert(caller);
+    Ok(permit)
+}
+
+/// Seconds since 1970 by the machine's clock.
+pub(super) fn unix_seconds() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,100 @@
+//! What a connection is doing: the facts from which it is judged idle or slow.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// Shared by a connection's transport, its service and its watch. Times are milliseconds since the connection opened.
+pub(super) struct Activity {
+    opened: Instant,
+    in_progress: AtomicUsize,
+    /// When the last request ended, or the connection opened.
+    quiet_since: AtomicU64,
+    /// When bytes first came after that; 0 when none did.
+    head_since: AtomicU64,
+}
+
+/// Why a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It may stay.
+    Alive,
+    /// No request for too long.
+    Idle,
+    /// A request began and its head does not end.
+    SlowHead,
+}
+
+impl Activity {
+    pub(super) fn new() -> Self {
+        Self {
+            opened: Instant::now(),
+            in_progress: AtomicUsize::new(0),
+            quiet_since: AtomicU64::new(0),
+            head_since: AtomicU64::new(0),
+        }
+    }
+
+    /// Bytes came from the peer.
+    pub(super) fn received(&self) {
+        if self.in_progress.load(Ordering::Relaxed) == 0 && self.head_since.load(Ordering::Relaxed) == 0 {
+            self.head_since.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    /// A request's head is complete. The request is in progress until the value is dropped.
+    pub(super) fn begin(self: &std::sync::Arc<Self>) -> InProgress {
+        self.in_progress.fetch_add(1, Ordering::Relaxed);
+        InProgress(std::sync::Arc::clone(self))
+    }
+
+    /// Whether the connection may stay.
+    pub(super) fn judge(&self, head: Duration, idle: Duration) -> Verdict {
+        if self.in_progress.load(Ordering::Relaxed) > 0 {
+            return Verdict::Alive;
+        }
+        let now = self.now();
+        let since = |start: u64| Duration::from_millis(now.saturating_sub(start));
+        let head_since = self.head_since.load(Ordering::Relaxed);
+        if head_since > 0 && since(head_since) >= head {
+            return Verdict::SlowHead;
+        }
+        if since(self.quiet_since.load(Ordering::Relaxed)) >= idle { Verdict::Idle } else { Verdict::Alive }
+    }
+
+    /// At least 1, so that 0 can mean never.
+    fn now(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
+    }
+}
+
+/// A request in progress.
+pub(super) struct InProgress(std::sync::Arc<Activity>);
+
+impl Drop for InProgress {
+    fn drop(&mut self) {
+        self.0.quiet_since.store(self.0.now(), Ordering::Relaxed);
+        self.0.head_since.store(0, Ordering::Relaxed);
+        self.0.in_progress.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_connection_is_judged_by_its_requests_not_by_its_bytes() {
+        let activity = Arc::new(Activity::new());
+        let (never, now) = (Duration::from_secs(3_600), Duration::ZERO);
+        assert_eq!(activity.judge(now, never), Verdict::Alive, "nothing was received, so no head is slow");
+        assert_eq!(activity.judge(never, now), Verdict::Idle);
+        activity.received();
+        assert_eq!(activity.judge(now, never), Verdict::SlowHead);
+        let request = activity.begin();
+        assert_eq!(activity.judge(now, now), Verdict::Alive, "a request in progress may take its time");
+        activity.received();
+        drop(request);
+        assert_eq!(activity.judge(now, never), Verdict::Alive, "its bytes are not the next head's");
+    }
+}

@@ -1,0 +1,118 @@
+//! Listeners: accepting, bounding, timing out, stopping.
+
+mod activity;
+mod connection;
+mod listener;
+mod stall;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::backend::Backend;
+use super::router::{Gate, Shared, router};
+use crate::config::{ApiSection, MetricsSection};
+use crate::metrics::Metrics;
+use crate::metrics::label::Listener;
+use crate::tls::{self, TlsError, TlsIdentity};
+use listener::Acceptor;
+
+/// Why the API cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// Certificates or keys cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// An address cannot be listened on.
+    #[error("{key} = \"{address}\": {source}; is another program using the port?")]
+    Listen {
+        /// Key of the configuration.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl ApiError {
+    /// Stable name.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Tls(_) => "tls",
+            Self::Listen { .. } => "listen",
+        }
+    }
+}
+
+/// The listeners, bound and not serving yet.
+pub struct Api {
+    acceptors: Vec<Acceptor>,
+    grace: Duration,
+}
+
+impl Api {
+    /// Reads certificates and binds every configured address, so that a fault shows before the node says it is ready.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn bind(
+        section: &ApiSection,
+        admin: &MetricsSection,
+        backend: Arc<dyn Backend>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, ApiError> {
+        let identity = TlsIdentity::load(&section.certificate, &section.key)?;
+        let authorities = || tls::read_authorities(&section.client_ca);
+        metrics.tls.certificate_expiry(identity.validity().not_after);
+        let mutual = tls::mutual_config(&identity, authorities()?)?;
+        let shared = Shared::new(backend, Arc::clone(&metrics), section.limits);
+        let router = router(&shared);
+        let mut acceptors = Vec::new();
+        let admin_tls = admin.listen.filter(|address| !address.ip().is_loopback()).map(|_| Arc::clone(&mutual));
+        let wanted: [(Listener, &'static str, Option<SocketAddr>, Option<Arc<ServerConfig>>); 4] = [
+            (Listener::Party, "api.party_listen", Some(section.party_listen), Some(mutual)),
+            (Listener::Public, "api.public_listen", section.public_listen, Some(tls::public_config(&identity)?)),
+            (Listener::Plain, "api.plain_listen", section.plain_listen, None),
+            (Listener::Admin, "metrics.listen", admin.listen, admin_tls),
+        ];
+        for (kind, key, address, tls) in wanted {
+            let Some(address) = address else { continue };
+            let failed = |source| ApiError::Listen { key, address, source };
+            let socket = TcpListener::bind(address).await.map_err(failed)?;
+            let local = socket.local_addr().map_err(failed)?;
+            acceptors.push(Acceptor {
+                kind,
+                local,
+                socket,
+                tls: tls.map(Into::into),
+                router: router.clone(),
+                gate: Gate::new(section.limits.requests_max),
+                limits: section.limits,
+                metrics: Arc::clone(&metrics),
+            });
+        }
+        Ok(Self { acceptors, grace: Duration::from_millis(section.limits.shutdown_grace_ms) })
+    }
+
+    /// The address that a listener is bound to; with port 0 in the configuration the system chose the port.
+    pub fn address(&self, listener: Listener) -> Option<SocketAddr> {
+        self.acceptors.iter().find(|acceptor| acceptor.kind == listener).map(|acceptor| acceptor.local)
+    }
+
+    /// Serves until `stop` is cancelled; then accepts nothing more, lets requests in progress end within the grace, and
+    /// closes the rest.
+    pub async fn serve(self, stop: CancellationToken) {
+        let mut listeners = JoinSet::new();
+        for acceptor in self.acceptors {
+            listeners.spawn(acceptor.serve(stop.clone(), self.grace));
+        }
+        while listeners.join_next().await.is_some() {}
+    }
+}

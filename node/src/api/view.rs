@@ -1,0 +1,411 @@
+//! The JSON forms of answers. JSON is a view for people and scripts and is never signed; bytes are hexadecimal, 64-bit
+//! numbers are JSON numbers.
+
+use serde::{Deserialize, Serialize};
+use stele_types::exchange::{CertifiedHeader, StatementStatus, Submitted};
+use stele_types::{CommitCertificate, Header, Parameters, Validator, VoteKey};
+use utoipa::ToSchema;
+
+/// Statement ids of a bulk query.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Statements)]
+pub(super) struct StatementsView {
+    /// Statement ids.
+    pub(super) statements: Vec<String>,
+}
+
+/// Where a statement is.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Status)]
+pub(super) struct StatusView {
+    /// Id of the statement.
+    statement: String,
+    /// `pending`, `executed` or `certified`; absent when the node does not know the statement.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<&'static str>,
+    /// Height of its block.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    height: Option<u64>,
+    /// Position in the block.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    position: Option<u32>,
+    /// Its outcome: `applied`, or why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    /// Index of its leaf, when it applied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<u64>,
+}
+
+impl From<&StatementStatus> for StatusView {
+    fn from(status: &StatementStatus) -> Self {
+        Self {
+            statement: status.statement.to_hex(),
+            progress: status.progress.map(|progress| progress.as_str()),
+            height: status.height.map(|height| height.0),
+            position: status.position,
+            code: status.code.map(|code| code.as_str()),
+            index: status.index.map(|index| index.0),
+        }
+    }
+}
+
+/// Where many statements are, in the order of the query.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Statuses)]
+pub(super) struct StatusesView {
+    pub(super) statuses: Vec<StatusView>,
+}
+
+/// Answer to one statement of a batch.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Submitted)]
+pub(super) struct SubmittedView {
+    /// Id, when the statement was taken or known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    statement: Option<String>,
+    /// Code of the refusal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refusal: Option<&'static str>,
+    /// When to send it again, milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u32>,
+}
+
+impl From<&Submitted> for SubmittedView {
+    fn from(submitted: &Submitted) -> Self {
+        Self {
+            statement: submitted.statement.map(|id| id.to_hex()),
+            refusal: submitted.refusal.map(|code| code.as_str()),
+            retry_after_ms: submitted.retry_after_ms,
+        }
+    }
+}
+
+/// Answers to a batch, in its order.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Batch)]
+pub(super) struct SubmittedsView {
+    pub(super) results: Vec<SubmittedView>,
+}
+
+/// One signature of a certificate.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CommitSignature)]
+pub(super) struct CommitSignatureView {
+    /// Index in the validator set of the height.
+    validator: u16,
+    /// Hash of the epoch certificate whose key signed; absent for the long-term key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch_certificate: Option<String>,
+    /// r ‖ s.
+    signature: String,
+}
+
+/// A quorum for a block.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CommitCertificate)]
+pub(super) struct CertificateView {
+    /// Round of the precommits.
+    round: u32,
+    /// The block.
+    block: String,
+    signatures: Vec<CommitSignatureView>,
+}
+
+impl From<&CommitCertificate> for CertificateView {
+    fn from(certificate: &CommitCertificate) -> Self {
+        let signature = |each: &stele_types::CommitSignature| CommitSignatureView {
+            validator: each.validator,
+            epoch_certificate: match each.signature.key {
+                VoteKey::Direct => None,
+                VoteKey::Delegated(hash) => Some(hash.to_hex()),
+            },
+            signature: hex::encode(each.signature.signature),
+        };
+        Self {
+            round: certificate.round,
+            block: certificate.block.to_hex(),
+            signatures: certificate.signatures.iter().map(signature).collect(),
+        }
+    }
+}
+
+/// A block header.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Header)]
+pub(super) struct HeaderView {
+    network: String,
+    protocol_version: u32,
+    height: u64,
+    creation_round: u32,
+    proposer: String,
+    time_ms: u64,
+    parent: String,
+    parent_certificate: String,
+    statements_root: String,
+    /// Leaves of the log after the height below.
+    log_size: u64,
+    log_root: String,
+    state_root: String,
+    outcomes_root: String,
+    validators: String,
+    next_validators: String,
+    parameters: String,
+}
+
+impl From<&Header> for HeaderView {
+    fn from(header: &Header) -> Self {
+        Self {
+            network: header.network.to_hex(),
+            protocol_version: header.protocol_version,
+            height: header.height.0,
+            creation_round: header.creation_round,
+            proposer: header.proposer.to_hex(),
+            time_ms: header.time_ms,
+            parent: header.parent.to_hex(),
+            parent_certificate: header.parent_certificate.to_hex(),
+            statements_root: header.statements_root.to_hex(),
+            log_size: header.log_size,
+            log_root: header.log_root.to_hex(),
+            state_root: header.state_root.to_hex(),
+            outcomes_root: header.outcomes_root.to_hex(),
+            validators: header.validators.to_hex(),
+            next_validators: header.next_validators.to_hex(),
+            parameters: header.parameters.to_hex(),
+        }
+    }
+}
+
+/// A header with its id and a quorum for it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CertifiedHeader)]
+pub(super) struct CertifiedHeaderView {
+    /// Id of the header: what the quorum signed.
+    block: String,
+    header: HeaderView,
+    certificate: CertificateView,
+}
+
+impl From<&CertifiedHeader> for CertifiedHeaderView {
+    fn from(certified: &CertifiedHeader) -> Self {
+        Self {
+            block: certified.header.id().to_hex(),
+            header: (&certified.header).into(),
+            certificate: (&certified.certificate).into(),
+        }
+    }
+}
+
+/// The newest signed checkpoint.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Checkpoint)]
+pub(super) struct CheckpointView {
+    pub(super) network: String,
+    /// Height after which the tree head stands.
+    pub(super) height: u64,
+    pub(super) log_size: u64,
+    pub(super) log_root: String,
+    pub(super) state_root: String,
+    pub(super) time_ms: u64,
+    /// Suite of the checkpoint key.
+    pub(super) suite: &'static str,
+    /// Id of the checkpoint key.
+    pub(super) key: String,
+    /// Protected header of the COSE signature.
+    pub(super) protected: String,
+    /// Signature over the `Sig_structure` of the protected header and the log root.
+    pub(super) signature: String,
+}
+
+/// RFC 9162 consistency proof.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Consistency)]
+pub(super) struct ConsistencyView {
+    pub(super) old: u64,
+    pub(super) new: u64,
+    pub(super) path: Vec<String>,
+}
+
+/// A value of the state, or its absence, with proof.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = StateProof)]
+pub(super) struct StateProofView {
+    /// Key of the state tree.
+    pub(super) key: String,
+    /// The value as people read it; its proven bytes are `value`. Absent when there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) record: Option<serde_json::Value>,
+    /// The value's bytes: deterministic CBOR.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) value: Option<String>,
+    /// The proof in the encoding of the state tree.
+    pub(super) proof: String,
+    /// The root it leads to.
+    pub(super) root: String,
+    /// Height after which the root stands.
+    pub(super) height: u64,
+    /// The header that certifies the root.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) certified_by: Option<CertifiedHeaderView>,
+}
+
+/// A validator.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Validator)]
+pub(super) struct ValidatorView {
+    id: String,
+    /// Long-term P-256 key, SEC1 compressed.
+    public_key: String,
+    /// libp2p peer id.
+    peer_id: String,
+    /// The party that runs it.
+    party: String,
+}
+
+impl From<&Validator> for ValidatorView {
+    fn from(validator: &Validator) -> Self {
+        Self {
+            id: validator.id().to_hex(),
+            public_key: hex::encode(validator.public_key),
+            peer_id: hex::encode(validator.peer_id()),
+            party: validator.party.to_hex(),
+        }
+    }
+}
+
+/// Parameters in force.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Parameters)]
+pub(super) struct ParametersView {
+    hash: String,
+    protocol_version: u32,
+    /// Suites with the version of their acceptance rule.
+    suites: Vec<SuiteRuleView>,
+    state_hash: &'static str,
+    block_bytes_max: u32,
+    block_statements_max: u32,
+    statement_bytes_max: u32,
+    replay_past_ms: u64,
+    replay_future_ms: u64,
+    clock_ahead_ms: u64,
+    clock_behind_ms: u64,
+    heartbeat_ms: u64,
+    proposal_life_ms: u64,
+}
+
+/// A suite that statements may use.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = SuiteRule)]
+pub(super) struct SuiteRuleView {
+    suite: &'static str,
+    version: u16,
+}
+
+impl From<&Parameters> for ParametersView {
+    fn from(parameters: &Parameters) -> Self {
+        let suites = parameters.suites.iter();
+        Self {
+            hash: parameters.hash().to_hex(),
+            protocol_version: parameters.protocol_version,
+            suites: suites.map(|rule| SuiteRuleView { suite: rule.suite.as_str(), version: rule.version }).collect(),
+            state_hash: parameters.state_hash.as_str(),
+            block_bytes_max: parameters.block_bytes_max,
+            block_statements_max: parameters.block_statements_max,
+            statement_bytes_max: parameters.statement_bytes_max,
+            replay_past_ms: parameters.replay_past_ms,
+            replay_future_ms: parameters.replay_future_ms,
+            clock_ahead_ms: parameters.clock_ahead_ms,
+            clock_behind_ms: parameters.clock_behind_ms,
+            heartbeat_ms: parameters.heartbeat_ms,
+            proposal_life_ms: parameters.proposal_life_ms,
+        }
+    }
+}
+
+/// The key that signs this node's checkpoints.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CheckpointKey)]
+pub(super) struct CheckpointKeyView {
+    /// COSE `kid`.
+    pub(super) id: String,
+    pub(super) suite: &'static str,
+    /// SEC1 compressed.
+    pub(super) public_key: String,
+    /// SubjectPublicKeyInfo, PEM.
+    pub(super) pem: String,
+}
+
+/// Bounds of this node's API.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Limits)]
+pub(super) struct LimitsView {
+    pub(super) body_bytes_max: usize,
+    pub(super) batch_bytes_max: usize,
+    pub(super) batch_statements_max: usize,
+    pub(super) bundles_max: usize,
+    pub(super) wait_max_ms: u64,
+}
+
+/// The network, as this node knows it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Network)]
+pub(super) struct NetworkView {
+    /// SHA-256 of the genesis file.
+    pub(super) network: String,
+    pub(super) name: String,
+    /// Region of the register, six digits.
+    pub(super) region: u64,
+    pub(super) genesis_time_ms: u64,
+    /// Height of the newest committed block.
+    pub(super) height: u64,
+    /// Results up to this height are certified.
+    pub(super) certified_height: u64,
+    pub(super) log_size: u64,
+    pub(super) parameters: ParametersView,
+    /// Hash of the validator set.
+    pub(super) validators_hash: String,
+    pub(super) validators: Vec<ValidatorView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) checkpoint_key: Option<CheckpointKeyView>,
+    pub(super) limits: LimitsView,
+}
+
+/// One registered statement of the feed: a CloudEvent (CloudEvents 1.0, JSON batch format).
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Event)]
+pub(super) struct EventView {
+    /// `1.0`.
+    pub(super) specversion: &'static str,
+    /// Statement id.
+    pub(super) id: String,
+    /// `urn:stele:` and the network id.
+    pub(super) source: String,
+    /// `stele.` and the command, or `stele.opaque`.
+    pub(super) r#type: String,
+    /// Index of the leaf: the cursor of this event.
+    pub(super) subject: String,
+    /// Block time, RFC 3339.
+    pub(super) time: String,
+    /// `application/json`.
+    pub(super) datacontenttype: &'static str,
+    pub(super) data: EventDataView,
+}
+
+/// What the feed says of a statement.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EventData)]
+pub(super) struct EventDataView {
+    /// Index of the leaf.
+    pub(super) index: u64,
+    /// Height of its block.
+    pub(super) height: u64,
+    /// Position in the block.
+    pub(super) position: u32,
+    /// Who issued it.
+    pub(super) issuer: String,
+    /// The object of the command: a record, asset, party, key or mandate. Absent for opaque statements.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) object: Option<String>,
+}

@@ -1,0 +1,66 @@
+//! The program and the process.
+
+use prometheus::IntGaugeVec;
+
+use super::family::CounterFamily;
+use super::label::{Label as _, Severity, Task};
+use super::registry::Registry;
+
+/// What was built, from what, with what.
+#[derive(Clone, Debug, Default)]
+pub struct Version {
+    /// Version of the package.
+    pub version: String,
+    /// Revision of the sources.
+    pub revision: String,
+    /// Compiler.
+    pub rustc: String,
+    /// Digest of the image the program runs from, when it runs from one.
+    pub image_digest: String,
+}
+
+/// The program and the process.
+pub struct BuildMetrics {
+    config: IntGaugeVec,
+    /// Lines of the node's own log.
+    pub messages: CounterFamily<Severity>,
+    /// Restarts of long-lived tasks.
+    pub task_restarts: CounterFamily<Task>,
+}
+
+impl BuildMetrics {
+    pub(super) fn new(registry: &mut Registry, version: &Version) -> Self {
+        let labels = [
+            ("version", version.version.as_str()),
+            ("revision", &version.revision),
+            ("rustc", &version.rustc),
+            ("image_digest", &version.image_digest),
+        ];
+        registry.process();
+        registry.info("stele_build_info", "What is running; the value is 1.", &labels);
+        Self {
+            config: registry.late_info(
+                "stele_config_info",
+                "Hash of the configuration in force, without secrets; the value is 1. Nodes of one network that \
+                 differ here are configured differently.",
+                "hash",
+            ),
+            messages: registry.counters(
+                "stele_log_messages_total",
+                "Lines of the node's own log by severity.",
+                Severity::every(),
+            ),
+            task_restarts: registry.counters(
+                "stele_task_restarts_total",
+                "Restarts of long-lived tasks by their supervisor.",
+                Task::every(),
+            ),
+        }
+    }
+
+    /// Names the configuration in force by the first 16 hexadecimal digits of its hash.
+    pub fn configuration(&self, hash: &str) {
+        self.config.reset();
+        self.config.with_label_values(&[hash]).set(1);
+    }
+}

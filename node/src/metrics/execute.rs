@@ -1,0 +1,89 @@
+//! Execution and the state it makes.
+
+use std::time::Duration;
+
+use stele_types::Code;
+
+use super::family::{Counter, CounterFamily, Gauge, Histogram};
+use super::label::{Class, Label as _};
+use super::registry::Registry;
+
+const SECONDS: [f64; 10] = [1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.5, 2.5];
+const STATEMENTS: [f64; 9] = [0.0, 1.0, 10.0, 100.0, 500.0, 1_000.0, 2_500.0, 5_000.0, 10_000.0];
+
+/// Execution.
+pub struct ExecuteMetrics {
+    height: Gauge,
+    transactions: CounterFamily<(Class, Code)>,
+    block_duration: Histogram,
+    block_transactions: Histogram,
+    commit_duration: Histogram,
+    state_keys: Gauge,
+    state_bytes: Gauge,
+    /// An invariant of the ledger or the storage did not hold. Any value but 0 needs a person.
+    pub invariant_violations: Counter,
+    /// A decided header names another root than this node computed. Any value but 0 needs a person.
+    pub state_root_mismatches: Counter,
+}
+
+impl ExecuteMetrics {
+    pub(super) fn new(registry: &mut Registry) -> Self {
+        let applied = Class::every().into_iter().map(|class| (class, Code::Applied));
+        let rejected = Code::every().into_iter().map(|code| (Class::Governance, code));
+        Self {
+            height: registry.gauges("stele_execute_height", "Height of the newest executed block."),
+            transactions: registry.counters(
+                "stele_execute_transactions_total",
+                "Executed statements by class and outcome.",
+                applied.chain(rejected).collect(),
+            ),
+            block_duration: registry.histograms(
+                "stele_execute_block_duration_seconds",
+                "Time to apply a block, without making it durable.",
+                &SECONDS,
+            ),
+            block_transactions: registry.histograms(
+                "stele_execute_block_transactions",
+                "Statements of a block.",
+                &STATEMENTS,
+            ),
+            commit_duration: registry.histograms(
+                "stele_execute_commit_duration_seconds",
+                "Time to make a block and its results durable.",
+                &SECONDS,
+            ),
+            state_keys: registry.gauges("stele_execute_state_keys", "Keys of the state tree."),
+            state_bytes: registry.gauges("stele_execute_state_bytes", "Bytes of memory that the state map holds."),
+            invariant_violations: registry.counters(
+                "stele_execute_invariant_violations_total",
+                "Invariants of the ledger or the storage that did not hold.",
+                vec![()],
+            ),
+            state_root_mismatches: registry.counters(
+                "stele_execute_state_root_mismatches_total",
+                "Decided headers whose roots differ from those that this node computed; it stops voting.",
+                vec![()],
+            ),
+        }
+    }
+
+    /// A block of `statements` was applied in `duration`.
+    pub fn block(&self, height: u64, statements: usize, duration: Duration) {
+        self.height.set((), height);
+        self.block_transactions.observe((), f64::from(u32::try_from(statements).unwrap_or(u32::MAX)));
+        self.block_duration.time((), duration);
+    }
+    /// A statement of a block had this outcome.
+    pub fn transaction(&self, class: Class, outcome: Code) {
+        self.transactions.increment((class, outcome));
+    }
+    /// A block and its results became durable in `duration`.
+    pub fn commit(&self, duration: Duration) {
+        self.commit_duration.time((), duration);
+    }
+    /// Size of the state.
+    pub fn state(&self, keys: u64, bytes: u64) {
+        self.state_keys.set((), keys);
+        self.state_bytes.set((), bytes);
+    }
+}

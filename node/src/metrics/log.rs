@@ -1,0 +1,67 @@
+//! The log of statements.
+
+use std::time::Duration;
+
+use super::family::{CounterFamily, Gauge, Histogram};
+use super::label::{Labels as _, Outcome, ProofKind};
+use super::registry::Registry;
+
+const SECONDS: [f64; 9] = [1e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 5e-2, 0.1, 0.5];
+
+/// The log.
+pub struct LogMetrics {
+    tree_size: Gauge,
+    integrated_size: Gauge,
+    checkpoint_size: Gauge,
+    checkpoint_height: Gauge,
+    checkpoint_time: Gauge,
+    append_duration: Histogram,
+    proofs: CounterFamily<(ProofKind, Outcome)>,
+}
+
+impl LogMetrics {
+    pub(super) fn new(registry: &mut Registry) -> Self {
+        Self {
+            tree_size: registry.gauges("stele_log_tree_size", "Leaves after the newest committed block."),
+            integrated_size: registry
+                .gauges("stele_log_integrated_size", "Leaves whose hashes are in the files of the log."),
+            checkpoint_size: registry.gauges("stele_log_checkpoint_size", "Leaves under the newest signed checkpoint."),
+            checkpoint_height: registry
+                .gauges("stele_log_checkpoint_height", "Height of the newest signed checkpoint."),
+            checkpoint_time: registry.gauges(
+                "stele_log_checkpoint_timestamp_seconds",
+                "When the newest checkpoint was signed, seconds since 1970.",
+            ),
+            append_duration: registry.histograms(
+                "stele_log_append_duration_seconds",
+                "Time to add the leaves of a block.",
+                &SECONDS,
+            ),
+            proofs: registry.counters(
+                "stele_log_proofs_served_total",
+                "Proofs asked for by kind and result.",
+                <(ProofKind, Outcome)>::all(),
+            ),
+        }
+    }
+
+    /// The leaves of a block were added in `duration`.
+    pub fn appended(&self, tree_size: u64, duration: Duration) {
+        self.tree_size.set((), tree_size);
+        self.append_duration.time((), duration);
+    }
+    /// Leaves whose hashes are in the files.
+    pub fn integrated(&self, size: u64) {
+        self.integrated_size.set((), size);
+    }
+    /// A checkpoint was signed, at `now_seconds` since 1970.
+    pub fn checkpoint(&self, height: u64, size: u64, now_seconds: u64) {
+        self.checkpoint_height.set((), height);
+        self.checkpoint_size.set((), size);
+        self.checkpoint_time.set((), now_seconds);
+    }
+    /// A proof was asked for.
+    pub fn proof(&self, kind: ProofKind, served: bool) {
+        self.proofs.increment((kind, if served { Outcome::Success } else { Outcome::Failure }));
+    }
+}
