@@ -114,7 +114,10 @@ impl StatementIndex {
         let mut index = Self { shared, threads: Vec::with_capacity(2), _lock: lock };
         for (name, body) in [("index-feed", feed::run as fn(&Shared)), ("index-merge", merge::run)] {
             let shared = Arc::clone(&index.shared);
-            let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || body(&shared));
+            let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+                let _guard = PanicGuard(&shared);
+                body(&shared);
+            });
             index.threads.push(thread.map_err(IndexError::io("start a thread"))?);
         }
         Ok(index)
@@ -403,6 +406,19 @@ impl Shared {
 
     fn wait<'a>(&self, control: MutexGuard<'a, Control>) -> MutexGuard<'a, Control> {
         self.changed.wait(control).unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Poisons the index when its thread panics: callers must not wait for a thread that is gone.
+struct PanicGuard<'a>(&'a Shared);
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.poison.set();
+            drop(self.0.control());
+            self.0.changed.notify_all();
+        }
     }
 }
 
