@@ -50,8 +50,13 @@ impl<T: Default> Arena<T> {
         slot
     }
 
-    /// Empties a slot and gives its content back.
-    pub(crate) fn remove(&mut self, slot: u32) -> T {
+    /// Frees a slot whose content needs no clearing.
+    pub(crate) fn release(&mut self, slot: u32) {
+        self.free.push(slot);
+    }
+
+    /// Frees a slot and gives its content back.
+    pub(crate) fn take(&mut self, slot: u32) -> T {
         self.free.push(slot);
         let index = slot as usize;
         std::mem::take(&mut self.chunks[index / CHUNK_SLOTS][index % CHUNK_SLOTS])

@@ -174,6 +174,10 @@ impl StateMap for MemoryMap {
         Ok(self.tree.get(self.tree.root(), key).map(<[u8]>::to_vec))
     }
 
+    fn prefetch(&self, keys: &[Key]) {
+        self.tree.warm(self.tree.root(), 0, keys.iter());
+    }
+
     fn stage(&self, parent: &Hash, writes: Vec<Write>) -> Result<Staged, StateError> {
         let start = Instant::now();
         if *parent != self.root() {

@@ -196,7 +196,11 @@ fn writing_what_is_there_already_changes_nothing() {
     let root = commit(&mut map, writes.clone());
     writes.push(([0xFF; 32], None));
     assert_eq!(commit(&mut map, writes), root);
-    assert_eq!(map.figures().batch_nodes, 0);
+    let absent = (100..200).map(|seed| (key(seed), None));
+    let mut absent: Vec<Write> = absent.collect();
+    absent.sort_unstable();
+    assert_eq!(commit(&mut map, absent), root);
+    assert_eq!(map.figures().batch_nodes, 0, "deleting what is absent adds no node");
 }
 
 /// Longer than the property tests: a map that grows, shrinks and is rewritten at random over many commits.

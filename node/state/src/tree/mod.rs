@@ -72,19 +72,28 @@ impl Default for NodeRef {
     }
 }
 
-/// An inner node: its hash and its two children, of which at most one is empty.
-#[derive(Debug, Default)]
-pub(crate) struct Inner {
-    pub(crate) left: NodeRef,
-    pub(crate) right: NodeRef,
+/// A child of an inner node. Its hash stands in the parent, so that rehashing a changed path reads no sibling.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Child {
+    pub(crate) node: NodeRef,
     pub(crate) hash: Hash,
 }
 
-/// A leaf: its hash, key and value.
+impl Child {
+    pub(crate) const EMPTY: Self = Self { node: NodeRef::EMPTY, hash: EMPTY };
+}
+
+/// An inner node, of whose two children at most one is empty.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Inner {
+    pub(crate) left: Child,
+    pub(crate) right: Child,
+}
+
+/// A leaf: its key and value.
 #[derive(Debug, Default)]
 pub(crate) struct Leaf {
     pub(crate) key: Key,
-    pub(crate) hash: Hash,
     pub(crate) value: Box<[u8]>,
 }
 
@@ -117,7 +126,7 @@ pub(crate) struct Tree {
     hash: StateHash,
     inners: Arena<Inner>,
     leaves: Arena<Leaf>,
-    root: NodeRef,
+    root: Child,
     /// Leaves of the newest tree.
     keys: usize,
     /// Bytes of values in all leaves, retired ones included, as [`Leaf::bytes`] counts them.
@@ -132,7 +141,7 @@ impl Tree {
             hash,
             inners: Arena::new(),
             leaves: Arena::new(),
-            root: NodeRef::EMPTY,
+            root: Child::EMPTY,
             keys: 0,
             value_bytes: 0,
             generation: 0,
@@ -145,12 +154,12 @@ impl Tree {
 
     /// The newest root's node.
     pub(crate) fn root(&self) -> NodeRef {
-        self.root
+        self.root.node
     }
 
     /// The newest root.
     pub(crate) fn root_hash(&self) -> Hash {
-        self.node_hash(self.root)
+        self.root.hash
     }
 
     /// Keys of the newest tree.
@@ -165,15 +174,6 @@ impl Tree {
     /// Bytes of memory held.
     pub(crate) fn bytes(&self) -> usize {
         self.inners.bytes() + self.leaves.bytes() + self.value_bytes
-    }
-
-    /// Hash of a committed node.
-    fn node_hash(&self, node: NodeRef) -> Hash {
-        match node.place() {
-            Place::Inner(slot) => self.inners.at(slot).hash,
-            Place::Leaf(slot) => self.leaves.at(slot).hash,
-            Place::Empty | Place::StagedInner(_) | Place::StagedLeaf(_) => EMPTY,
-        }
     }
 
     /// Makes an update the newest tree and returns the nodes that it replaced.
@@ -191,15 +191,17 @@ impl Tree {
         }
         // Children come before their parents in an update, so every staged child already has a slot.
         let mut inner_slots: Vec<u32> = Vec::with_capacity(update.inners.len());
-        let settle = |node: NodeRef, inner_slots: &[u32]| match node.place() {
-            Place::StagedInner(index) => NodeRef::inner(inner_slots[index as usize]),
-            Place::StagedLeaf(index) => NodeRef::leaf(leaf_slots[index as usize]),
-            Place::Empty | Place::Inner(_) | Place::Leaf(_) => node,
+        let settle = |child: Child, inner_slots: &[u32]| {
+            let node = match child.node.place() {
+                Place::StagedInner(index) => NodeRef::inner(inner_slots[index as usize]),
+                Place::StagedLeaf(index) => NodeRef::leaf(leaf_slots[index as usize]),
+                Place::Empty | Place::Inner(_) | Place::Leaf(_) => child.node,
+            };
+            Child { node, hash: child.hash }
         };
-        for inner in update.inners {
-            let left = settle(inner.left, &inner_slots);
-            let right = settle(inner.right, &inner_slots);
-            inner_slots.push(self.inners.insert(Inner { left, right, hash: inner.hash }));
+        for Inner { left, right } in update.inners {
+            let inner = Inner { left: settle(left, &inner_slots), right: settle(right, &inner_slots) };
+            inner_slots.push(self.inners.insert(inner));
         }
         self.root = settle(update.root, &inner_slots);
         self.generation += 1;
@@ -209,10 +211,10 @@ impl Tree {
     /// Frees nodes that no retained root needs.
     pub(crate) fn free(&mut self, retired: Retired) {
         for slot in retired.inners {
-            self.inners.remove(slot);
+            self.inners.release(slot);
         }
         for slot in retired.leaves {
-            let leaf = self.leaves.remove(slot);
+            let leaf = self.leaves.take(slot);
             self.value_bytes -= leaf.bytes() - size_of::<Leaf>();
         }
     }

@@ -3,9 +3,16 @@
 use stele_merkle::Hash;
 use stele_merkle::state::{EMPTY, Key, key_bit};
 
-use super::{Inner, Leaf, NodeRef, Place, Tree};
+use super::{Child, Inner, Leaf, NodeRef, Place, Tree};
 use crate::arena::SLOTS_MAX;
 use crate::{StateError, Write, hashing};
+
+/// How many inner nodes one write changes in a large map with large batches; a guess that saves reallocations.
+const NEW_INNERS_PER_WRITE: usize = 10;
+
+/// Writes whose paths are brought into the caches together, just before they are followed: the nodes below them fit
+/// into a core's second-level cache.
+const WARM_WRITES_MAX: usize = 256;
 
 /// The difference between the newest tree and the one after a batch. Nodes of the newest tree are shared, never
 /// changed.
@@ -18,14 +25,13 @@ pub(crate) struct Update {
     /// Slots of the inner nodes and leaves that the new tree does not contain any more.
     pub(super) old_inners: Vec<u32>,
     pub(super) old_leaves: Vec<u32>,
-    pub(super) root: NodeRef,
+    pub(super) root: Child,
     pub(super) generation: u64,
-    root_hash: Hash,
 }
 
 impl Update {
     pub(crate) fn root_hash(&self) -> Hash {
-        self.root_hash
+        self.root.hash
     }
 
     /// The tree that the update belongs on.
@@ -45,26 +51,29 @@ impl Tree {
     /// # Errors
     /// [`StateError::Full`] when the arenas could not hold the new nodes beside all that are retained.
     pub(crate) fn stage(&self, mut writes: Vec<Write>) -> Result<Update, StateError> {
+        let count = writes.len();
         let mut staging = Staging {
             tree: self,
-            inners: Vec::with_capacity(writes.len() * 8),
-            ranks: Vec::with_capacity(writes.len() * 8),
-            leaves: Vec::with_capacity(writes.len()),
-            old_inners: Vec::with_capacity(writes.len() * 8),
-            old_leaves: Vec::with_capacity(writes.len()),
+            inners: Vec::with_capacity(count * NEW_INNERS_PER_WRITE),
+            ranks: Vec::with_capacity(count * NEW_INNERS_PER_WRITE),
+            ranked: Vec::new(),
+            inner_hashes: Vec::new(),
+            leaves: Vec::with_capacity(count),
+            leaf_hashes: Vec::new(),
+            old_inners: Vec::with_capacity(count * NEW_INNERS_PER_WRITE),
+            old_leaves: Vec::with_capacity(count),
             standing: Vec::new(),
         };
-        let root = if writes.is_empty() { self.root } else { staging.update(self.root, 0, &mut writes) };
-        let nodes = self.inners.used() + self.leaves.used();
-        if self.inners.used() + staging.inners.len() > SLOTS_MAX
-            || self.leaves.used() + staging.leaves.len() > SLOTS_MAX
-        {
-            return Err(StateError::Full { nodes });
+        let root = if writes.is_empty() { self.root } else { staging.update(self.root, 0, &mut writes, false) };
+        let inners = self.inners.used() + staging.inners.len();
+        let leaves = self.leaves.used() + staging.leaves.len();
+        if inners.max(leaves) > SLOTS_MAX {
+            return Err(StateError::Full { nodes: inners + leaves });
         }
         staging.hash_leaves();
         staging.hash_inners();
+        let root = staging.with_hash(root);
         Ok(Update {
-            root_hash: staging.hash_of(root),
             inners: staging.inners,
             leaves: staging.leaves,
             old_inners: staging.old_inners,
@@ -80,32 +89,41 @@ struct Staging<'a> {
     inners: Vec<Inner>,
     /// For each new inner node its height above unchanged nodes and leaves: nodes of one rank can be hashed together.
     ranks: Vec<u16>,
+    /// The new inner nodes of each rank.
+    ranked: Vec<Vec<u32>>,
+    inner_hashes: Vec<Hash>,
     leaves: Vec<Leaf>,
+    leaf_hashes: Vec<Hash>,
     old_inners: Vec<u32>,
     old_leaves: Vec<u32>,
     /// Leaves that stand below one place after the batch; kept to save allocations.
-    standing: Vec<(Key, NodeRef)>,
+    standing: Vec<(Key, Child)>,
 }
 
 impl Staging<'_> {
-    /// The node that takes the place of `node` after these writes, of which there is at least one. Returns `node`
-    /// itself when they change nothing. The recursion is bounded by the 256 bits of a key.
-    fn update(&mut self, node: NodeRef, depth: usize, writes: &mut [Write]) -> NodeRef {
-        let Place::Inner(slot) = node.place() else { return self.plant(node, depth, writes) };
-        let &Inner { left, right, .. } = self.tree.inners.at(slot);
+    /// What takes the place of `child` after these writes, of which there is at least one: `child` itself when they
+    /// change nothing. `warm` says that the paths are in the caches. The hashes of new nodes are filled in later. The recursion is bounded by the 256 bits of a key.
+    fn update(&mut self, child: Child, depth: usize, writes: &mut [Write], warm: bool) -> Child {
+        let Place::Inner(slot) = child.node.place() else { return self.plant(child, depth, writes) };
+        let warm = warm
+            || writes.len() <= WARM_WRITES_MAX && {
+                self.tree.warm(child.node, depth, writes.iter().map(|(key, _)| key));
+                true
+            };
+        let Inner { left, right } = *self.tree.inners.at(slot);
         let (lower, upper) = writes.split_at_mut(writes.partition_point(|(key, _)| !key_bit(key, depth)));
-        let new_left = if lower.is_empty() { left } else { self.update(left, depth + 1, lower) };
-        let new_right = if upper.is_empty() { right } else { self.update(right, depth + 1, upper) };
-        if (new_left, new_right) == (left, right) {
-            return node;
+        let new_left = if lower.is_empty() { left } else { self.update(left, depth + 1, lower, warm) };
+        let new_right = if upper.is_empty() { right } else { self.update(right, depth + 1, upper, warm) };
+        if (new_left.node, new_right.node) == (left.node, right.node) {
+            return child;
         }
         self.old_inners.push(slot);
         self.join(new_left, new_right)
     }
 
     /// The node over two children: none over nothing, and a single leaf moves up instead.
-    fn join(&mut self, left: NodeRef, right: NodeRef) -> NodeRef {
-        match (left.place(), right.place()) {
+    fn join(&mut self, left: Child, right: Child) -> Child {
+        match (left.node.place(), right.node.place()) {
             (_, Place::Empty) if !is_inner(left) => left,
             (Place::Empty, _) if !is_inner(right) => right,
             _ => self.add_inner(left, right),
@@ -113,36 +131,32 @@ impl Staging<'_> {
     }
 
     /// Applies writes at a place that holds one leaf or none.
-    fn plant(&mut self, node: NodeRef, depth: usize, writes: &mut [Write]) -> NodeRef {
+    fn plant(&mut self, child: Child, depth: usize, writes: &mut [Write]) -> Child {
         let mut standing = std::mem::take(&mut self.standing);
         standing.clear();
-        let old = match node.place() {
-            Place::Leaf(slot) => Some((slot, self.tree.leaves.at(slot))),
+        let mut old = match child.node.place() {
+            Place::Leaf(slot) => Some((slot, self.tree.leaves.at(slot).key)),
             _ => None,
         };
-        let mut old_pending = old;
         for (key, value) in writes {
-            if let Some((_, leaf)) = old_pending
-                && leaf.key <= *key
-            {
-                old_pending = None;
-                if leaf.key < *key {
-                    standing.push((leaf.key, node));
+            match old {
+                Some((_, old_key)) if old_key < *key => {
+                    standing.push((old_key, child));
+                    old = None;
                 }
+                Some((slot, old_key)) if old_key == *key => {
+                    self.old_leaves.push(slot);
+                    old = None;
+                }
+                _ => {}
             }
-            let replaced = old.filter(|(_, leaf)| leaf.key == *key);
-            match (value.take(), replaced) {
-                (Some(value), Some((_, leaf))) if *leaf.value == *value => standing.push((*key, node)),
-                (Some(value), replaced) => {
-                    self.old_leaves.extend(replaced.map(|(slot, _)| slot));
-                    let leaf = self.add_leaf(*key, value);
-                    standing.push((*key, leaf));
-                }
-                (None, replaced) => self.old_leaves.extend(replaced.map(|(slot, _)| slot)),
+            if let Some(value) = value.take() {
+                let leaf = self.add_leaf(*key, value);
+                standing.push((*key, leaf));
             }
         }
-        if let Some((_, leaf)) = old_pending {
-            standing.push((leaf.key, node));
+        if let Some((_, old_key)) = old {
+            standing.push((old_key, child));
         }
         let grown = self.grow(&standing, depth);
         self.standing = standing;
@@ -150,9 +164,9 @@ impl Staging<'_> {
     }
 
     /// The subtree over leaves in key order.
-    fn grow(&mut self, standing: &[(Key, NodeRef)], depth: usize) -> NodeRef {
+    fn grow(&mut self, standing: &[(Key, Child)], depth: usize) -> Child {
         match standing {
-            [] => NodeRef::EMPTY,
+            [] => Child::EMPTY,
             [(_, leaf)] => *leaf,
             standing => {
                 let (lower, upper) = standing.split_at(standing.partition_point(|(key, _)| !key_bit(key, depth)));
@@ -163,61 +177,65 @@ impl Staging<'_> {
         }
     }
 
-    fn add_leaf(&mut self, key: Key, value: Vec<u8>) -> NodeRef {
+    fn add_leaf(&mut self, key: Key, value: Vec<u8>) -> Child {
         let index = staged_index(self.leaves.len());
-        self.leaves.push(Leaf { key, hash: EMPTY, value: value.into_boxed_slice() });
-        NodeRef::staged_leaf(index)
+        self.leaves.push(Leaf { key, value: value.into_boxed_slice() });
+        Child { node: NodeRef::staged_leaf(index), hash: EMPTY }
     }
 
-    fn add_inner(&mut self, left: NodeRef, right: NodeRef) -> NodeRef {
-        let rank = |node: NodeRef| match node.place() {
+    fn add_inner(&mut self, left: Child, right: Child) -> Child {
+        let rank = |child: Child| match child.node.place() {
             Place::StagedInner(index) => self.ranks[index as usize] + 1,
             _ => 0,
         };
         let rank = rank(left).max(rank(right));
         let index = staged_index(self.inners.len());
-        self.inners.push(Inner { left, right, hash: EMPTY });
+        self.inners.push(Inner { left, right });
         self.ranks.push(rank);
-        NodeRef::staged_inner(index)
+        let rank = usize::from(rank);
+        if rank == self.ranked.len() {
+            self.ranked.push(Vec::new());
+        }
+        self.ranked[rank].push(index);
+        Child { node: NodeRef::staged_inner(index), hash: EMPTY }
     }
 
     fn hash_leaves(&mut self) {
         let pairs: Vec<(&Key, &[u8])> = self.leaves.iter().map(|leaf| (&leaf.key, &*leaf.value)).collect();
-        let hashes = hashing::leaves(self.tree.hash, &pairs);
-        for (leaf, hash) in self.leaves.iter_mut().zip(hashes) {
-            leaf.hash = hash;
-        }
+        self.leaf_hashes = hashing::leaves(self.tree.hash, &pairs);
     }
 
     /// Hashes the new inner nodes bottom-up, all of one rank in one batch.
     fn hash_inners(&mut self) {
-        let mut ranked: Vec<u32> = (0..staged_index(self.inners.len())).collect();
-        ranked.sort_by_key(|index| self.ranks[*index as usize]);
-        for batch in ranked.chunk_by(|left, right| self.ranks[*left as usize] == self.ranks[*right as usize]) {
-            let children: Vec<[Hash; 2]> = batch
-                .iter()
-                .map(|index| {
-                    let inner = &self.inners[*index as usize];
-                    [self.hash_of(inner.left), self.hash_of(inner.right)]
-                })
-                .collect();
+        self.inner_hashes = vec![EMPTY; self.inners.len()];
+        let mut children: Vec<[Hash; 2]> = Vec::new();
+        for batch in std::mem::take(&mut self.ranked) {
+            children.clear();
+            for index in &batch {
+                let Inner { left, right } = self.inners[*index as usize];
+                let inner = Inner { left: self.with_hash(left), right: self.with_hash(right) };
+                children.push([inner.left.hash, inner.right.hash]);
+                self.inners[*index as usize] = inner;
+            }
             for (index, hash) in batch.iter().zip(hashing::nodes(self.tree.hash, &children)) {
-                self.inners[*index as usize].hash = hash;
+                self.inner_hashes[*index as usize] = hash;
             }
         }
     }
 
-    fn hash_of(&self, node: NodeRef) -> Hash {
-        match node.place() {
-            Place::StagedInner(index) => self.inners[index as usize].hash,
-            Place::StagedLeaf(index) => self.leaves[index as usize].hash,
-            Place::Empty | Place::Inner(_) | Place::Leaf(_) => self.tree.node_hash(node),
-        }
+    /// A child with its hash, once that is known.
+    fn with_hash(&self, child: Child) -> Child {
+        let hash = match child.node.place() {
+            Place::StagedInner(index) => self.inner_hashes[index as usize],
+            Place::StagedLeaf(index) => self.leaf_hashes[index as usize],
+            Place::Empty | Place::Inner(_) | Place::Leaf(_) => child.hash,
+        };
+        Child { node: child.node, hash }
     }
 }
 
-fn is_inner(node: NodeRef) -> bool {
-    matches!(node.place(), Place::Inner(_) | Place::StagedInner(_))
+fn is_inner(child: Child) -> bool {
+    matches!(child.node.place(), Place::Inner(_) | Place::StagedInner(_))
 }
 
 /// A batch is bounded by its bytes, so it never has more new nodes than 32 bits count.

@@ -22,8 +22,8 @@ impl Walk {
             match self.pending.pop()?.place() {
                 Place::Inner(slot) => {
                     let inner = tree.inners.at(slot);
-                    self.pending.push(inner.right);
-                    self.pending.push(inner.left);
+                    self.pending.push(inner.right.node);
+                    self.pending.push(inner.left.node);
                 }
                 Place::Leaf(slot) => {
                     let leaf = tree.leaves.at(slot);
