@@ -28,11 +28,18 @@ pub struct EngineConfig {
     /// Decoded public keys remembered for each suite; about 200 bytes each for Ed25519 and SM2, about
     /// 1 KiB for P-256.
     pub key_cache_entries: usize,
+    /// Most Ed25519 signatures of one batch equation, which is also one chunk of work; at least
+    /// [`ED25519_BATCH_MIN`]. Larger is cheaper per signature until the points leave the second-level
+    /// cache, but it is also what live work waits for and what one bad signature spoils.
+    pub ed25519_batch_max: usize,
 }
+
+/// Least value of [`EngineConfig::ed25519_batch_max`].
+pub const ED25519_BATCH_MIN: usize = 64;
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { threads: 0, queue_items_max: 1 << 20, queue_bytes_max: 1 << 30, key_cache_entries: 1 << 14 }
+        Self { threads: 0, queue_items_max: 1 << 20, queue_bytes_max: 1 << 30, key_cache_entries: 1 << 14, ed25519_batch_max: 512 }
     }
 }
 
@@ -125,6 +132,7 @@ pub struct Context {
     pub(crate) verifiers: Verifiers,
     pub(crate) counters: Counters,
     pub(crate) threads: usize,
+    pub(crate) ed25519_batch_max: usize,
 }
 
 impl Engine {
@@ -144,6 +152,7 @@ impl Engine {
             verifiers: Verifiers::new(config.key_cache_entries),
             counters: Counters::default(),
             threads: pool.threads(),
+            ed25519_batch_max: config.ed25519_batch_max.max(ED25519_BATCH_MIN),
         });
         Ok(Self { pool, context })
     }

@@ -45,7 +45,7 @@ pub use stele_accel_hash::{
 };
 
 pub use crate::{
-    engine::{Engine, EngineConfig, EngineError, Priority, Refused, SubmitError},
+    engine::{ED25519_BATCH_MIN, Engine, EngineConfig, EngineError, Priority, Refused, SubmitError},
     figures::{CacheFigures, Figures, JobFigures, SECONDS_BUCKETS, SuiteFigures},
     job::{
         Job,

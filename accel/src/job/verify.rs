@@ -13,16 +13,12 @@ use bytes::Bytes;
 use stele_accel_hash::{Span, SpanError};
 
 use crate::{
-    engine::Context,
+    engine::{Context, ED25519_BATCH_MIN},
     job::{Job, sealed::Parts},
     pool::{Outcome, Weight, Work},
     suite::{Signed, Suite, Verdict},
     ticket::{Resolver, TicketError},
 };
-
-/// Items of one Ed25519 chunk: one batch equation. Larger is cheaper per item, but a chunk is what a bad
-/// signature spoils and what live work waits for; see `benches/verify.rs` for the curve.
-const ED25519_CHUNK: Range<usize> = 64..512;
 
 /// Items of one P-256 chunk, some milliseconds of work.
 const P256_CHUNK: Range<usize> = 8..128;
@@ -75,7 +71,7 @@ impl Parts for VerifyJob {
     }
 
     fn into_work(self, resolver: Resolver<Vec<Verdict>>, context: Arc<Context>) -> Box<dyn Work> {
-        let (order, chunks) = plan(&self, context.threads);
+        let (order, chunks) = plan(&self, context.threads, context.ed25519_batch_max);
         Box::new(VerifyWork {
             verdicts: self.items.iter().map(|_| AtomicBool::new(false)).collect(),
             job: self,
@@ -185,10 +181,12 @@ fn bytes_of(arena: &Bytes, span: Span) -> &[u8] {
 
 /// Groups the items by suite and cuts the groups into chunks. Ed25519 items are sorted by key, because
 /// terms of one key in one equation are added up before they cost a point multiplication.
-fn plan(job: &VerifyJob, threads: usize) -> (Vec<usize>, Vec<Chunk>) {
+fn plan(job: &VerifyJob, threads: usize, ed25519_batch_max: usize) -> (Vec<usize>, Vec<Chunk>) {
     let mut order = Vec::with_capacity(job.items.len());
     let mut chunks = Vec::new();
-    for (suite, bounds) in [(Suite::Sm2, SM2_CHUNK), (Suite::P256, P256_CHUNK), (Suite::Ed25519, ED25519_CHUNK)] {
+    for (suite, bounds) in
+        [(Suite::Sm2, SM2_CHUNK), (Suite::P256, P256_CHUNK), (Suite::Ed25519, ED25519_BATCH_MIN..ed25519_batch_max)]
+    {
         let start = order.len();
         let items = job.items.iter().enumerate();
         order.extend(items.filter(|(_, item)| item.suite == suite).map(|(index, _)| index));
@@ -228,7 +226,7 @@ mod tests {
     fn every_item_is_in_exactly_one_chunk_of_its_suite() {
         for (count, threads) in [(1usize, 1usize), (7, 2), (64, 2), (1000, 3), (3001, 16)] {
             let suites: Vec<Suite> = (0..count).map(|index| Suite::ALL[index * 7 % 5 % 3]).collect();
-            let (order, chunks) = plan(&job(&suites), threads);
+            let (order, chunks) = plan(&job(&suites), threads, 512);
             let mut seen = vec![false; count];
             for chunk in &chunks {
                 assert!(!chunk.range.is_empty());
