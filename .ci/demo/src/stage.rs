@@ -1,0 +1,89 @@
+//! A network of processes, with the sessions that speak to it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use stele_client::{Bounds, Client, ClientBuilder, Endpoint};
+use stele_ctl::author::{Author, Signed};
+use stele_ctl::localnet::{LocalNetwork, READY_WAIT_MAX};
+use stele_ctl::network::init::InitOptions;
+use stele_ctl::output::{Format, Output};
+use stele_ctl::session::Session;
+use stele_types::exchange::StatementStatus;
+use stele_types::{Code, Command};
+
+/// A running network in a directory of its own.
+pub(crate) struct Stage {
+    pub(crate) network: LocalNetwork,
+    pub(crate) session: Session,
+    _directory: tempfile::TempDir,
+}
+
+/// The daemon that the task runner built.
+fn steled() -> Result<PathBuf> {
+    match std::env::var_os("STELE_BIN_DIR") {
+        Some(directory) => Ok(PathBuf::from(directory).join("steled")),
+        None => stele_ctl::localnet::steled_beside_this_program(),
+    }
+}
+
+impl Stage {
+    /// Makes a network and starts it; resolves when every node is ready.
+    pub(crate) fn start(options: &InitOptions) -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("stele-").tempdir().context("temporary directory")?;
+        let root = directory.path().join("network");
+        let mut network = LocalNetwork::open_or_init(&root, options, &steled()?)?;
+        network.start_all()?;
+        network.wait_ready(READY_WAIT_MAX)?;
+        let session =
+            Session { network_dir: Some(root), party: None, nodes: Vec::new(), output: Output::new(Format::Table) };
+        Ok(Self { network, session, _directory: directory })
+    }
+
+    pub(crate) fn root(&self) -> Result<&Path> {
+        self.session.network_dir.as_deref().context("network directory")
+    }
+
+    /// A client of one node that speaks for a party.
+    pub(crate) fn client(&self, party: &str, node: usize) -> Result<Client> {
+        let node = self.network.profile().nodes.get(node).context("no such node")?;
+        let bounds = Bounds { answer: Duration::from_secs(60), ..Bounds::default() };
+        let builder: ClientBuilder = Client::builder().tls(self.session.party_tls(party)?).bounds(bounds);
+        Ok(builder.endpoint(Endpoint::https(&node.party)?).build()?)
+    }
+
+    /// Clients of every node.
+    pub(crate) fn clients(&self, party: &str) -> Result<Vec<Client>> {
+        (0..self.network.len()).map(|node| self.client(party, node)).collect()
+    }
+
+    pub(crate) fn author(&self, party: &str) -> Result<Author> {
+        self.session.author_of(party)
+    }
+
+    /// Submits one statement and waits until its outcome is certified.
+    pub(crate) async fn settle(&self, party: &str, signed: Signed) -> Result<StatementStatus> {
+        use stele_client::Wait;
+        let client = self.client(party, 0)?;
+        let status = client.register(signed.entry.into(), Wait::Certified(Duration::from_secs(20))).await?;
+        if status.code != Some(Code::Applied) {
+            anyhow::bail!("statement {} was not applied: {:?} {:?}", status.statement, status.progress, status.code);
+        }
+        Ok(status)
+    }
+
+    /// One governor proposes, the other approves.
+    pub(crate) async fn govern(&self, command: &Command) -> Result<()> {
+        use stele_types::cbor::Blob;
+        use stele_types::governance::{Approve, Propose};
+        let expires_ms = stele_ctl::author::now_ms()? + 3_600_000;
+        let propose = Command::Propose(Propose { command: Blob::new(command.to_bytes())?, expires_ms });
+        let proposal = self.author("governor-1")?.command(&propose)?;
+        let id = proposal.id;
+        self.settle("governor-1", proposal).await?;
+        let approve = self.author("governor-2")?.command(&Command::Approve(Approve { proposal: id }))?;
+        self.settle("governor-2", approve).await?;
+        Ok(())
+    }
+}
