@@ -24,8 +24,8 @@ mod transport;
 
 pub use endpoint::{Endpoint, Scheme};
 pub use error::ClientError;
-pub use model::{FeedItem, FeedPage, NetworkView, Problem};
-pub use resources::{Accepted, Wait};
+pub use model::{CheckpointKeyView, FeedData, FeedEvent, FeedPage, LimitsView, NetworkView, Problem, ValidatorView};
+pub use resources::Wait;
 pub use retry::RetryPolicy;
 pub use tls::{ClientIdentity, TlsSettings};
 pub use transport::{Bounds, Client, ClientBuilder, Response};

@@ -8,7 +8,7 @@ pub struct Problem {
     /// One line for people.
     #[serde(default)]
     pub title: Option<String>,
-    /// What happened this time.
+    /// What happened this time and what to do.
     #[serde(default)]
     pub detail: Option<String>,
     /// The stable code.
@@ -19,38 +19,103 @@ pub struct Problem {
     pub retry_after_ms: Option<u64>,
 }
 
-/// Where a node stands.
+/// The network as one node knows it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NetworkView {
     /// Network id, hexadecimal.
     pub network: String,
+    /// Its name.
+    pub name: String,
     /// Newest committed height.
     pub height: u64,
-    /// Leaves of the log after it.
+    /// Results up to this height are certified by a header.
+    pub certified_height: u64,
+    /// Leaves of the log.
     pub log_size: u64,
-    /// Root of the log after it, hexadecimal.
-    pub log_root: String,
-    /// Root of the state tree after it, hexadecimal.
-    pub state_root: String,
+    /// Parameters in force.
+    pub parameters: serde_json::Value,
+    /// Validators in force.
+    pub validators: Vec<ValidatorView>,
+    /// The key that signs this node's checkpoints, once it signed one.
+    #[serde(default)]
+    pub checkpoint_key: Option<CheckpointKeyView>,
+    /// Bounds of the node's API.
+    pub limits: LimitsView,
+}
+
+/// One validator.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ValidatorView {
+    /// Its id, hexadecimal.
+    pub id: String,
+    /// Long-term P-256 key, SEC1 compressed, hexadecimal.
+    pub public_key: String,
+    /// libp2p peer id, hexadecimal.
+    pub peer_id: String,
+    /// The party that runs it, hexadecimal.
+    pub party: String,
+}
+
+/// A node's checkpoint key.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CheckpointKeyView {
+    /// Key id, hexadecimal.
+    pub id: String,
+    /// Word of the suite.
+    pub suite: String,
+    /// SEC1 compressed, hexadecimal.
+    pub public_key: String,
+    /// SubjectPublicKeyInfo in PEM.
+    pub pem: String,
+}
+
+/// Bounds of one node's API.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LimitsView {
+    /// Bytes of a batch.
+    pub batch_bytes_max: usize,
+    /// Statements of a batch, and ids of a bulk query.
+    pub batch_statements_max: usize,
+    /// Bundles of one bulk query.
+    pub bundles_max: usize,
+    /// Longest wait of a request, milliseconds.
+    pub wait_max_ms: u64,
 }
 
 /// Part of the feed.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FeedPage {
-    /// Registered statements in log order.
-    pub items: Vec<FeedItem>,
+    /// CloudEvents in log order.
+    pub events: Vec<FeedEvent>,
     /// The cursor of the next page.
     pub next: u64,
 }
 
-/// One registered statement of the feed.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct FeedItem {
+/// One registered statement: a CloudEvent (CloudEvents 1.0).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeedEvent {
+    /// Statement id, hexadecimal.
+    pub id: String,
+    /// `stele.` and the command, or `stele.opaque`.
+    pub r#type: String,
+    /// Block time, RFC 3339.
+    pub time: String,
+    /// What the feed says of the statement.
+    pub data: FeedData,
+}
+
+/// What the feed says of a statement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeedData {
     /// Log index.
     pub index: u64,
-    /// Statement id, hexadecimal.
-    pub statement: String,
-    /// What the node says of it besides.
-    #[serde(flatten)]
-    pub rest: serde_json::Map<String, serde_json::Value>,
+    /// Height of the block.
+    pub height: u64,
+    /// Position in the block.
+    pub position: u32,
+    /// Issuer, hexadecimal.
+    pub issuer: String,
+    /// Object of the command, hexadecimal.
+    #[serde(default)]
+    pub object: Option<String>,
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use stele_types::cbor::{self, Decoder, Field};
 use stele_types::exchange::{BundleReply, CertifiedHeader, StateProof, StatementStatus, Submitted};
-use stele_types::limits::{BUNDLE_BYTES_MAX, STATEMENT_BYTES_MAX};
+use stele_types::limits::{BUNDLE_BYTES_MAX, GENESIS_BYTES_MAX, STATEMENT_BYTES_MAX};
 use stele_types::{Height, StatementId};
 
 use crate::error::ClientError;
@@ -23,7 +23,7 @@ pub enum Wait {
     /// Nothing: the answer comes at once.
     None,
     /// A block that holds the statement.
-    Committed(Duration),
+    Executed(Duration),
     /// A header that certifies its outcome.
     Certified(Duration),
 }
@@ -32,39 +32,27 @@ impl Wait {
     fn query(self) -> String {
         match self {
             Self::None => String::new(),
-            Self::Committed(wait) => format!("?wait_ms={}", wait.as_millis()),
+            Self::Executed(wait) => format!("?wait_ms={}&wait=executed", wait.as_millis()),
             Self::Certified(wait) => format!("?wait_ms={}&wait=certified", wait.as_millis()),
         }
     }
     const fn duration(self) -> Duration {
         match self {
             Self::None => Duration::ZERO,
-            Self::Committed(wait) | Self::Certified(wait) => wait,
+            Self::Executed(wait) | Self::Certified(wait) => wait,
         }
     }
 }
 
-/// Answer to one statement.
-#[derive(Clone, Debug)]
-pub struct Accepted {
-    /// Path of the status or of the registered entry.
-    pub location: Option<String>,
-    /// Whether the statement is registered already (201) or only accepted (202), which promises nothing.
-    pub is_registered: bool,
-    /// The body.
-    pub body: Bytes,
-}
-
 impl Client {
-    /// `POST /entries`: registers one signed statement.
+    /// `POST /entries`: registers one signed statement and waits for its outcome as long as `wait` says. Only an answer
+    /// whose progress is `certified` is an acknowledgement.
     ///
     /// # Errors
     /// [`ClientError`]; a refusal at admission carries the code.
-    pub async fn register(&self, entry: Bytes, wait: Duration) -> Result<Accepted, ClientError> {
-        let path =
-            if wait.is_zero() { "/entries".to_owned() } else { format!("/entries?wait_ms={}", wait.as_millis()) };
-        let response = self.ask(Ask::post(&path, COSE_OR_CBOR, COSE, entry).waiting(wait)).await?;
-        Ok(Accepted { is_registered: response.status == 201, location: response.location, body: response.body })
+    pub async fn register(&self, entry: Bytes, wait: Wait) -> Result<StatementStatus, ClientError> {
+        let path = format!("/entries{}", wait.query());
+        value(&self.ask(Ask::post(&path, CBOR, COSE, entry).waiting(wait.duration())).await?)
     }
 
     /// `POST /v1/batch`: submits a CBOR sequence of statements; the answers come in the order of the statements.
@@ -88,49 +76,48 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn statuses(&self, ids: &[StatementId]) -> Result<Vec<StatementStatus>, ClientError> {
-        sequence(&self.ask(Ask::post("/v1/statuses", CBOR_SEQUENCE, JSON, id_list(ids))).await?)
+    pub async fn statuses(&self, ids: &[StatementId], wait: Wait) -> Result<Vec<StatementStatus>, ClientError> {
+        let path = format!("/v1/statuses{}", wait.query());
+        let ask = Ask::post(&path, CBOR_SEQUENCE, CBOR_SEQUENCE, id_sequence(ids)).waiting(wait.duration());
+        sequence(&self.ask(ask).await?)
     }
 
-    /// `POST /v1/bundles`: quorum bundles of many statements.
+    /// `POST /v1/bundles`: quorum bundles of many statements, with the statements themselves when `with_entries`.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn bundles(&self, ids: &[StatementId]) -> Result<Vec<BundleReply>, ClientError> {
-        sequence(&self.ask(Ask::post("/v1/bundles", CBOR_SEQUENCE, JSON, id_list(ids))).await?)
+    pub async fn bundles(&self, ids: &[StatementId], with_entries: bool) -> Result<Vec<BundleReply>, ClientError> {
+        let path = if with_entries { "/v1/bundles?entry=1" } else { "/v1/bundles" };
+        sequence(&self.ask(Ask::post(path, CBOR_SEQUENCE, CBOR_SEQUENCE, id_sequence(ids))).await?)
     }
 
-    /// `GET /entries/{id}`: the statement as it was registered.
+    /// `GET /entries/{entry}`: the statement of an id, or of a log index, as it was registered.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn entry(&self, id: &str) -> Result<Bytes, ClientError> {
-        let response = self.ask(Ask::get(&format!("/entries/{id}"), COSE)).await?;
-        if response.body.len() > STATEMENT_BYTES_MAX {
-            return Err(unexpected(&response, "larger than a statement"));
-        }
-        Ok(response.body)
+    pub async fn entry(&self, entry: &str) -> Result<Bytes, ClientError> {
+        let response = self.ask(Ask::get(&format!("/entries/{}", path_part(entry)), COSE)).await?;
+        bounded(response, STATEMENT_BYTES_MAX, "larger than a statement")
     }
 
-    /// `GET /receipts/{id}`: one node's receipt.
+    /// `GET /receipts/{entry}`: one node's receipt for a statement id or log index.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn receipt(&self, id: &str) -> Result<Bytes, ClientError> {
-        Ok(self.ask(Ask::get(&format!("/receipts/{id}"), COSE_OR_CBOR)).await?.body)
+    pub async fn receipt(&self, entry: &str, wait: Duration) -> Result<Bytes, ClientError> {
+        let path = format!("/receipts/{}?wait_ms={}", path_part(entry), wait.as_millis());
+        let response = self.ask(Ask::get(&path, COSE).waiting(wait)).await?;
+        bounded(response, STATEMENT_BYTES_MAX, "larger than a receipt")
     }
 
-    /// `GET /bundles/{id}`: the quorum bundle, with the statement itself when `with_entry`.
+    /// `GET /bundles/{id}`: the encoded quorum bundle, with the statement itself when `with_entry`.
     ///
     /// # Errors
-    /// [`ClientError`]; `not_certified` is retried.
-    pub async fn bundle(&self, id: &StatementId, with_entry: bool) -> Result<Bytes, ClientError> {
-        let path = format!("/bundles/{id}{}", if with_entry { "?entry=1" } else { "" });
-        let response = self.ask(Ask::get(&path, CBOR)).await?;
-        if response.body.len() > BUNDLE_BYTES_MAX {
-            return Err(unexpected(&response, "larger than a bundle"));
-        }
-        Ok(response.body)
+    /// [`ClientError`].
+    pub async fn bundle(&self, id: &StatementId, with_entry: bool, wait: Duration) -> Result<Bytes, ClientError> {
+        let entry = if with_entry { "&entry=1" } else { "" };
+        let path = format!("/bundles/{id}?wait_ms={}{entry}", wait.as_millis());
+        bounded(self.ask(Ask::get(&path, CBOR).waiting(wait)).await?, BUNDLE_BYTES_MAX, "larger than a bundle")
     }
 
     /// `GET /v1/headers/{height}`: header and commit certificate.
@@ -141,31 +128,37 @@ impl Client {
         value(&self.ask(Ask::get(&format!("/v1/headers/{height}"), CBOR)).await?)
     }
 
-    /// `GET /v1/checkpoint`: the newest signed tree head.
+    /// `GET /v1/checkpoint`: the newest tree head, signed by this node: a COSE_Sign1 with the log root as payload.
     ///
     /// # Errors
     /// [`ClientError`].
     pub async fn checkpoint(&self) -> Result<Bytes, ClientError> {
-        Ok(self.ask(Ask::get("/v1/checkpoint", COSE_OR_CBOR)).await?.body)
+        Ok(self.ask(Ask::get("/v1/checkpoint", COSE)).await?.body)
     }
 
-    /// `GET /v1/state/{kind}/{id}`: a value of the state with its proof.
+    /// `GET /v1/state/{kind}/{id}`: values of the state with their proofs. A certificate number has two: the asset's id,
+    /// and the asset.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn state(&self, kind: &str, id: &str) -> Result<StateProof, ClientError> {
-        value(&self.ask(Ask::get(&format!("/v1/state/{kind}/{id}"), CBOR)).await?)
+    pub async fn state(&self, kind: &str, id: &str) -> Result<Vec<StateProof>, ClientError> {
+        let path = format!("/v1/state/{}/{}", path_part(kind), path_part(id));
+        sequence(&self.ask(Ask::get(&path, CBOR_SEQUENCE)).await?)
     }
 
-    /// `GET /v1/feed`: registered statements from a log index on.
+    /// `GET /v1/feed`: registered statements from a log index on, waiting for new ones as long as `wait` says.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn feed(&self, cursor: u64, limit: u32) -> Result<FeedPage, ClientError> {
-        json(&self.ask(Ask::get(&format!("/v1/feed?cursor={cursor}&limit={limit}"), JSON)).await?)
+    pub async fn feed(&self, cursor: u64, limit: u32, wait: Duration) -> Result<FeedPage, ClientError> {
+        let path = format!("/v1/feed?cursor={cursor}&limit={limit}&wait_ms={}", wait.as_millis());
+        let response = self.ask(Ask::get(&path, "application/cloudevents-batch+json").waiting(wait)).await?;
+        let next =
+            response.link.as_deref().and_then(next_cursor).ok_or_else(|| unexpected(&response, "no next cursor"))?;
+        Ok(FeedPage { events: json(&response)?, next })
     }
 
-    /// `GET /v1/network`: where the node stands.
+    /// `GET /v1/network`: the network as this node knows it.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -173,10 +166,19 @@ impl Client {
         json(&self.ask(Ask::get("/v1/network", JSON)).await?)
     }
 
-    /// `GET /readyz`: whether the node takes statements.
+    /// `GET /v1/genesis`: the genesis file, byte for byte. Its SHA-256 is the network id; compare it with the one you
+    /// were given.
     ///
     /// # Errors
-    /// [`ClientError`] with what it says when it is not.
+    /// [`ClientError`].
+    pub async fn genesis(&self) -> Result<Bytes, ClientError> {
+        bounded(self.ask(Ask::get("/v1/genesis", CBOR)).await?, GENESIS_BYTES_MAX, "larger than a genesis file")
+    }
+
+    /// `GET /readyz`: whether the node takes part.
+    ///
+    /// # Errors
+    /// [`ClientError`] with the reason when it does not.
     pub async fn ready(&self) -> Result<(), ClientError> {
         self.ask(Ask::get("/readyz", "*/*")).await.map(drop)
     }
@@ -186,16 +188,13 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn metrics(&self) -> Result<String, ClientError> {
-        let response = self.ask(Ask::get("/metrics", "text/plain")).await?;
+        let response = self.ask(Ask::get("/metrics", "*/*")).await?;
         String::from_utf8(response.body.to_vec()).map_err(|_| ClientError::Unexpected {
             endpoint: response.endpoint.to_string(),
             reason: "metrics are not UTF-8".into(),
         })
     }
 }
-
-/// What `POST /entries` and `GET /receipts` answer with.
-const COSE_OR_CBOR: &str = "application/cose, application/cbor, application/json";
 
 fn json<T: serde::de::DeserializeOwned>(response: &Response) -> Result<T, ClientError> {
     serde_json::from_slice(&response.body).map_err(|error| unexpected(response, &error.to_string()))
@@ -217,11 +216,50 @@ fn sequence<T: Field>(response: &Response) -> Result<Vec<T>, ClientError> {
     Ok(values)
 }
 
+fn bounded(response: Response, bytes_max: usize, reason: &str) -> Result<Bytes, ClientError> {
+    if response.body.len() > bytes_max { Err(unexpected(&response, reason)) } else { Ok(response.body) }
+}
+
 fn unexpected(response: &Response, reason: &str) -> ClientError {
     ClientError::Unexpected { endpoint: response.endpoint.to_string(), reason: reason.to_owned() }
 }
 
-fn id_list(ids: &[StatementId]) -> Bytes {
-    let quoted: Vec<String> = ids.iter().map(|id| format!("\"{id}\"")).collect();
-    Bytes::from(format!("[{}]", quoted.join(",")))
+/// Statement ids as a CBOR sequence of byte strings.
+fn id_sequence(ids: &[StatementId]) -> Bytes {
+    ids.iter().flat_map(|id| [0x58, 32].into_iter().chain(id.0)).collect::<Vec<u8>>().into()
+}
+
+/// Names and ids are words, digits and dashes; anything else cannot name a resource and is left out, so that no text of a
+/// user can reach another path.
+fn path_part(text: &str) -> String {
+    text.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-' || *c == '_').collect()
+}
+
+/// The cursor in `</v1/feed?cursor=7&limit=100>; rel="next"`.
+fn next_cursor(link: &str) -> Option<u64> {
+    let (_, rest) = link.split_once("cursor=")?;
+    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cursor_is_read_from_the_link() {
+        assert_eq!(next_cursor("</v1/feed?cursor=42&limit=100>; rel=\"next\""), Some(42));
+        assert_eq!(next_cursor("</v1/feed?limit=100>; rel=\"next\""), None);
+    }
+
+    #[test]
+    fn ids_are_byte_strings_of_32_bytes() {
+        let ids = id_sequence(&[StatementId([1; 32]), StatementId([2; 32])]);
+        assert_eq!((ids.len(), &ids[..3], &ids[34..37]), (68, &[0x58, 32, 1][..], &[0x58, 32, 2][..]));
+    }
+
+    #[test]
+    fn text_of_a_user_stays_one_part_of_the_path() {
+        assert_eq!(path_part("../v1/network?x=1"), "v1networkx1");
+        assert_eq!(path_part("ST-110000-DR-2026-00000042-17"), "ST-110000-DR-2026-00000042-17");
+    }
 }

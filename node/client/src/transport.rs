@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, LOCATION, RETRY_AFTER, USER_AGENT};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, LINK, LOCATION, RETRY_AFTER, USER_AGENT};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 
@@ -56,6 +56,8 @@ pub struct Response {
     pub content_type: String,
     /// `Location`, when there is one.
     pub location: Option<String>,
+    /// `Link`, when there is one.
+    pub link: Option<String>,
     /// The body.
     pub body: Bytes,
     /// The node that answered.
@@ -294,11 +296,18 @@ impl Inner {
         let status = answer.status();
         let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let content_type = header(CONTENT_TYPE).unwrap_or_default();
-        let (location, retry_after) = (header(LOCATION), header(RETRY_AFTER));
+        let (location, link, retry_after) = (header(LOCATION), header(LINK), header(RETRY_AFTER));
         let bytes_max = if status.is_success() { self.bounds.answer_bytes_max } else { PROBLEM_BYTES_MAX };
         let body = collect(endpoint, answer.into_body(), bytes_max).await?;
         if status.is_success() {
-            return Ok(Response { status: status.as_u16(), content_type, location, body, endpoint: endpoint.clone() });
+            return Ok(Response {
+                status: status.as_u16(),
+                content_type,
+                location,
+                link,
+                body,
+                endpoint: endpoint.clone(),
+            });
         }
         Err(refusal(endpoint, status, &content_type, retry_after.as_deref(), &body))
     }
