@@ -25,7 +25,12 @@ pub(crate) struct Recovered {
 
 /// Locks a directory for as long as the file stays open.
 pub(crate) fn lock(directory: &Path) -> Result<File, StateError> {
-    std::fs::create_dir_all(directory).map_err(StateError::io("create", directory))?;
+    if !directory.exists() {
+        std::fs::create_dir_all(directory).map_err(StateError::io("create", directory))?;
+        if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            sync_directory(parent)?;
+        }
+    }
     let path = directory.join("lock");
     let file =
         File::options().create(true).truncate(false).write(true).open(&path).map_err(StateError::io("open", &path))?;

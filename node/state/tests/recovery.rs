@@ -106,7 +106,7 @@ fn another_hash_function_is_refused() {
 /// A crash can leave any prefix of the last write. Whatever it is, the map opens at the last whole record, and goes on.
 #[test]
 fn a_log_cut_at_any_byte_opens_at_the_last_whole_record() {
-    for durability in [Durability::Sync, Durability::None] {
+    for (durability, step) in [(Durability::Sync, 1), (Durability::None, 13)] {
         let options = Options { durability, ..OPTIONS };
         let directory = TempDir::new().unwrap();
         let mut map = open(directory.path(), options).map;
@@ -120,7 +120,7 @@ fn a_log_cut_at_any_byte_opens_at_the_last_whole_record() {
         drop(map);
         let roots = roots(5);
         let content = fs::read(&log).unwrap();
-        for length in start..=*ends.last().unwrap() {
+        for length in (start..ends[1]).step_by(29).chain((ends[1]..=ends[3]).step_by(step)) {
             fs::write(&log, &content[..usize::try_from(length).unwrap()]).unwrap();
             let mut opened = open(directory.path(), options);
             let whole = ends.iter().filter(|end| **end <= length).count();
