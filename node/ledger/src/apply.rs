@@ -52,7 +52,7 @@ pub(crate) struct BlockContext {
 /// When the header does not follow the state, when the state asks for a protocol version that this program does not
 /// execute (the caller halts before), or when a value of the state is damaged.
 pub fn apply(view: &dyn StateView, header: &Header, statements: &[Statement]) -> Applied {
-    let mut block = BlockRun::open(view, header);
+    let mut block = BlockRun::open(view, header, statements.len());
     for (position, statement) in statements.iter().enumerate() {
         block.statement(position, statement);
     }
@@ -72,7 +72,7 @@ struct BlockRun<'v> {
 }
 
 impl<'v> BlockRun<'v> {
-    fn open(view: &'v dyn StateView, header: &Header) -> Self {
+    fn open(view: &'v dyn StateView, header: &Header, statements: usize) -> Self {
         let mut overlay = Overlay::new(view);
         let chain: ChainRecord = overlay.singleton();
         assert_eq!(header.height, chain.height.next(), "a block follows the state that it is applied to");
@@ -89,9 +89,9 @@ impl<'v> BlockRun<'v> {
             budget: CurveBudget::default(),
             log_size: chain.log_size,
             first_index: LogIndex(chain.log_size),
-            outcomes: Vec::new(),
-            leaves: Vec::new(),
-            events: Vec::new(),
+            outcomes: Vec::with_capacity(statements),
+            leaves: Vec::with_capacity(statements),
+            events: Vec::with_capacity(statements),
         }
     }
 

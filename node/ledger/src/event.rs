@@ -1,5 +1,7 @@
 //! What a block changed, for feeds and metrics. Events repeat what statements and state say and decide nothing.
 
+use alloc::boxed::Box;
+
 use stele_types::asset::CertificateNumber;
 use stele_types::hash::{KeyId, ObjectId, PartyId, StatementId};
 use stele_types::header::{Height, LogIndex};
@@ -95,7 +97,7 @@ pub enum EventKind {
     OpaqueRegistered(StatementId),
     /// The key of a validator's votes was certified. Who builds bundles keeps the certificate, because the state keeps
     /// the newest only.
-    EpochCertified(EpochCertificate),
+    EpochCertified(Box<EpochCertificate>),
     /// Parameters will change.
     ParametersScheduled(Height),
     /// The validator set will change.

@@ -25,8 +25,9 @@
 //! * `stale` and `early`: outside the window nothing is remembered. `stale` is final by itself; `early` is not, and is
 //!   the one rejection after which the same bytes may apply.
 //! * outcomes of a key that does not speak for the issuer (unknown, ended, of another party, of a disabled suite):
-//!   whoever holds such a key could otherwise use up names of the issuer. They are final by themselves, because keys
-//!   never begin again and the header names the key.
+//!   whoever holds such a key could otherwise use up names of the issuer. A valid block carries none of them but those
+//!   of a key that ended earlier in the same block, and these are final by themselves: a key never begins again, and
+//!   the header names the key.
 //!
 //! # Sweeping
 //!

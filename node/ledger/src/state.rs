@@ -121,7 +121,9 @@ pub(crate) fn decode<T: Stored>(bytes: &[u8]) -> T {
 
 /// Encodes a value and asserts its bound.
 pub(crate) fn encode<T: Stored>(value: &T) -> Vec<u8> {
-    let bytes = cbor::to_vec(value);
+    // Most values are a few hundred bytes: one allocation instead of a growing one.
+    let mut bytes = Vec::with_capacity(288);
+    value.encode(&mut cbor::Encoder::new(&mut bytes));
     assert!(bytes.len() <= VALUE_BYTES_MAX, "a value of domain {:?} exceeds its bound", T::DOMAIN);
     bytes
 }

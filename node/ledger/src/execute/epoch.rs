@@ -1,5 +1,6 @@
 //! Epoch certificates: a validator's long-term key lends its vote to a short-lived key.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use stele_types::cbor::List;
@@ -39,7 +40,7 @@ impl Execution<'_, '_, '_> {
         certificates.push(certificate.clone());
         let certificates = List::new(certificates).expect("the oldest made room");
         self.state.put(&certificate.validator, &EpochRecord { certificates });
-        self.emit(EventKind::EpochCertified(certificate.clone()));
+        self.emit(EventKind::EpochCertified(Box::new(certificate.clone())));
         Ok(())
     }
 

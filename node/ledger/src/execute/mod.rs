@@ -147,7 +147,7 @@ impl<'r, 'o, 'v> Execution<'r, 'o, 'v> {
 
     /// Whether the actor may act for `principal` in `family`: the principal is active and gave a live mandate.
     fn check_mandate(&mut self, principal: PartyId, family: Family) -> Result<(), Code> {
-        if !self.state.party(&principal).is_some_and(|party| !party.suspended) {
+        if self.state.party(&principal).is_none_or(|party| party.suspended) {
             return Err(Code::MandateMissing);
         }
         let pair: MandatePair = self.state.read(&(principal, self.actor)).ok_or(Code::MandateMissing)?;
