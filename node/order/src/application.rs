@@ -45,7 +45,8 @@ pub enum Origin {
     Fresh,
     /// Proposed before and now again, or read back after a restart.
     Repeated,
-    /// Decided by others and fetched from a peer; its certificate has been verified.
+    /// Decided by others and fetched from a peer; its certificate has been verified. Were it invalid here, this node and
+    /// the network would disagree about the rules: the application raises its alarm and halts.
     Sync,
 }
 
@@ -116,6 +117,9 @@ pub enum ApplicationError {
 }
 
 /// The node behind the order.
+///
+/// Calls come from tasks of the runtime in which [`crate::Order::start`] was called: computation of more than a
+/// millisecond belongs on a thread of its own (`spawn_blocking`).
 #[async_trait]
 pub trait Application: Send + Sync + 'static {
     /// The height after the newest committed one, and its parameters. Asked at every start of the engine and after

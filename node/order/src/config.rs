@@ -53,7 +53,7 @@ impl Default for Watchdog {
 
 /// How a node that fell behind catches up.
 #[derive(Clone, Copy, Debug)]
-pub struct Sync {
+pub struct SyncConfig {
     /// How often the own height is announced: what a lagging peer waits at most before it notices.
     pub status_interval: Duration,
     /// Heights asked for in one request. Near-empty blocks profit; full blocks are cut to eight megabytes anyway.
@@ -64,7 +64,7 @@ pub struct Sync {
     pub request_timeout: Duration,
 }
 
-impl Default for Sync {
+impl Default for SyncConfig {
     fn default() -> Self {
         Self {
             status_interval: Duration::from_secs(1),
@@ -95,7 +95,7 @@ pub struct OrderConfig {
     /// When the engine counts as stuck.
     pub watchdog: Watchdog,
     /// How a lagging node catches up.
-    pub sync: Sync,
+    pub sync: SyncConfig,
 }
 
 impl OrderConfig {
@@ -117,7 +117,7 @@ impl OrderConfig {
             directory,
             block_bytes_max: BLOCK_BYTES_MAX,
             watchdog: Watchdog::default(),
-            sync: Sync::default(),
+            sync: SyncConfig::default(),
         }
     }
 }

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The network is not under the engine's own supervisor: were it killed with the others, its listener would live on.
-//! It is stopped by hand, first, so that the next life can listen on the same port.
+//! It is stopped by hand, and waited for, so that the next life can listen on the same port.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -58,7 +58,7 @@ const DUMP_BYTES_MAX: usize = 64 * 1024;
 /// validators.
 const QUEUE_HEIGHTS: usize = 16;
 const QUEUE_PER_HEIGHT: usize = 1_024;
-/// Requests a lagging peer may make in ten seconds, by far enough for `Sync::requests_parallel` at full speed.
+/// Requests a lagging peer may make in ten seconds, by far enough for `SyncConfig::requests_parallel` at full speed.
 const SYNC_REQUESTS_PER_WINDOW: u32 = 2_000;
 
 /// Connections beyond two for each peer: room for peers pinned later.
@@ -252,15 +252,22 @@ impl Engine {
             warn!("the application does not answer; its last call is abandoned");
             heights.abort();
         }
-        stop_actor(self.network.get_cell(), "network").await;
-        stop_actor(self.consensus.get_cell(), "consensus").await;
+        // Who is unlinked stops without the supervisor stopping the rest.
+        let supervisor = self.node.get_cell();
+        let stop_linked = async |actor: ActorCell, name| {
+            actor.unlink(supervisor.clone());
+            stop_actor(actor, name).await;
+        };
+        // Those that speak stop before those that are spoken to.
+        stop_linked(self.consensus.get_cell(), "consensus").await;
         if let Some(sync) = &self.sync {
-            stop_actor(sync.get_cell(), "sync").await;
+            stop_linked(sync.get_cell(), "sync").await;
         }
-        stop_actor(self.inbox, "inbox").await;
-        stop_actor(self.host, "host").await;
-        stop_actor(self.wal.get_cell(), "journal").await;
-        stop_actor(self.node.get_cell(), "supervisor").await;
+        stop_linked(self.inbox, "inbox").await;
+        stop_linked(self.host, "host").await;
+        stop_linked(self.wal.get_cell(), "journal").await;
+        stop_actor(self.network.get_cell(), "network").await;
+        stop_actor(supervisor.clone(), "supervisor").await;
         self.shared.peers_disconnected();
     }
 }

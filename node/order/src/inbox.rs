@@ -38,14 +38,14 @@ const PARKED_PER_VALIDATOR_MAX: usize = 2;
 #[derive(Debug)]
 pub(crate) enum InboxMessage {
     /// Something happened on the network.
-    Network(NetworkEvent<Stele>),
+    Network(Box<NetworkEvent<Stele>>),
     /// The engine is about to start this height.
     HeightStarts(u64),
 }
 
 impl From<NetworkEvent<Stele>> for InboxMessage {
     fn from(event: NetworkEvent<Stele>) -> Self {
-        Self::Network(event)
+        Self::Network(Box::new(event))
     }
 }
 
@@ -87,7 +87,7 @@ impl Actor for Inbox {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            InboxMessage::Network(event) => self.on_network(state, event),
+            InboxMessage::Network(event) => self.on_network(state, *event),
             InboxMessage::HeightStarts(height) => self.on_height(state, height),
         }
         self.shared.counters.assembly_bytes.store(state.assembly.bytes() as u64, Ordering::Relaxed);

@@ -192,9 +192,7 @@ impl Shared {
         let peers = lock(&self.peers);
         let known: Vec<PeerState> =
             set.iter().filter_map(|validator| peers.get(validator.peer_id().as_slice()).copied()).collect();
-        let ahead = known.iter().filter(|peer| peer.started > height).count();
-        let connected = known.iter().filter(|peer| peer.connected).count();
-        known.iter().any(|peer| peer.started == height) || ahead >= (set.faulty_max() + 1).min(connected.max(1))
+        is_started(height, set.faulty_max(), &known)
     }
 
     // ---- sending
@@ -307,6 +305,33 @@ impl Shared {
     }
 }
 
+fn is_started(height: u64, faulty_max: usize, peers: &[PeerState]) -> bool {
+    let ahead = peers.iter().filter(|peer| peer.started > height).count();
+    let connected = peers.iter().filter(|peer| peer.connected).count();
+    peers.iter().any(|peer| peer.started == height) || ahead >= (faulty_max + 1).min(connected.max(1))
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peers(started: [u64; 3]) -> Vec<PeerState> {
+        started.map(|started| PeerState { connected: true, started, committed: 0 }).into()
+    }
+
+    #[test]
+    fn one_peer_wakes_at_the_height_itself_and_several_from_beyond_it() {
+        assert!(!is_started(7, 1, &peers([6, 6, 6])));
+        assert!(is_started(7, 1, &peers([6, 7, 6])));
+        assert!(!is_started(7, 1, &peers([6, u64::MAX, 6])), "one liar keeps nobody awake");
+        assert!(is_started(7, 1, &peers([8, 9, 6])));
+        let mut alone = peers([9, 6, 6]);
+        (alone[1].connected, alone[2].connected) = (false, false);
+        assert!(is_started(7, 1, &alone), "the only peer there is must be believed");
+        assert!(!is_started(7, 0, &[]));
+    }
 }

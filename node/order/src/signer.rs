@@ -226,3 +226,78 @@ pub(crate) async fn peer_proof(signer: &dyn VoteSigner, public_key: &[u8; 33], p
     let proof = ValidatorProof::<Stele>::new(public_key.to_vec(), peer_id.to_vec(), seal);
     crate::codec::EngineCodec.encode(&proof).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use stele_types::VoteKey;
+
+    use super::*;
+
+    /// Answers the n-th request as the list says, the last entry for ever.
+    struct Scripted {
+        answers: Vec<Option<SignerError>>,
+        requests: AtomicU32,
+    }
+
+    #[async_trait]
+    impl VoteSigner for Scripted {
+        async fn sign(&self, _ballot: Ballot) -> Result<VoteSignature, SignerError> {
+            let request = self.requests.fetch_add(1, Ordering::Relaxed) as usize;
+            match &self.answers[request.min(self.answers.len() - 1)] {
+                Some(failure) => Err(failure.clone()),
+                None => Ok(VoteSignature { key: VoteKey::Direct, signature: [1; 64] }),
+            }
+        }
+    }
+
+    /// Never answers.
+    struct Silent;
+
+    #[async_trait]
+    impl VoteSigner for Silent {
+        async fn sign(&self, _ballot: Ballot) -> Result<VoteSignature, SignerError> {
+            std::future::pending().await
+        }
+    }
+
+    fn away() -> Option<SignerError> {
+        Some(SignerError::Unavailable { reason: "busy".into() })
+    }
+
+    fn ballot() -> Ballot {
+        let (network, kind) = (NetworkId([1; 32]), VoteKind::Prevote);
+        Ballot { network, kind, height: Height(3), round: 0, block: None, valid_round: None }
+    }
+
+    async fn seal(signer: impl VoteSigner) -> (Seal, Arc<Counters>) {
+        let counters = Arc::new(Counters::default());
+        let signing = Signing::new(NetworkId([1; 32]), Arc::new(signer), counters.clone());
+        (signing.seal(ballot()).await, counters)
+    }
+
+    #[tokio::test]
+    async fn a_busy_signer_is_asked_again_and_a_refusal_is_final() {
+        let (sealed, counters) =
+            seal(Scripted { answers: vec![away(), away(), None], requests: AtomicU32::new(0) }).await;
+        assert!(matches!(sealed, Seal::Signed(_)));
+        assert_eq!(counters.snapshot().signer_retries, 2);
+
+        let (sealed, counters) =
+            seal(Scripted { answers: vec![Some(SignerError::DoubleSign), None], requests: AtomicU32::new(0) }).await;
+        assert_eq!(sealed, Seal::Withheld);
+        assert_eq!(counters.snapshot().votes_withheld_double_sign, 1);
+    }
+
+    #[tokio::test]
+    async fn the_engine_does_not_wait_for_ever() {
+        let started = Instant::now();
+        let (sealed, counters) = seal(Silent).await;
+        assert_eq!(sealed, Seal::Withheld);
+        let (also_sealed, _) = seal(Scripted { answers: vec![away()], requests: AtomicU32::new(0) }).await;
+        assert_eq!(also_sealed, Seal::Withheld);
+        assert_eq!(counters.snapshot().votes_withheld_other, 1);
+        assert!(started.elapsed() < 3 * SIGN_WAIT_MAX, "{:?}", started.elapsed());
+    }
+}

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::network::{Network, Plan, stored_chain, stored_conflicts};
+use crate::application::stored_chain;
+use crate::network::{Network, Plan};
+use crate::signer::stored_conflicts;
 
 const ALL: [usize; 4] = [0, 1, 2, 3];
 /// Tells the child which validator it is: `<directory>;<index>`.
@@ -14,15 +16,33 @@ fn plan() -> Plan {
     Plan { on_disk: true, block_bytes: 200_000, ..Plan::default() }
 }
 
+/// A validator's process; it never outlives the test.
+struct Process(Child);
+
+impl Process {
+    fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Starts this very test in a process that runs one validator until it is killed.
-fn spawn(directory: &Path, index: usize) -> Child {
-    Command::new(std::env::current_exe().unwrap())
+fn spawn(directory: &Path, index: usize) -> Process {
+    let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "crash::killed_validators_neither_fork_nor_ask_for_a_second_vote"])
         .env(CHILD, format!("{};{index}", directory.display()))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .unwrap()
+        .unwrap();
+    Process(child)
 }
 
 fn top(directory: &Path, index: usize) -> usize {
@@ -48,14 +68,13 @@ async fn killed_validators_neither_fork_nor_ask_for_a_second_vote() {
     }
     let network = Network::new(4, plan());
     let directory = network.directory();
-    let mut children: Vec<Child> = ALL.iter().map(|index| spawn(directory, *index)).collect();
+    let mut children: Vec<Process> = ALL.iter().map(|index| spawn(directory, *index)).collect();
     reach(directory, &ALL, 3).await;
 
     // One after the other, at moments that do not depend on what the engine is doing.
     for (step, index) in [2, 0, 3, 1].into_iter().enumerate() {
         tokio::time::sleep(Duration::from_millis(130 + 170 * step as u64)).await;
-        children[index].kill().unwrap();
-        children[index].wait().unwrap();
+        children[index].kill();
         children[index] = spawn(directory, index);
     }
     reach(directory, &ALL, top(directory, 0) + 4).await;
@@ -63,20 +82,12 @@ async fn killed_validators_neither_fork_nor_ask_for_a_second_vote() {
     // All at once: the blocks that were voted for exist only in journals and files of undecided blocks.
     for round in 0..3u64 {
         tokio::time::sleep(Duration::from_millis(90 + 60 * round)).await;
-        for child in &mut children {
-            child.kill().unwrap();
-        }
-        for child in &mut children {
-            child.wait().unwrap();
-        }
+        children.iter_mut().for_each(Process::kill);
         let before = top(directory, 0);
         children = ALL.iter().map(|index| spawn(directory, *index)).collect();
         reach(directory, &ALL, before + 3).await;
     }
-    for child in &mut children {
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
+    children.iter_mut().for_each(Process::kill);
 
     let chains: Vec<_> = ALL.iter().map(|index| stored_chain(directory, *index)).collect();
     let longest = chains.iter().max_by_key(|chain| chain.len()).unwrap();

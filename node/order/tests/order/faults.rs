@@ -93,14 +93,17 @@ async fn a_single_validator_decides_alone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_twin_with_the_same_key_is_proven_and_forks_nothing() {
-    let mut network = Network::new(4, Plan::default());
+    // Idling in between, so that the twin is not left behind and takes part in every height.
+    let mut network = Network::new(4, Plan { busy: false, ..Plan::default() });
     network.add_twin();
     network.start_all().await;
-    network.reach(&[1, 2, 3], 12, Duration::from_secs(40)).await;
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(40);
     while network.nodes[1].app.equivocations.lock().unwrap().is_empty() {
         assert!(Instant::now() < deadline, "no proof of the double votes");
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        let top = network.top();
+        network.nodes[1].app.submit();
+        network.reach(&[1, 2, 3, 4], top + 1, Duration::from_secs(20)).await;
+        network.fall_idle(&[1, 2, 3, 4], Duration::from_secs(20)).await;
     }
     let guilty = network.nodes[0].app.validator;
     for proof in network.nodes[1].app.equivocations.lock().unwrap().iter() {
