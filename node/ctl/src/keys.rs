@@ -179,6 +179,11 @@ impl SigningKey {
         EnrolledKey { suite: self.suite(), public_key }
     }
 
+    /// The Ed25519 key of a seed.
+    pub(crate) fn from_ed25519_seed(seed: [u8; 32]) -> Self {
+        Self::of(Secret::EdDsa(ed25519_zebra::SigningKey::from(seed)))
+    }
+
     /// The seed of an Ed25519 key, for the file of a node's peer key.
     pub(crate) fn ed25519_seed(&self) -> Option<Zeroizing<[u8; 32]>> {
         match &self.secret {

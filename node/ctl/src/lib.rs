@@ -20,10 +20,18 @@
 
 pub mod author;
 pub mod commands;
+pub mod describe;
 pub mod failure;
 pub mod keys;
+pub mod load;
 pub mod localnet;
 pub mod network;
 pub mod output;
 pub mod pki;
+pub mod progress;
+pub mod registration;
 pub mod session;
+pub mod standing;
+pub mod state_query;
+pub mod submission;
+pub mod verification;

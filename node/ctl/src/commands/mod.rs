@@ -1,10 +1,26 @@
 //! The commands of `stele`, one module for each noun.
 
+pub mod asset;
+pub mod bench;
+pub mod feed;
+pub mod governed;
+pub mod key;
+pub mod mandate;
+pub mod manual;
 pub mod network;
+pub mod party;
+pub mod proposal;
+pub mod query;
+pub mod receipt;
+pub mod record;
+pub mod status;
+pub mod submit;
+pub mod upgrade;
+pub mod words;
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 
 use crate::output::{Format, Output};
@@ -45,6 +61,48 @@ pub enum Command {
     /// Make, run and change networks
     #[command(subcommand)]
     Network(network::NetworkCommand),
+    /// Show every node side by side: height, roots, lag, peers
+    Status,
+    /// Signing keys of parties, and epoch keys of validators
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// Who belongs to the network and what they may do
+    #[command(subcommand)]
+    Party(party::PartyCommand),
+    /// Let another party act for the acting one
+    #[command(subcommand)]
+    Mandate(mandate::MandateCommand),
+    /// Decide what another governor proposed
+    #[command(subcommand)]
+    Proposal(proposal::ProposalCommand),
+    /// Registration certificates of data assets
+    #[command(subcommand)]
+    Asset(asset::AssetCommand),
+    /// Anchors of records
+    #[command(subcommand)]
+    Record(record::RecordCommand),
+    /// Register files, or statements that were signed elsewhere
+    Submit(submit::SubmitArguments),
+    /// Fetch proofs, and verify them offline
+    #[command(subcommand)]
+    Receipt(receipt::ReceiptCommand),
+    /// What the network says, proven where a proof exists
+    #[command(subcommand)]
+    Query(query::QueryCommand),
+    /// Registered statements in log order
+    Feed(feed::FeedArguments),
+    /// Measure a network under load
+    Bench(bench::BenchArguments),
+    /// Write man pages
+    Man {
+        /// Directory to write to
+        dir: PathBuf,
+    },
+    /// Write the completions of a shell to standard output
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
 }
 
 impl Cli {
@@ -61,6 +119,26 @@ impl Cli {
         };
         match self.command {
             Command::Network(command) => command.run(&session),
+            Command::Status => block_on(status::run(&session)),
+            Command::Key(command) => block_on(command.run(&session)),
+            Command::Party(command) => block_on(command.run(&session)),
+            Command::Mandate(command) => block_on(command.run(&session)),
+            Command::Proposal(command) => block_on(command.run(&session)),
+            Command::Asset(command) => block_on(command.run(&session)),
+            Command::Record(command) => block_on(command.run(&session)),
+            Command::Submit(arguments) => block_on(arguments.run(&session)),
+            Command::Receipt(receipt::ReceiptCommand::Get(arguments)) => block_on(arguments.run(&session)),
+            Command::Receipt(receipt::ReceiptCommand::Verify(arguments)) => arguments.run(&session),
+            Command::Query(command) => block_on(command.run(&session)),
+            Command::Feed(arguments) => block_on(arguments.run(&session)),
+            Command::Bench(arguments) => block_on(arguments.run(&session)),
+            Command::Man { dir } => manual::man(&dir),
+            Command::Completions { shell } => Ok(manual::completions(shell)),
         }
     }
+}
+
+/// Runs a future on this thread: commands wait, they do not compute.
+fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("runtime")?.block_on(future)
 }

@@ -8,6 +8,8 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use stele_types::Suite;
 
+use crate::commands::upgrade::UpgradeCommand;
+use crate::commands::{block_on, words};
 use crate::failure::Failure;
 use crate::localnet::{LocalNetwork, READY_WAIT_MAX, steled_beside_this_program};
 use crate::network::init::{BASE_PORT, InitOptions, VoteMode, init};
@@ -25,6 +27,9 @@ pub enum NetworkCommand {
     Init(InitArguments),
     /// Run a network on this machine, on loopback, until Ctrl-C; it is made first when DIR is empty
     Local(LocalArguments),
+    /// Propose a change of version, parameters or validators from a height on
+    #[command(subcommand)]
+    Upgrade(UpgradeCommand),
 }
 
 /// What a new network is made of.
@@ -49,7 +54,7 @@ pub struct NewNetwork {
     #[arg(long, default_value_t = 1)]
     pub agencies: usize,
     /// Suite of the agencies' keys
-    #[arg(long, value_parser = suite, default_value = "eddsa")]
+    #[arg(long, value_parser = words::suite, default_value = "eddsa")]
     pub agency_suite: Suite,
 }
 
@@ -106,6 +111,7 @@ impl NetworkCommand {
         match self {
             Self::Init(arguments) => arguments.run(session),
             Self::Local(arguments) => arguments.run(session),
+            Self::Upgrade(command) => block_on(command.run(session)),
         }
     }
 }
@@ -205,14 +211,4 @@ fn addresses(profile: &Profile) -> Vec<Record> {
             .with("metrics", format!("http://{}/metrics", node.metrics))
     };
     profile.nodes.iter().map(node).collect()
-}
-
-/// Reads the word of a suite that keys can have.
-///
-/// # Errors
-/// The words, when it is another.
-pub fn suite(word: &str) -> Result<Suite, String> {
-    Suite::from_word(word)
-        .filter(|suite| suite.rule_version_max() > 0)
-        .ok_or_else(|| "one of es256, eddsa, sm2_sm3".to_owned())
 }

@@ -12,19 +12,20 @@ use p256::pkcs8::DecodePrivateKey as _;
 use stele_hsm::{Signer as _, SoftwareSigner};
 use stele_types::cbor::{List, Text};
 use stele_types::limits::VALIDATORS_MAX;
-use stele_types::party::{Founder, Role, RoleSet};
+use stele_types::party::{Founder, OrganisationCode, Role, RoleSet};
 use stele_types::record::PlaceCode;
 use stele_types::{
     EpochCertificate, Genesis, Hash, Height, NetworkId, Parameters, PartyId, Suite, Validator, ValidatorId,
     ValidatorSet,
 };
 
+use crate::author::random;
 use crate::failure::Failure;
 use crate::keys::{self, SigningKey};
 use crate::network::config::NodeConfig;
 use crate::network::genesis_view::genesis_view;
 use crate::network::layout::{NetworkDir, NodeDir};
-use crate::network::profile::{NodeProfile, PartyProfile, Profile};
+use crate::network::profile::{NodeProfile, PartyProfile, Profile, check_party_name};
 use crate::pki::{Authority, Leaf, Usage};
 
 /// Ports that one node takes, in the order peer, party, public, plain, metrics.
@@ -177,7 +178,8 @@ pub fn init(root: &Path, options: &InitOptions) -> Result<Network> {
     let mut parties = Vec::new();
     let mut founders = Vec::new();
     let mut found = |name: String, role: Role, suite: Suite| -> Result<PartyId> {
-        let (profile, founder) = found_party(&dir, &authority, &name, role, suite)?;
+        let (profile, founder) =
+            found_party(&dir, &authority, &NewParty { name: &name, roles: &[role], suite, organisation: None })?;
         let id = founder.party;
         parties.push(profile);
         founders.push(founder);
@@ -241,45 +243,67 @@ pub fn init(root: &Path, options: &InitOptions) -> Result<Network> {
     Ok(Network { dir, profile, genesis, parties })
 }
 
+/// A party whose keys are made here.
+#[derive(Clone, Copy, Debug)]
+pub struct NewParty<'a> {
+    /// Name on this machine.
+    pub name: &'a str,
+    /// Its roles.
+    pub roles: &'a [Role],
+    /// Suite of its signing key.
+    pub suite: Suite,
+    /// Its organisation, when it has a code.
+    pub organisation: Option<OrganisationCode>,
+}
+
 /// Makes the directory of a party: signing key, client certificate, description.
 ///
 /// # Errors
 /// When the party exists here or a file cannot be written.
-pub fn found_party(
-    dir: &NetworkDir,
-    authority: &Authority,
-    name: &str,
-    role: Role,
-    suite: Suite,
-) -> Result<(PartyProfile, Founder)> {
+pub fn found_party(dir: &NetworkDir, authority: &Authority, new: &NewParty<'_>) -> Result<(PartyProfile, Founder)> {
+    let name = new.name;
+    check_party_name(name)?;
     let party_dir = dir.party(name);
     fs::create_dir(party_dir.root()).map_err(|error| {
         Failure::new("party_exists_here", format!("cannot create {}: {error}", party_dir.root().display()))
             .hint("choose another name; keys are never overwritten")
     })?;
-    let mut id = [0; PartyId::LEN];
-    getrandom::fill(&mut id).map_err(|error| anyhow!("no random bytes for a party id: {error}"))?;
-    let key = SigningKey::generate(suite)?;
+    let party = PartyId(random()?);
+    let key = SigningKey::generate(new.suite)?;
     key.save_new(&party_dir.signing_key())?;
     let leaf = authority.issue(name, &[], Usage::Client)?;
     write_leaf(&leaf, &party_dir.tls_certificate(), &party_dir.tls_key())?;
     let profile = PartyProfile {
         name: name.into(),
-        party: PartyId(id).to_hex(),
-        roles: vec![role.as_str().into()],
-        suite: suite.as_str().into(),
+        party: party.to_hex(),
+        roles: new.roles.iter().map(|role| role.as_str().into()).collect(),
+        suite: new.suite.as_str().into(),
         key: key.id().to_hex(),
         tls_pin: leaf.pin.to_hex(),
     };
     profile.save(&party_dir)?;
     let founder = Founder {
-        party: PartyId(id),
-        organisation: None,
-        roles: RoleSet::of(&[role]),
+        party,
+        organisation: new.organisation,
+        roles: RoleSet::of(new.roles),
         key: key.enrolled(),
         tls_pins: List::new(vec![leaf.pin]).context("client certificate pin")?,
     };
     Ok((profile, founder))
+}
+
+/// The validator record of a node whose keys lie in `dir`.
+///
+/// # Errors
+/// When a key cannot be read.
+pub fn validator_of(dir: &Path, party: PartyId) -> Result<Validator> {
+    let long_term = SoftwareSigner::open(&dir.join("validator.key"))?;
+    let text = keys::read_secret(&dir.join("peer.key"))?;
+    let mut seed = zeroize::Zeroizing::new([0; 32]);
+    hex::decode_to_slice(text.trim_end(), seed.as_mut_slice()).map_err(|_| anyhow!("malformed peer.key"))?;
+    let peer = SigningKey::from_ed25519_seed(*seed);
+    let peer_key = peer.public_key().try_into().context("peer key")?;
+    Ok(Validator { public_key: compressed(&long_term)?, peer_key, party })
 }
 
 /// Keys of one node: long-term validator key, seal key, peer key and, for delegated votes, an epoch key.

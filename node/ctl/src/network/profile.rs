@@ -105,12 +105,7 @@ impl PartyProfile {
     /// # Errors
     /// When there is none or it is malformed.
     pub fn load(dir: &NetworkDir, name: &str) -> Result<Self> {
-        if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_') {
-            bail!(
-                Failure::new("party_name_invalid", format!("{name:?} is no party name"))
-                    .hint("party names are letters, digits, - and _")
-            );
-        }
+        check_party_name(name)?;
         let path = dir.party(name).description();
         let text = fs::read_to_string(&path).map_err(|error| {
             let known = Self::names(dir).unwrap_or_default().join(", ");
@@ -177,4 +172,21 @@ pub fn load_genesis(path: &Path) -> Result<Genesis> {
             .hint("ask the network's governors for the genesis file; its SHA-256 is the network id")
             .into()
     })
+}
+
+/// Names of parties are names of directories here, so they stay plain.
+///
+/// # Errors
+/// When it is empty or holds anything but letters, digits, `-` and `_`.
+pub fn check_party_name(name: &str) -> Result<()> {
+    /// Longest name of a party.
+    const NAME_BYTES_MAX: usize = 64;
+    let is_plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !is_plain {
+        bail!(
+            Failure::new("party_name_invalid", format!("{name:?} is no party name"))
+                .hint("party names are up to 64 letters, digits, - and _")
+        );
+    }
+    Ok(())
 }

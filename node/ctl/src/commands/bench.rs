@@ -1,0 +1,123 @@
+//! `stele bench`: measure a network under load.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use stele_client::{Client, Endpoint};
+use stele_types::Suite;
+
+use crate::commands::words;
+use crate::failure::Failure;
+use crate::load::{Content, Feeder, LoadOptions, NodeWatch, drive, enrol_keys, sign_batches, write_json_lines};
+use crate::output::note;
+use crate::session::Session;
+
+/// Measure a network under load.
+///
+/// Statements are signed beforehand with keys that are enrolled for the run, submitted through the batch endpoint, and
+/// counted when every node holds them. Latency is from submission to a certified outcome, which is when a receipt for it
+/// can be had; it is sampled once a batch.
+#[derive(Debug, Args)]
+pub struct BenchArguments {
+    /// Parties that submit; each has its own share of admission [default: the acting party]
+    #[arg(long, value_delimiter = ',')]
+    pub parties: Vec<String>,
+    /// Suite of the signatures
+    #[arg(long, value_parser = words::suite, default_value = "eddsa")]
+    pub suite: Suite,
+    /// What the statements say
+    #[arg(long, value_enum, default_value_t = Content::Record)]
+    pub content: Content,
+    /// Keys of each party
+    #[arg(long, default_value_t = 4)]
+    pub keys: usize,
+    /// Statements in all
+    #[arg(long, default_value_t = 100_000)]
+    pub statements: usize,
+    /// Statements of one batch
+    #[arg(long, default_value_t = 500)]
+    pub batch: usize,
+    /// Batches without an outcome at once, for each party and node
+    #[arg(long, default_value_t = 6)]
+    pub in_flight: usize,
+    /// Statements a second [default: as fast as they go]
+    #[arg(long)]
+    pub rate: Option<f64>,
+    /// Write the figures as JSON lines to this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Name before the figures in that file
+    #[arg(long, default_value = "bench")]
+    pub name: String,
+}
+
+impl BenchArguments {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// What failed.
+    pub async fn run(self, session: &Session) -> Result<u8> {
+        if self.batch == 0 || self.statements < self.batch || self.rate.is_some_and(|rate| rate.is_nan() || rate < 1.0)
+        {
+            bail!(
+                Failure::new("parameter_invalid", "statements, batch or rate are too small")
+                    .hint("--statements is at least --batch, and --rate at least 1")
+            );
+        }
+        let parties =
+            if self.parties.is_empty() { vec![session.party_name()?.to_owned()] } else { self.parties.clone() };
+        let nodes = self.nodes(session)?;
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        // Every party submits to every node, each of them a feeder with its part of the statements.
+        let per_feeder = (self.statements / self.batch).div_ceil(parties.len() * nodes.len());
+        let mut feeders = Vec::new();
+        for party in &parties {
+            let author = session.author_of(party)?;
+            let authors = enrol_keys(&session.party_client_of(party)?, &author, self.suite, self.keys).await?;
+            note(&format!("signing {} statements of {party}", per_feeder * nodes.len() * self.batch));
+            let mut batches = sign_batches(&authors, self.content, per_feeder * nodes.len(), self.batch, threads)?;
+            for first in 0..nodes.len() {
+                let client = self.client(session, party, first)?;
+                feeders.push(Feeder { client, batches: batches.split_off(batches.len() - per_feeder) });
+            }
+        }
+        note("submitting");
+        let report = drive(feeders, &nodes, LoadOptions { in_flight: self.in_flight, rate: self.rate }).await?;
+        session.output.record(&report.record())?;
+        if let Some(path) = &self.json {
+            write_json_lines(path, &report.json_lines(&format!("{}.{}", self.name, self.suite)))?;
+        }
+        Ok(0)
+    }
+
+    fn nodes(&self, session: &Session) -> Result<Vec<NodeWatch>> {
+        let chosen = |name: &String| session.nodes.is_empty() || session.nodes.contains(name);
+        let profile = session.profile()?;
+        let nodes = profile.nodes.iter().filter(|node| chosen(&node.name));
+        let nodes: Vec<NodeWatch> = nodes
+            .map(|node| Ok(NodeWatch { name: node.name.clone(), client: session.probe(node)? }))
+            .collect::<Result<_>>()?;
+        if nodes.is_empty() {
+            bail!(
+                Failure::new("node_unknown", "none of the named nodes is of this network")
+                    .hint("name nodes as in `stele status`")
+            );
+        }
+        Ok(nodes)
+    }
+
+    /// A client that starts at one node and moves on when it dies.
+    fn client(&self, session: &Session, party: &str, first: usize) -> Result<Client> {
+        let profile = session.profile()?;
+        let chosen = |name: &String| session.nodes.is_empty() || session.nodes.contains(name);
+        let mut nodes: Vec<_> = profile.nodes.iter().filter(|node| chosen(&node.name)).collect();
+        let count = nodes.len().max(1);
+        nodes.rotate_left(first % count);
+        let builder = Client::builder().tls(session.party_tls(party)?);
+        let builder = nodes
+            .into_iter()
+            .try_fold(builder, |builder, node| -> Result<_> { Ok(builder.endpoint(Endpoint::https(&node.party)?)) })?;
+        Ok(builder.build()?)
+    }
+}

@@ -1,0 +1,190 @@
+//! `stele key`: signing keys of parties, and epoch keys of validators.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use clap::{Args, Subcommand};
+use stele_hsm::{Signer as _, SoftwareSigner};
+use stele_types::governance::EpochCertify;
+use stele_types::hash::KeyId;
+use stele_types::party::{KeyEnrol, KeyReset, KeyRevoke, KeyRotate, RevocationReason};
+use stele_types::{Command, EpochCertificate, Height, Suite, ValidatorId};
+
+use crate::commands::governed::{DualControl, issue, party_id};
+use crate::commands::words;
+use crate::failure::Failure;
+use crate::keys::SigningKey;
+use crate::network::init::certify_epoch;
+use crate::network::profile::PartyProfile;
+use crate::output::Record;
+use crate::session::Session;
+
+/// Heights that an epoch certificate covers unless another end is named.
+const EPOCH_HEIGHTS: u64 = EpochCertificate::HEIGHTS_MAX;
+
+/// Signing keys of parties, and epoch keys of validators.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Make a signing key in a file that only its owner can read
+    Generate {
+        /// Suite
+        #[arg(long, value_parser = words::suite, default_value = "es256")]
+        suite: Suite,
+        /// File to make
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Show the public half of a key file [default: the acting party's key]
+    Show {
+        /// Key file
+        file: Option<PathBuf>,
+    },
+    /// Enrol one more key of the acting party
+    Enrol {
+        /// Key file
+        file: PathBuf,
+    },
+    /// Put a new key in place of the acting party's signing key, on the ledger and in its directory
+    Rotate {
+        /// Key file of the new key
+        file: PathBuf,
+    },
+    /// End a key of the acting party
+    Revoke {
+        /// Key id
+        #[arg(value_parser = words::key_id)]
+        key: KeyId,
+        /// Why
+        #[arg(long, value_parser = words::revocation_reason, default_value = "superseded")]
+        reason: RevocationReason,
+    },
+    /// Propose a first key again for a party that lost all of its own
+    Reset {
+        /// Name or id
+        party: String,
+        /// Key file of the new key
+        file: PathBuf,
+        /// How it is decided
+        #[command(flatten)]
+        dual: DualControl,
+    },
+    /// Make an epoch key for a validator, certify it with the long-term key and publish the certificate
+    Epoch(EpochArguments),
+}
+
+/// Arguments of `key epoch`.
+#[derive(Debug, Args)]
+pub struct EpochArguments {
+    /// Directory of the node, with its validator.key
+    #[arg(long)]
+    pub node_dir: PathBuf,
+    /// First height at which the key votes [default: the next one]
+    #[arg(long)]
+    pub from_height: Option<u64>,
+    /// Last height at which it votes [default: as many as a certificate may cover]
+    #[arg(long)]
+    pub until_height: Option<u64>,
+}
+
+impl KeyCommand {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// What failed.
+    pub async fn run(self, session: &Session) -> Result<u8> {
+        match self {
+            Self::Generate { suite, out } => {
+                let key = SigningKey::generate(suite)?;
+                key.save_new(&out)?;
+                session.output.record(&key_record(&key).with("file", out.display().to_string()))?;
+                Ok(0)
+            }
+            Self::Show { file } => {
+                let key = match file {
+                    Some(file) => SigningKey::load(&file)?,
+                    None => session.author()?.key().clone(),
+                };
+                session.output.record(&key_record(&key))?;
+                Ok(0)
+            }
+            Self::Enrol { file } => {
+                let key = SigningKey::load(&file)?.enrolled();
+                issue(session, &Command::KeyEnrol(KeyEnrol { key })).await
+            }
+            Self::Rotate { file } => rotate(session, &file).await,
+            Self::Revoke { key, reason } => issue(session, &Command::KeyRevoke(KeyRevoke { key, reason })).await,
+            Self::Reset { party, file, dual } => {
+                let (party, key) = (party_id(session, &party)?, SigningKey::load(&file)?.enrolled());
+                dual.propose(session, &Command::KeyReset(KeyReset { party, key })).await
+            }
+            Self::Epoch(arguments) => arguments.run(session).await,
+        }
+    }
+}
+
+fn key_record(key: &SigningKey) -> Record {
+    Record::new()
+        .with("key", key.id().to_hex())
+        .with("suite", key.suite().as_str())
+        .with("public_key", hex::encode(key.public_key()))
+}
+
+async fn rotate(session: &Session, file: &Path) -> Result<u8> {
+    let new = SigningKey::load(file)?;
+    let (dir, name) = (session.dir()?, session.party_name()?);
+    let old = session.author()?.key().id();
+    let code = issue(session, &Command::KeyRotate(KeyRotate { old, new: new.enrolled() })).await?;
+    if code == 0 {
+        let path = dir.party(name).signing_key();
+        let kept = path.with_extension("key.old");
+        fs::rename(&path, &kept).with_context(|| format!("cannot move {}", path.display()))?;
+        new.save_new(&path)?;
+        let mut profile = PartyProfile::load(&dir, name)?;
+        (profile.suite, profile.key) = (new.suite().as_str().into(), new.id().to_hex());
+        profile.save(&dir.party(name))?;
+        session.output.text(&format!(
+            "\n{name} signs with {} from now on; the old key is {}",
+            new.id(),
+            kept.display()
+        ))?;
+    }
+    Ok(code)
+}
+
+impl EpochArguments {
+    async fn run(self, session: &Session) -> Result<u8> {
+        let client = session.party_client()?;
+        let from = match self.from_height {
+            Some(height) => height,
+            None => client.network().await?.height + 1,
+        };
+        let until = self.until_height.unwrap_or_else(|| from.saturating_add(EPOCH_HEIGHTS - 1));
+        if from == 0 || until < from || until - from >= EPOCH_HEIGHTS {
+            bail!(
+                Failure::new("epoch_invalid", format!("heights {from} to {until}"))
+                    .hint(format!("a certificate covers 1 to {EPOCH_HEIGHTS} heights, from height 1 on"))
+            );
+        }
+        let long_term_key = self.node_dir.join("validator.key");
+        let long_term = SoftwareSigner::open(&long_term_key)?;
+        let compressed = |signer: &SoftwareSigner| -> Result<[u8; 33]> {
+            signer.public_key().sec1_compressed.as_slice().try_into().context("compressed public key")
+        };
+        let file = self.node_dir.join(format!("epoch-{from}.key"));
+        let epoch = SoftwareSigner::generate(&file)?;
+        let validator = ValidatorId::of(&compressed(&long_term)?);
+        let network = session.profile()?.network_id()?;
+        let heights = (Height(from), Height(until));
+        let certificate = certify_epoch(&long_term_key, network, validator, compressed(&epoch)?, heights)?;
+        let code = issue(session, &Command::EpochCertify(EpochCertify { certificate })).await?;
+        if code == 0 {
+            let name = file.file_name().ok_or_else(|| anyhow!("file name"))?.to_string_lossy().into_owned();
+            session.output.text(&format!(
+                "\nThe key is {}. Add \"{name}\" to validator.epoch_keys in steled.toml and restart the node.",
+                file.display()
+            ))?;
+        }
+        Ok(code)
+    }
+}

@@ -1,0 +1,134 @@
+//! `stele receipt`: fetch proofs, and verify them offline.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Subcommand};
+use stele_types::hash::{Hash, StatementId};
+use stele_types::{Height, NetworkId};
+
+use crate::commands::words;
+use crate::failure::{Failure, report};
+use crate::network::layout::NetworkDir;
+use crate::output::{Record, note};
+use crate::session::Session;
+use crate::verification::{Request, parse_pin, verdict_values};
+
+/// How long the node may wait for the certificate.
+const WAIT: Duration = Duration::from_secs(20);
+
+/// Fetch proofs, and verify them offline.
+#[derive(Debug, Subcommand)]
+pub enum ReceiptCommand {
+    /// Fetch the quorum bundle of a statement: everything that proves its outcome offline
+    Get(GetArguments),
+    /// Verify a bundle or a bare receipt offline
+    ///
+    /// Exit codes: 0 registered, 1 invalid, 2 usage, 3 vouched by one node only, 4 rejected.
+    Verify(VerifyArguments),
+}
+
+/// Arguments of `receipt get`.
+#[derive(Debug, Args)]
+pub struct GetArguments {
+    /// Statement id
+    #[arg(value_parser = words::statement_id)]
+    pub statement: StatementId,
+    /// Fetch the receipt only: the word of one node
+    #[arg(long)]
+    pub bare: bool,
+    /// Leave the statement itself out of the bundle
+    #[arg(long)]
+    pub without_entry: bool,
+    /// File to write [default: STATEMENT.bundle or STATEMENT.receipt]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// Arguments of `receipt verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArguments {
+    /// Quorum bundle or bare receipt
+    pub proof: PathBuf,
+    /// Genesis file [default: that of the network directory]
+    #[arg(long, value_name = "FILE")]
+    pub genesis: Option<PathBuf>,
+    /// Trust the validator set with this hash from this height on instead
+    #[arg(long, value_name = "HEIGHT:HASH", value_parser = parse_pin)]
+    pub pin: Option<(Height, Hash)>,
+    /// Network id, when there is a pin and no genesis file
+    #[arg(long, value_name = "HEX", value_parser = network_id)]
+    pub network: Option<NetworkId>,
+    /// The statement, when the bundle does not carry it
+    #[arg(long, value_name = "FILE")]
+    pub statement: Option<PathBuf>,
+    /// Statement id that the proof must be about
+    #[arg(long, value_parser = words::statement_id)]
+    pub id: Option<StatementId>,
+    /// Public checkpoint key for a bare receipt: PEM or DER file, or a SEC1 point in hexadecimal
+    #[arg(long)]
+    pub key: Option<String>,
+}
+
+fn network_id(text: &str) -> Result<NetworkId, String> {
+    NetworkId::from_hex(text).ok_or_else(|| "64 lower-case hexadecimal digits".to_owned())
+}
+
+impl GetArguments {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// What failed.
+    pub async fn run(self, session: &Session) -> Result<u8> {
+        let client = session.reader()?;
+        let (bytes, kind) = if self.bare {
+            (client.receipt(&self.statement.to_hex(), WAIT).await?, "receipt")
+        } else {
+            (client.bundle(&self.statement, !self.without_entry, WAIT).await?, "bundle")
+        };
+        let out = self.out.unwrap_or_else(|| PathBuf::from(format!("{}.{kind}", self.statement)));
+        std::fs::write(&out, &bytes).with_context(|| format!("cannot write {}", out.display()))?;
+        let record =
+            Record::new().with("file", out.display().to_string()).with("kind", kind).with("bytes", bytes.len());
+        session.output.record(&record)?;
+        if self.bare {
+            note("A bare receipt is the word of one node; without --bare you get what a quorum certifies.");
+        }
+        Ok(0)
+    }
+}
+
+impl VerifyArguments {
+    /// Runs the command: no connection is opened.
+    ///
+    /// # Errors
+    /// Only when the output is closed; verdicts and invalid proofs are exit codes.
+    pub fn run(self, session: &Session) -> Result<u8> {
+        let in_network_dir = || session.network_dir.as_ref().map(|dir| NetworkDir::new(dir).genesis());
+        let genesis = if self.network.is_some() { self.genesis } else { self.genesis.or_else(in_network_dir) };
+        let request = Request {
+            proof: self.proof,
+            genesis,
+            network: self.network,
+            pin: self.pin,
+            statement: self.statement,
+            id: self.id,
+            key: self.key,
+        };
+        match request.run() {
+            Ok(verdict) => {
+                let record = verdict_values(&verdict)
+                    .into_iter()
+                    .fold(Record::new(), |record, (name, value)| record.with(name, value));
+                session.output.record(&record)?;
+                Ok(verdict.exit_code())
+            }
+            Err(error) => {
+                let code = error.exit_code();
+                report(&Failure::new(error.code(), error.to_string()).hint(error.advice()).into());
+                Ok(code)
+            }
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Offline verification of bundles and receipts, as `stele receipt verify` and `stele-verify` share it. It needs files
+//! only: no network, no clock, no runtime.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use stele_merkle::state::StateHash;
+use stele_types::limits::{BUNDLE_BYTES_MAX, GENESIS_BYTES_MAX, STATEMENT_BYTES_MAX};
+use stele_types::{Hash, Height, NetworkId, StatementId, Suite};
+use stele_verify::verdict::{EXIT_INVALID, EXIT_USAGE};
+use stele_verify::{Expectation, PublicKey, TrustAnchor, Verdict, VerifyError, bundle, receipt};
+
+/// Bytes of a statement file: attached receipts are allowed.
+const STATEMENT_FILE_BYTES_MAX: usize = 64 * STATEMENT_BYTES_MAX;
+/// Bytes of a public key file.
+const KEY_FILE_BYTES_MAX: usize = 16 * 1024;
+/// First byte of a receipt: CBOR tag 18. A bundle is a map.
+const RECEIPT_HEAD: u8 = 0xd2;
+
+/// What to verify and what is known besides.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// A quorum bundle or a bare receipt.
+    pub proof: PathBuf,
+    /// The genesis file.
+    pub genesis: Option<PathBuf>,
+    /// The network, when there is a pin and no genesis file.
+    pub network: Option<NetworkId>,
+    /// A height with the hash of the validators that decide it.
+    pub pin: Option<(Height, Hash)>,
+    /// The statement, with or without attached receipts.
+    pub statement: Option<PathBuf>,
+    /// Id of the statement.
+    pub id: Option<StatementId>,
+    /// Public checkpoint key: a PEM or DER file, or a SEC1 point in hexadecimal.
+    pub key: Option<String>,
+}
+
+/// Why nothing was verified.
+#[derive(Debug)]
+pub enum VerificationError {
+    /// Files or arguments are missing or contradict each other.
+    Usage(String),
+    /// The proof does not hold.
+    Invalid(VerifyError),
+}
+
+impl VerificationError {
+    /// The exit code that passes it on.
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => EXIT_USAGE,
+            Self::Invalid(_) => EXIT_INVALID,
+        }
+    }
+    /// Stable code.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Usage(_) => "usage",
+            Self::Invalid(error) => error.code(),
+        }
+    }
+    /// What to do about it.
+    pub fn advice(&self) -> &str {
+        match self {
+            Self::Usage(_) => "see --help",
+            Self::Invalid(error) => error.advice(),
+        }
+    }
+}
+
+impl fmt::Display for VerificationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(what) => f.write_str(what),
+            Self::Invalid(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for VerificationError {}
+
+impl From<VerifyError> for VerificationError {
+    fn from(error: VerifyError) -> Self {
+        Self::Invalid(error)
+    }
+}
+
+impl Request {
+    /// Verifies.
+    ///
+    /// # Errors
+    /// [`VerificationError`].
+    pub fn run(&self) -> Result<Verdict, VerificationError> {
+        let proof = read(&self.proof, BUNDLE_BYTES_MAX)?;
+        let statement = self.statement.as_ref().map(|path| read(path, STATEMENT_FILE_BYTES_MAX)).transpose()?;
+        let key = self.key.as_deref().map(public_key).transpose()?;
+        if proof.first() == Some(&RECEIPT_HEAD) {
+            let usage = |what: &str| VerificationError::Usage(what.to_owned());
+            let statement =
+                statement.ok_or_else(|| usage("a bare receipt needs the statement it is for (--statement)"))?;
+            let key = key.ok_or_else(|| usage("a bare receipt needs the node's public checkpoint key (--key)"))?;
+            let verdict = receipt::verify_bytes(&proof, &statement, &key)?;
+            let other_network = match &verdict {
+                Verdict::VouchedByOneNode(vouched) => {
+                    self.known_network()?.filter(|known| *known != vouched.network).map(|_| vouched.network)
+                }
+                Verdict::Registered(_) | Verdict::Rejected(_) => None,
+            };
+            return match other_network {
+                Some(found) => Err(VerifyError::OtherNetwork { found }.into()),
+                None => self.expected(verdict),
+            };
+        }
+        let expectation = Expectation { statement: self.id, entry: statement.as_deref(), checkpoint_key: key.as_ref() };
+        Ok(bundle::verify_bytes(&proof, &self.anchor()?, &expectation)?)
+    }
+
+    fn expected(&self, verdict: Verdict) -> Result<Verdict, VerificationError> {
+        match self.id {
+            Some(id) if id != verdict.statement() => Err(VerifyError::StatementMismatch.into()),
+            _ => Ok(verdict),
+        }
+    }
+
+    fn known_network(&self) -> Result<Option<NetworkId>, VerificationError> {
+        match &self.genesis {
+            Some(path) => Ok(Some(TrustAnchor::genesis(&read(path, GENESIS_BYTES_MAX)?)?.network())),
+            None => Ok(self.network),
+        }
+    }
+
+    /// Where trust begins.
+    ///
+    /// # Errors
+    /// `Usage` when neither a genesis file nor a network with a pin is named.
+    pub fn anchor(&self) -> Result<TrustAnchor, VerificationError> {
+        match (&self.genesis, self.pin, self.network) {
+            (Some(path), pin, _) => {
+                let anchor = TrustAnchor::genesis(&read(path, GENESIS_BYTES_MAX)?)?;
+                Ok(pin.map_or(anchor.clone(), |(height, validators)| anchor.pinned_at(height, validators)))
+            }
+            (None, Some((height, validators)), Some(network)) => {
+                Ok(TrustAnchor::pinned(network, StateHash::Sha256, height, validators))
+            }
+            _ => Err(VerificationError::Usage(
+                "name what to trust: --genesis FILE, or --network ID with --pin HEIGHT:VALIDATORS_HASH".into(),
+            )),
+        }
+    }
+}
+
+/// Reads `HEIGHT:HASH`.
+///
+/// # Errors
+/// What is expected.
+pub fn parse_pin(text: &str) -> Result<(Height, Hash), String> {
+    let parts =
+        text.split_once(':').and_then(|(height, hash)| Some((Height(height.parse().ok()?), Hash::from_hex(hash)?)));
+    parts.ok_or_else(|| "expected HEIGHT:HASH with the 64 hexadecimal digits of a validator set's hash".to_owned())
+}
+
+/// A verdict as named values, in order.
+pub fn verdict_values(verdict: &Verdict) -> Vec<(&'static str, String)> {
+    let mut values = vec![("verdict", verdict.as_str().to_owned()), ("statement", verdict.statement().to_hex())];
+    match verdict {
+        Verdict::Registered(it) => values.extend([
+            ("network", it.network.to_hex()),
+            ("issuer", it.issuer.to_hex()),
+            ("key", it.key.to_hex()),
+            ("index", it.index.to_string()),
+            ("height", it.height.to_string()),
+            ("log_size", it.log_size.to_string()),
+            ("time_ms", it.time_ms.to_string()),
+            ("header", it.header.to_hex()),
+        ]),
+        Verdict::Rejected(it) => values.extend([
+            ("network", it.network.to_hex()),
+            ("code", it.code.as_str().to_owned()),
+            ("height", it.height.to_string()),
+            ("time_ms", it.time_ms.to_string()),
+            ("header", it.header.to_hex()),
+        ]),
+        Verdict::VouchedByOneNode(it) => values.extend([
+            ("network", it.network.to_hex()),
+            ("issuer", it.issuer.to_hex()),
+            ("key", it.key.to_hex()),
+            ("index", it.index.to_string()),
+            ("checkpoint_key", it.checkpoint_key.to_hex()),
+            ("height", it.height.to_string()),
+            ("log_size", it.log_size.to_string()),
+            ("time_ms", it.time_ms.to_string()),
+        ]),
+    }
+    values
+}
+
+fn public_key(text: &str) -> Result<PublicKey, VerificationError> {
+    if text.len() == 66
+        && let Ok(bytes) = hex::decode(text)
+    {
+        return Ok(PublicKey::new(Suite::Es256, &bytes)?);
+    }
+    Ok(PublicKey::from_spki(&read(Path::new(text), KEY_FILE_BYTES_MAX)?)?)
+}
+
+fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>, VerificationError> {
+    use std::io::Read as _;
+    let usage = |what: String| VerificationError::Usage(format!("{}: {what}", path.display()));
+    let file = fs::File::open(path).map_err(|error| usage(error.to_string()))?;
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
+    file.take(limit).read_to_end(&mut bytes).map_err(|error| usage(error.to_string()))?;
+    if bytes.len() > bytes_max { Err(usage(format!("longer than {bytes_max} bytes"))) } else { Ok(bytes) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pins_are_a_height_and_a_hash() {
+        let hash = Hash([0xab; 32]);
+        assert_eq!(parse_pin(&format!("7:{hash}")), Ok((Height(7), hash)));
+        for text in ["", "7", "7:", "x:00", &format!("{hash}:7")] {
+            assert!(parse_pin(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn missing_files_and_missing_trust_are_usage_errors() {
+        let directory = tempfile::tempdir().unwrap();
+        let proof = directory.path().join("bundle");
+        fs::write(&proof, [0xa1, 1, 1]).unwrap();
+        let request = Request { proof: proof.clone(), ..Request::default() };
+        assert_eq!(request.run().unwrap_err().exit_code(), EXIT_USAGE, "no trust anchor");
+        let request = Request { proof: directory.path().join("none"), ..Request::default() };
+        assert_eq!(request.run().unwrap_err().exit_code(), EXIT_USAGE, "no file");
+        fs::write(&proof, [RECEIPT_HEAD]).unwrap();
+        let request = Request { proof, ..Request::default() };
+        assert!(request.run().unwrap_err().to_string().contains("--statement"));
+    }
+
+    #[test]
+    fn a_broken_bundle_is_invalid() {
+        let directory = tempfile::tempdir().unwrap();
+        let (proof, genesis) = (directory.path().join("bundle"), directory.path().join("net"));
+        fs::write(&proof, [0xa1, 1, 1]).unwrap();
+        let options = crate::network::InitOptions { validators: 1, ..crate::network::InitOptions::default() };
+        let network = crate::network::init(&genesis, &options).unwrap();
+        let request = Request { proof, genesis: Some(network.dir.genesis()), ..Request::default() };
+        let error = request.run().unwrap_err();
+        assert_eq!((error.exit_code(), error.code()), (EXIT_INVALID, "malformed"));
+    }
+}
