@@ -1,7 +1,7 @@
 //! Headers, blocks, checkpoints, tiles.
 
 use axum::Extension;
-use axum::extract::{Path, RawQuery, State as Extract};
+use axum::extract::{RawQuery, State as Extract};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use stele_merkle::tile::{Tile, TileKind, entry_bundle};
@@ -12,10 +12,10 @@ use super::access::Caller;
 use super::backend::{Backend, BackendError, SealedHead};
 use super::cache::{self, Keep};
 use super::format::{self, CBOR, COSE, JSON, OCTETS};
-use super::parameters::{self, Parameters};
+use super::parameters::{self, Named, Parameters};
 use super::problem::Problem;
 use super::router::State;
-use super::view::{CertifiedHeaderView, CheckpointView, ConsistencyView};
+use super::view::{CertifiedHeaderView, CheckpointView, ConsistencyView, OctetsView};
 use crate::metrics::label::ProofKind;
 
 /// A header with this node's certificate for it.
@@ -23,13 +23,13 @@ use crate::metrics::label::ProofKind;
     get, path = "/v1/headers/{height}", tag = "chain",
     params(("height" = u64, Path, description = "Height, from 1")),
     responses(
-        (status = 200, description = "Header and certificate", content((CertifiedHeaderView = "application/json"), (Vec<u8> = "application/cbor"))),
+        (status = 200, description = "Header and certificate", content((CertifiedHeaderView = "application/json"), (OctetsView = "application/cbor"))),
         (status = "4XX", description = "Refused", body = super::problem::ProblemView, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn header(
     Extract(state): Extract<State>,
-    Path(text): Path<String>,
+    Named(text): Named<String>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -52,13 +52,13 @@ pub(super) async fn header(
     get, path = "/v1/blocks/{height}", tag = "chain",
     params(("height" = u64, Path, description = "Height, from 1")),
     responses(
-        (status = 200, description = "Block and certificate", body = Vec<u8>, content_type = "application/cbor"),
+        (status = 200, description = "Block and certificate", body = OctetsView, content_type = "application/cbor"),
         (status = "4XX", description = "Refused", body = super::problem::ProblemView, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn block(
     Extract(state): Extract<State>,
-    Path(text): Path<String>,
+    Named(text): Named<String>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -76,7 +76,7 @@ pub(super) async fn block(
 #[utoipa::path(
     get, path = "/v1/checkpoint", tag = "log",
     responses(
-        (status = 200, description = "The checkpoint", content((CheckpointView = "application/json"), (Vec<u8> = "application/cose"))),
+        (status = 200, description = "The checkpoint", content((CheckpointView = "application/json"), (OctetsView = "application/cose"))),
         (status = "4XX", description = "Refused", body = super::problem::ProblemView, content_type = "application/problem+json"),
     )
 )]
@@ -137,14 +137,14 @@ fn sign1(head: &SealedHead) -> Vec<u8> {
     get, path = "/tile/{tile}", tag = "log",
     params(("tile" = String, Path, description = "`<level>/<index>[.p/<width>]` or `entries/<index>[.p/<width>]`")),
     responses(
-        (status = 200, description = "The tile's bytes; they never change", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 200, description = "The tile's bytes; they never change", body = OctetsView, content_type = "application/octet-stream"),
         (status = "4XX", description = "Refused", body = super::problem::ProblemView, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn tile(
     Extract(state): Extract<State>,
     Extension(caller): Extension<Caller>,
-    Path(text): Path<String>,
+    Named(text): Named<String>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {

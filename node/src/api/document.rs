@@ -6,9 +6,13 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use stele_types::Hash;
 use utoipa::OpenApi;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::security::{SecurityRequirement, SecurityScheme};
 
+use super::access::Rule;
 use super::cache::{self, Keep};
 use super::format::{self, JSON};
+use super::route::Route;
 use super::{chain, feed, health, network, state, statements, submit};
 
 #[derive(OpenApi)]
@@ -41,12 +45,40 @@ use super::{chain, feed, health, network, state, statements, submit};
 )]
 struct Document;
 
+/// Name of the security scheme: a client certificate of the network.
+const CLIENT_CERTIFICATE: &str = "clientCertificate";
+
 /// The OpenAPI 3.1 document in JSON, as committed in `docs/openapi.json`.
 pub fn document() -> String {
+    let mut document = Document::openapi();
+    let certificate = "A certificate of the network CA whose key a party of the ledger has pinned (tls.pin)";
+    let scheme =
+        SecurityScheme::MutualTls { description: Some(certificate.to_owned()), deprecated: None, extensions: None };
+    document.components.get_or_insert_default().add_security_scheme(CLIENT_CERTIFICATE, scheme);
+    for route in Route::ALL {
+        let path = route.path().replace("{*", "{");
+        let item = document.paths.paths.get_mut(&path);
+        let operation = item.and_then(|item| match route.method_text() {
+            "POST" => item.post.as_mut(),
+            _ => item.get.as_mut(),
+        });
+        if let Some(operation) = operation {
+            name(operation, *route);
+        }
+    }
     // The document is made of constants; a test reads it.
-    let mut text = Document::openapi().to_pretty_json().unwrap_or_default();
+    let mut text = document.to_pretty_json().unwrap_or_default();
     text.push('\n');
     text
+}
+
+/// Names an operation after its route and says whether it needs a certificate.
+fn name(operation: &mut Operation, route: Route) {
+    operation.operation_id = Some(route.operation());
+    if matches!(route.rule(), Rule::Party | Rule::RegulatorOrOperator) {
+        let required = SecurityRequirement::new(CLIENT_CERTIFICATE, Vec::<String>::new());
+        operation.security = Some(vec![required]);
+    }
 }
 
 /// This document.

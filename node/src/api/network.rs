@@ -11,7 +11,7 @@ use super::parameters::Parameters;
 use super::problem::Problem;
 use super::router::State;
 use super::statements::BUNDLES_MAX;
-use super::view::{CheckpointKeyView, LimitsView, NetworkView, ValidatorView};
+use super::view::{CheckpointKeyView, LimitsView, NetworkView, OctetsView, ValidatorView};
 
 /// The network: its id, parameters and validators, and the key that signs this node's checkpoints.
 #[utoipa::path(
@@ -92,7 +92,7 @@ fn base64_lines(bytes: &[u8]) -> String {
 #[utoipa::path(
     get, path = "/v1/genesis", tag = "network",
     responses(
-        (status = 200, description = "The genesis file", body = Vec<u8>, content_type = "application/cbor"),
+        (status = 200, description = "The genesis file", body = OctetsView, content_type = "application/cbor"),
         (status = "4XX", description = "Refused", body = super::problem::ProblemView, content_type = "application/problem+json"),
     )
 )]

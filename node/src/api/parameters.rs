@@ -3,6 +3,9 @@
 
 use std::time::Duration;
 
+use axum::extract::{FromRequestParts, Path};
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
 use stele_types::exchange::Progress;
 use stele_types::{Code, Height, LogIndex, StatementId};
 
@@ -10,6 +13,17 @@ use super::problem::Problem;
 
 /// Longest query string.
 const QUERY_BYTES_MAX: usize = 256;
+
+/// The parameters of a path; what does not decode is a problem like any other.
+pub(super) struct Named<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Named<T> {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = Path::from_request_parts(parts, state).await;
+        path.map(|Path(value)| Self(value)).map_err(|_| Problem::parameter("path", "UTF-8 behind percent signs"))
+    }
+}
 
 /// A query string.
 pub(super) struct Parameters<'q> {

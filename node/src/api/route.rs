@@ -81,6 +81,12 @@ routes! {
 }
 
 impl Route {
+    /// Its name in the OpenAPI document: that of the variant, with a small first letter.
+    pub(super) fn operation(self) -> String {
+        let name = format!("{self:?}");
+        let first = name.chars().next().map(|first| first.to_ascii_lowercase());
+        first.into_iter().chain(name.chars().skip(1)).collect()
+    }
     /// Method for metrics.
     pub(crate) fn method_text(self) -> &'static str {
         match self.method() {

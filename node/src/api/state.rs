@@ -1,7 +1,7 @@
 //! Values of the state with proofs: parties, keys, records, assets, certificates, mandates, proposals.
 
 use axum::Extension;
-use axum::extract::{Path, RawQuery, State as Extract};
+use axum::extract::{RawQuery, State as Extract};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use serde_json::{Value, json};
@@ -18,10 +18,10 @@ use super::access::Caller;
 use super::backend::{Backend, BackendError};
 use super::cache;
 use super::format::{self, CBOR_SEQUENCE, JSON};
-use super::parameters::Parameters;
+use super::parameters::{Named, Parameters};
 use super::problem::Problem;
 use super::router::State;
-use super::view::StateProofView;
+use super::view::{OctetsView, StateProofView};
 use crate::metrics::label::ProofKind;
 
 /// What is asked for.
@@ -146,14 +146,14 @@ impl Readers {
     ),
     responses(
         (status = 200, description = "The values with proofs; a value that is absent is proven absent",
-            content((Vec<StateProofView> = "application/json"), (Vec<u8> = "application/cbor-seq"))),
+            content((Vec<StateProofView> = "application/json"), (OctetsView = "application/cbor-seq"))),
         (status = "4XX", description = "Refused", body = super::problem::ProblemView, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn state(
     Extract(state): Extract<State>,
     Extension(caller): Extension<Caller>,
-    Path((kind, id)): Path<(String, String)>,
+    Named((kind, id)): Named<(String, String)>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Extension;
-use axum::extract::{Path, RawQuery, Request, State as Extract};
+use axum::extract::{RawQuery, Request, State as Extract};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use stele_types::exchange::BundleReply;
@@ -15,11 +15,11 @@ use super::backend::{Backend, BackendError, Location};
 use super::body::content_type;
 use super::cache::{self, Keep};
 use super::format::{self, CBOR, CBOR_SEQUENCE, COSE, JSON};
-use super::parameters::{self, EntryName, Parameters};
+use super::parameters::{self, EntryName, Named, Parameters};
 use super::problem::Problem;
 use super::router::State;
 use super::status::{self, SEAL_INTERVAL};
-use super::view::{StatementsView, StatusView, StatusesView};
+use super::view::{OctetsView, StatementsView, StatusView, StatusesView};
 use crate::metrics::label::ProofKind;
 
 /// Bundles of one bulk request: each is a few kilobytes and some reads of the log, so an answer stays within megabytes.
@@ -34,13 +34,13 @@ pub(super) const BUNDLES_MAX: usize = 512;
         ("wait" = Option<String>, Query, description = "`executed` or `certified` (default)"),
     ),
     responses(
-        (status = 200, description = "What is known", content((StatusView = "application/json"), (Vec<u8> = "application/cbor"))),
+        (status = 200, description = "What is known", content((StatusView = "application/json"), (OctetsView = "application/cbor"))),
         (status = 404, description = "Not known to this node; submit it again", body = super::problem::ProblemView, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn status(
     Extract(state): Extract<State>,
-    Path(text): Path<String>,
+    Named(text): Named<String>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -62,10 +62,10 @@ pub(super) async fn status(
         ("wait_ms" = Option<u64>, Query, description = "How long to wait until every outcome is known"),
         ("wait" = Option<String>, Query, description = "`executed` or `certified` (default)"),
     ),
-    request_body(content((StatementsView = "application/json"), (Vec<u8> = "application/cbor-seq"))),
+    request_body(content((StatementsView = "application/json"), (OctetsView = "application/cbor-seq"))),
     responses(
         (status = 200, description = "One status for each id, in order; a statement that is not known has no `progress`",
-            content((StatusesView = "application/json"), (Vec<u8> = "application/cbor-seq"))),
+            content((StatusesView = "application/json"), (OctetsView = "application/cbor-seq"))),
         (status = "4XX", description = "Refused", body = super::problem::ProblemView, content_type = "application/problem+json"),
     )
 )]
@@ -120,14 +120,14 @@ fn at(backend: &dyn Backend, location: Location, registered: bool) -> Result<Opt
     get, path = "/entries/{entry}", tag = "statements",
     params(("entry" = String, Path, description = "Statement id, or log index of an own statement")),
     responses(
-        (status = 200, description = "The COSE_Sign1, byte for byte", body = Vec<u8>, content_type = "application/cose"),
+        (status = 200, description = "The COSE_Sign1, byte for byte", body = OctetsView, content_type = "application/cose"),
         (status = "4XX", description = "Refused", body = super::problem::ProblemView, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn entry(
     Extract(state): Extract<State>,
     Extension(caller): Extension<Caller>,
-    Path(text): Path<String>,
+    Named(text): Named<String>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -155,13 +155,13 @@ pub(super) async fn entry(
         ("wait_ms" = Option<u64>, Query, description = "How long to wait for the checkpoint"),
     ),
     responses(
-        (status = 200, description = "The COSE Receipt", body = Vec<u8>, content_type = "application/cose"),
+        (status = 200, description = "The COSE Receipt", body = OctetsView, content_type = "application/cose"),
         (status = "4XX", description = "Refused", body = super::problem::ProblemView, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn receipt(
     Extract(state): Extract<State>,
-    Path(text): Path<String>,
+    Named(text): Named<String>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -194,14 +194,14 @@ fn receipt_of(backend: &dyn Backend, name: EntryName) -> Result<Option<Receipt>,
         ("wait_ms" = Option<u64>, Query, description = "How long to wait for the certificate"),
     ),
     responses(
-        (status = 200, description = "The bundle", body = Vec<u8>, content_type = "application/cbor"),
+        (status = 200, description = "The bundle", body = OctetsView, content_type = "application/cbor"),
         (status = "4XX", description = "Refused", body = super::problem::ProblemView, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn bundle(
     Extract(state): Extract<State>,
     Extension(caller): Extension<Caller>,
-    Path(text): Path<String>,
+    Named(text): Named<String>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -232,9 +232,9 @@ fn bundle_of(
 #[utoipa::path(
     post, path = "/v1/bundles", tag = "statements",
     params(("entry" = Option<u8>, Query, description = "1: with the statements themselves")),
-    request_body(content((StatementsView = "application/json"), (Vec<u8> = "application/cbor-seq"))),
+    request_body(content((StatementsView = "application/json"), (OctetsView = "application/cbor-seq"))),
     responses(
-        (status = 200, description = "One reply for each id, in order: a bundle or a code", body = Vec<u8>, content_type = "application/cbor-seq"),
+        (status = 200, description = "One reply for each id, in order: a bundle or a code", body = OctetsView, content_type = "application/cbor-seq"),
         (status = "4XX", description = "Refused", body = super::problem::ProblemView, content_type = "application/problem+json"),
     )
 )]

@@ -15,7 +15,7 @@ use super::parameters::{Parameters, Wait};
 use super::problem::Problem;
 use super::router::State;
 use super::status::{status, status_after};
-use super::view::{StatusView, SubmittedView, SubmittedsView};
+use super::view::{OctetsView, StatusView, SubmittedView, SubmittedsView};
 
 /// Registers one signed statement.
 ///
@@ -27,7 +27,7 @@ use super::view::{StatusView, SubmittedView, SubmittedsView};
         ("wait_ms" = Option<u64>, Query, description = "How long to wait for the outcome"),
         ("wait" = Option<String>, Query, description = "`executed` or `certified` (default)"),
     ),
-    request_body(content = Vec<u8>, content_type = "application/cose", description = "One COSE_Sign1"),
+    request_body(content = OctetsView, content_type = "application/cose", description = "One COSE_Sign1"),
     responses(
         (status = 200, description = "Known already, or rejected: the certified outcome", body = StatusView),
         (status = 201, description = "Registered; `Location` is the entry", body = StatusView),
@@ -80,12 +80,12 @@ fn outcome(found: &StatementStatus, known: bool, form: &'static str) -> Response
 /// `Retry-After` says when to send those again.
 #[utoipa::path(
     post, path = "/v1/batch", tag = "registration",
-    request_body(content = Vec<u8>, content_type = "application/cbor-seq",
+    request_body(content = OctetsView, content_type = "application/cbor-seq",
         description = "COSE_Sign1 statements, one after the other (RFC 8742)"),
     responses(
         (status = 200, description = "One answer for each statement, in order", content(
             (SubmittedsView = "application/json"),
-            (Vec<u8> = "application/cbor-seq"),
+            (OctetsView = "application/cbor-seq"),
         )),
         (status = "4XX", description = "Nothing was taken", body = super::problem::ProblemView, content_type = "application/problem+json"),
     )

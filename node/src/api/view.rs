@@ -6,6 +6,11 @@ use stele_types::exchange::{CertifiedHeader, StatementStatus, Submitted};
 use stele_types::{CommitCertificate, Header, Parameters, Validator, VoteKey};
 use utoipa::ToSchema;
 
+/// Bytes as they are; the content type says which.
+#[derive(ToSchema)]
+#[schema(as = Octets, value_type = String, format = Binary)]
+pub(super) struct OctetsView(#[expect(dead_code, reason = "only its description is used")] Vec<u8>);
+
 /// Statement ids of a bulk query.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

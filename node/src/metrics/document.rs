@@ -14,27 +14,35 @@ pub fn document() -> String {
          text from outside. Durations are seconds, sizes bytes. Beside these, `process_*` tells CPU, memory, file \
          descriptors, threads and the start time of the process.\n",
     );
-    let mut stage = String::new();
+    let mut sections: Vec<(&str, String)> = Vec::new();
     for family in metrics.registry.descriptions() {
-        let name = family.name.trim_start_matches("stele_");
-        let word = name.split('_').next().unwrap_or_default();
-        if word != stage {
-            stage = word.to_owned();
-            let heading = match word {
-                "build" | "config" | "task" => "process",
-                "receipt" => "pipeline",
-                other => other,
-            };
-            let title = format!("\n## {heading}\n");
-            // Families of one heading stand together, but for those that share it under another first word.
-            if !page.contains(&title) {
-                page.push_str(&title);
-                page.push_str("\n| metric | type | labels | meaning |\n|---|---|---|---|\n");
+        let heading = heading(&family.name);
+        let section = match sections.iter().position(|(name, _)| *name == heading) {
+            Some(index) => index,
+            None => {
+                sections.push((heading, String::new()));
+                sections.len() - 1
             }
-        }
+        };
         let labels = family.labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
         // Writing to a String cannot fail.
-        let _ = writeln!(page, "| `{}` | {} | {labels} | {} |", family.name, family.kind, family.help);
+        let rows = &mut sections[section].1;
+        let _ = writeln!(rows, "| `{}` | {} | {labels} | {} |", family.name, family.kind, family.help);
+    }
+    for (heading, rows) in sections {
+        let _ = write!(page, "\n## {heading}\n\n| metric | type | labels | meaning |\n|---|---|---|---|\n{rows}");
     }
     page
+}
+
+/// The stage that a metric belongs to: its first word, but for those of the process and of the whole pipeline.
+fn heading(name: &str) -> &str {
+    match name {
+        "stele_log_messages_total" => "process",
+        _ => match name.trim_start_matches("stele_").split('_').next().unwrap_or_default() {
+            "build" | "config" | "task" => "process",
+            "receipt" => "pipeline",
+            word => word,
+        },
+    }
 }

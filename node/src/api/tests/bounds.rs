@@ -1,0 +1,189 @@
+//! Slow, idle, greedy and stalling clients.
+
+use std::time::{Duration, Instant};
+
+use axum::http::StatusCode;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::client::Ask;
+use super::{Bench, Party};
+use crate::config::ApiLimits;
+use crate::metrics::label::{Handshake, Listener};
+
+/// Reads until the peer closes; how long that took.
+async fn closed(stream: &mut TcpStream) -> Duration {
+    let begun = Instant::now();
+    let mut rest = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut rest)).await.expect("closed in time");
+    begun.elapsed()
+}
+
+async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn short() -> ApiLimits {
+    ApiLimits { handshake_timeout_ms: 300, header_timeout_ms: 300, body_timeout_ms: 300, ..ApiLimits::default() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_sent_byte_by_byte_is_cut_off() {
+    let bench = Bench::with_limits(short()).await;
+    let mut stream = TcpStream::connect(bench.address(Listener::Plain)).await.unwrap();
+    let begun = Instant::now();
+    for byte in b"GET /v1/network HTTP/1.1\r\nx-padding: ".iter().chain([b'a'; 2_000].iter()) {
+        if stream.write_all(&[*byte]).await.is_err() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(begun.elapsed() < Duration::from_secs(10), "still open");
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(250), "not before its time");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handshake_that_never_ends_is_cut_off() {
+    let bench = Bench::with_limits(short()).await;
+    let mut stream = TcpStream::connect(bench.address(Listener::Party)).await.unwrap();
+    stream.write_all(&[0x16, 0x03, 0x01]).await.unwrap();
+    assert!(closed(&mut stream).await < Duration::from_secs(10));
+    eventually("counted", || bench.metrics.tls.handshakes(Handshake::TimedOut) == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_never_ends_is_answered_and_its_memory_given_back() {
+    let bench = Bench::with_limits(ApiLimits { body_memory_bytes_max: 4 << 20, ..short() }).await;
+    let client = bench.party(Party::Agency);
+    // The whole budget is promised to this body.
+    let mut stalled = client.raw().await;
+    let head = "POST /v1/batch HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/cbor-seq\r\ncontent-length: 4194304\r\n\r\n";
+    stalled.write_all(head.as_bytes()).await.unwrap();
+    let entry = bench.ledger.record(Party::Agency, 1);
+    let mut saturated = false;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let answer = client.send(Ask::post("/entries", "application/cose", entry.clone())).await;
+        match answer.code().as_str() {
+            "saturated" => saturated = true,
+            "none" if saturated => break,
+            _ => {}
+        }
+        assert!(
+            Instant::now() < deadline,
+            "memory was {}given back",
+            if saturated { "not " } else { "never taken and " }
+        );
+    }
+    let mut text = vec![0; 12];
+    stalled.read_exact(&mut text).await.unwrap();
+    assert_eq!(text, b"HTTP/1.1 408");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_connections_are_closed_and_busy_ones_are_not() {
+    let bench = Bench::with_limits(ApiLimits { idle_timeout_ms: 400, ..short() }).await;
+    bench.ledger.hold();
+    let entry = bench.ledger.record(Party::Agency, 1);
+    let statement = stele_types::Statement::parse(entry.as_slice()).unwrap().id();
+    let client = bench.party(Party::Agency);
+    client.send(Ask::post("/entries", "application/cose", entry)).await;
+    let mut busy = client.http2().connect().await.unwrap();
+    let mut idle = TcpStream::connect(bench.address(Listener::Plain)).await.unwrap();
+    let idle_http2 = client.http2().connect().await.unwrap();
+    let long_poll =
+        tokio::spawn(async move { busy.send(Ask::get(format!("/v1/statements/{statement}?wait_ms=1500"))).await });
+    assert!(closed(&mut idle).await >= Duration::from_millis(350));
+    eventually("the idle HTTP/2 connection is closed, too", || bench.metrics.http.connections(Listener::Party) <= 1)
+        .await;
+    drop(idle_http2);
+    let answer = long_poll.await.unwrap().expect("a long poll outlives the idle time");
+    assert_eq!(answer.json()["progress"], "pending");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_beyond_the_bound_are_told_to_come_back() {
+    let bench = Bench::with_limits(ApiLimits { requests_max: 2, ..ApiLimits::default() }).await;
+    bench.ledger.hold();
+    let entry = bench.ledger.record(Party::Agency, 1);
+    let statement = stele_types::Statement::parse(entry.as_slice()).unwrap().id();
+    let client = bench.party(Party::Agency);
+    client.send(Ask::post("/entries", "application/cose", entry)).await;
+    let poll = |client: super::Client| {
+        tokio::spawn(async move { client.get(format!("/v1/statements/{statement}?wait_ms=20000")).await })
+    };
+    let polls = [poll(client.clone()), poll(client.clone())];
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let answer = client.get("/v1/network").await;
+        if answer.status == StatusCode::TOO_MANY_REQUESTS {
+            assert_eq!(answer.code(), "saturated");
+            break;
+        }
+        assert!(Instant::now() < deadline, "both polls hold a place");
+    }
+    assert_eq!(client.get("/livez").await.status, StatusCode::OK, "health is answered when all places are taken");
+    assert_eq!(bench.public().get("/v1/network").await.status, StatusCode::OK, "each listener has its own places");
+    bench.ledger.release();
+    for poll in polls {
+        assert_eq!(poll.await.unwrap().status, StatusCode::OK);
+    }
+    assert_eq!(client.get("/v1/network").await.status, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_beyond_the_bound_wait_for_a_place() {
+    let bench = Bench::with_limits(ApiLimits { connections_max: 2, ..ApiLimits::default() }).await;
+    let first = TcpStream::connect(bench.address(Listener::Plain)).await.unwrap();
+    let second = TcpStream::connect(bench.address(Listener::Plain)).await.unwrap();
+    eventually("both are open", || bench.metrics.http.connections(Listener::Plain) == 2).await;
+    let plain = bench.plain();
+    let third = tokio::spawn(async move { plain.get("/v1/network").await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!third.is_finished());
+    assert_eq!(bench.metrics.http.connections(Listener::Plain), 2);
+    drop(first);
+    assert_eq!(third.await.unwrap().status, StatusCode::OK);
+    drop(second);
+}
+
+/// 1,000 idle connections with TLS stay cheap while requests are served beside them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_are_served_beside_a_thousand_idle_connections() {
+    let bench = Bench::new().await;
+    let public = bench.public();
+    let mut idle = Vec::new();
+    for _ in 0..1_000 {
+        idle.push(public.connect().await.unwrap());
+    }
+    assert_eq!(bench.metrics.http.connections(Listener::Public), 1_000);
+    let mut connection = public.connect().await.unwrap();
+    for _ in 0..100 {
+        assert_eq!(connection.send(Ask::get("/v1/network")).await.unwrap().status, StatusCode::OK);
+    }
+    drop(idle);
+    eventually("their places are free again", || bench.metrics.http.connections(Listener::Public) <= 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopping_node_ends_its_requests_and_accepts_no_more() {
+    let bench = Bench::new().await;
+    bench.ledger.hold();
+    let entry = bench.ledger.record(Party::Agency, 1);
+    let client = bench.party(Party::Agency);
+    let polling = client.clone();
+    let poll =
+        tokio::spawn(async move { polling.send(Ask::post("/entries?wait_ms=20000", "application/cose", entry)).await });
+    let idle = bench.public().connect().await.unwrap();
+    eventually("the statement waits", || bench.ledger.held_statements() == 1).await;
+    bench.stop.cancel();
+    bench.ledger.release();
+    assert_eq!(poll.await.unwrap().status, StatusCode::CREATED, "a request in progress is answered");
+    tokio::time::timeout(Duration::from_secs(10), bench.served).await.expect("stops within its grace").unwrap();
+    assert!(client.try_send(Ask::get("/livez")).await.is_err(), "nothing is accepted any more");
+    drop(idle);
+}
