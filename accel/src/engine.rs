@@ -39,7 +39,13 @@ pub const ED25519_BATCH_MIN: usize = 64;
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { threads: 0, queue_items_max: 1 << 20, queue_bytes_max: 1 << 30, key_cache_entries: 1 << 14, ed25519_batch_max: 512 }
+        Self {
+            threads: 0,
+            queue_items_max: 1 << 20,
+            queue_bytes_max: 1 << 30,
+            key_cache_entries: 1 << 14,
+            ed25519_batch_max: 512,
+        }
     }
 }
 

@@ -4,6 +4,7 @@ pub(crate) mod ed25519;
 mod key_cache;
 pub(crate) mod p256;
 pub(crate) mod sm2;
+mod sm2_comb;
 
 use thiserror::Error;
 

@@ -1,0 +1,159 @@
+//! Feeds sixteen lanes with messages of any lengths.
+//!
+//! Each lane hashes one message, block by block; all lanes advance together. A lane whose message ends
+//! takes the next one at once, so unequal lengths cost little. When messages run out and only few lanes are
+//! left, the rest is hashed one at a time, which is then faster.
+
+use crate::algorithm::{Digest, HashAlgorithm, digest};
+
+/// Messages in flight: 32-bit words of a 512-bit register.
+pub(super) const LANES: usize = 16;
+
+/// Bytes of a block of either algorithm.
+const BLOCK: usize = 64;
+
+/// Longest prefix in bytes; it must leave room in the first block.
+pub(super) const PREFIX_MAX: usize = BLOCK - 1;
+
+pub(super) type Block = [u8; BLOCK];
+
+/// Chaining values: word by word, one column for each lane.
+#[repr(align(64))]
+pub(super) struct State(pub(super) [[u32; LANES]; 8]);
+
+/// A compression function over all lanes.
+pub(super) trait Compression {
+    const ALGORITHM: HashAlgorithm;
+    const INITIAL: [u32; 8];
+    /// With fewer lanes at work than this, one at a time is faster.
+    const LANES_MIN: usize;
+
+    /// Advances each lane by its block.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512 F and BW.
+    unsafe fn compress(state: &mut State, blocks: &[&Block; LANES]);
+}
+
+/// Blocks of a message that do not lie whole in it: the first, if there is a prefix, and the last two.
+type Buffer = [Block; 3];
+
+/// One message under way.
+#[derive(Clone, Copy)]
+struct Lane<'a> {
+    /// Where its digest goes.
+    index: usize,
+    /// Blocks that lie whole in the message.
+    body: &'a [Block],
+    /// Blocks before the body: 1 if prefix and message fill one.
+    head_length: usize,
+    /// Blocks after the body.
+    tail_length: usize,
+    /// Blocks done, over head, body and tail.
+    done: usize,
+}
+
+impl<'a> Lane<'a> {
+    fn start(index: usize, prefix: &[u8], message: &'a [u8], buffer: &mut Buffer) -> Self {
+        let length = prefix.len() + message.len();
+        let [head, tail @ ..] = buffer;
+        let tail = tail.as_flattened_mut();
+        let mut head_length = 0;
+        let (body, rest_length) = if prefix.is_empty() || length >= BLOCK {
+            let mut message = message;
+            if !prefix.is_empty() {
+                let (start, rest) = message.split_at(BLOCK - prefix.len());
+                head[..prefix.len()].copy_from_slice(prefix);
+                head[prefix.len()..].copy_from_slice(start);
+                (message, head_length) = (rest, 1);
+            }
+            let (body, rest) = message.as_chunks();
+            tail[..rest.len()].copy_from_slice(rest);
+            (body, rest.len())
+        } else {
+            tail[..prefix.len()].copy_from_slice(prefix);
+            tail[prefix.len()..length].copy_from_slice(message);
+            (&[][..], length)
+        };
+        // FIPS 180-4 section 5.1.1 and GB/T 32905 section 5.2: a one bit, zeros, the length in bits.
+        let tail_length = if rest_length + 9 <= BLOCK { 1 } else { 2 };
+        let (padding, bits) =
+            tail[rest_length..tail_length * BLOCK].split_at_mut(tail_length * BLOCK - 8 - rest_length);
+        padding.fill(0);
+        padding[0] = 0x80;
+        bits.copy_from_slice(&((length as u64) << 3).to_be_bytes());
+        Self { index, body, head_length, tail_length, done: 0 }
+    }
+
+    fn block<'b>(&'b self, buffer: &'b Buffer) -> &'b Block {
+        match self.done.checked_sub(self.head_length) {
+            None => &buffer[0],
+            // At most two blocks follow the body, so the last of them is the last of the buffer.
+            Some(next) => self.body.get(next).unwrap_or_else(|| &buffer[(1 + next - self.body.len()).min(2)]),
+        }
+    }
+
+    /// Counts a block; true when the message is done.
+    fn advance(&mut self) -> bool {
+        self.done += 1;
+        self.done == self.head_length + self.body.len() + self.tail_length
+    }
+}
+
+/// Hashes `prefix ‖ message(index)` into `digests[index]` for each index.
+///
+/// # Safety
+/// The CPU has AVX-512 F and BW.
+pub(super) unsafe fn digest_into<'a, C: Compression>(
+    prefix: &[u8],
+    message: &dyn Fn(usize) -> &'a [u8],
+    digests: &mut [Digest],
+) {
+    const IDLE: Block = [0; BLOCK];
+    let count = digests.len();
+    let mut state = State(C::INITIAL.map(|word| [word; LANES]));
+    let mut buffers = [[[0; BLOCK]; 3]; LANES];
+    let mut next = LANES.min(count);
+    let mut active = next;
+    let mut lanes: [Option<Lane<'a>>; LANES] = std::array::from_fn(|lane| {
+        (lane < count).then(|| Lane::start(lane, prefix, message(lane), &mut buffers[lane]))
+    });
+    while active > 0 && (next < count || active >= C::LANES_MIN) {
+        let blocks: [&Block; LANES] =
+            std::array::from_fn(|lane| lanes[lane].as_ref().map_or(&IDLE, |slot| slot.block(&buffers[lane])));
+        // SAFETY: this function has the same condition.
+        unsafe { C::compress(&mut state, &blocks) };
+        for (column, slot) in lanes.iter_mut().enumerate() {
+            let Some(lane) = slot else { continue };
+            if !lane.advance() {
+                continue;
+            }
+            digests[lane.index] = take_digest(&state, column);
+            set_initial::<C>(&mut state, column);
+            if next < count {
+                *lane = Lane::start(next, prefix, message(next), &mut buffers[column]);
+                next += 1;
+            } else {
+                *slot = None;
+                active -= 1;
+            }
+        }
+    }
+    for lane in lanes.iter().flatten() {
+        digests[lane.index] = digest(C::ALGORITHM, prefix, message(lane.index));
+    }
+}
+
+fn take_digest(state: &State, column: usize) -> Digest {
+    let mut digest = [0; 32];
+    for (bytes, word) in digest.as_chunks_mut::<4>().0.iter_mut().zip(&state.0) {
+        *bytes = word[column].to_be_bytes();
+    }
+    digest
+}
+
+fn set_initial<C: Compression>(state: &mut State, column: usize) {
+    for (word, initial) in state.0.iter_mut().zip(C::INITIAL) {
+        word[column] = initial;
+    }
+}
