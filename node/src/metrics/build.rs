@@ -19,6 +19,20 @@ pub struct Version {
     pub image_digest: String,
 }
 
+impl Version {
+    /// What the build knows of itself. A release build sets `STELE_REVISION` and `STELE_RUSTC`; the image sets its digest
+    /// at start.
+    pub fn built() -> Self {
+        let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            revision: text(option_env!("STELE_REVISION")),
+            rustc: text(option_env!("STELE_RUSTC")),
+            image_digest: std::env::var("STELE_IMAGE_DIGEST").unwrap_or_default(),
+        }
+    }
+}
+
 /// The program and the process.
 pub struct BuildMetrics {
     config: IntGaugeVec,

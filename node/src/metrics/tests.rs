@@ -127,3 +127,34 @@ fn the_committed_page_lists_what_is_registered() {
     let committed = std::fs::read_to_string(path).unwrap();
     assert_eq!(committed, page, "docs/monitoring/metrics.md is behind: run this test with STELE_UPDATE_DOCS=1");
 }
+
+/// Alerts name metrics that exist, and every alert has its page and a test.
+#[test]
+fn alerts_use_registered_metrics_and_have_runbooks_and_tests() {
+    let docs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let read = |path: &str| std::fs::read_to_string(docs.join(path)).unwrap();
+    let (rules, tests) = (read("monitoring/rules.yml"), read("monitoring/rules_test.yml"));
+    let metrics = metrics();
+    let names: Vec<&str> = metrics.registry.descriptions().iter().map(|family| family.name.as_str()).collect();
+    let mut used = 0;
+    for word in rules.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("stele_"))
+    {
+        let family = word.trim_end_matches("_bucket").trim_end_matches("_count").trim_end_matches("_sum");
+        assert!(names.contains(&family), "rules.yml names {word}, which no node has");
+        used += 1;
+    }
+    assert!(used > 10, "the rules were read");
+    for alert in rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+        let runbook = read(&format!("runbooks/{alert}.md"));
+        for part in ["**Meaning.**", "**Impact.**", "**Diagnose.**", "**Fix.**", "**Escalate.**"] {
+            assert!(runbook.contains(part), "docs/runbooks/{alert}.md lacks {part}");
+        }
+        assert!(rules.contains(&format!("runbook_url: docs/runbooks/{alert}.md")), "{alert} links its runbook");
+        assert!(tests.contains(&format!("alertname: {alert}\n")), "{alert} has a test");
+    }
+    for runbook in std::fs::read_dir(docs.join("runbooks")).unwrap() {
+        let name = runbook.unwrap().file_name().into_string().unwrap();
+        let alert = name.trim_end_matches(".md");
+        assert!(rules.contains(&format!("- alert: {alert}\n")), "docs/runbooks/{name} belongs to no alert");
+    }
+}
