@@ -1,16 +1,18 @@
 //! The quorum bundle: registration or rejection, offline, from the anchor down to the statement.
 
 use alloc::borrow::Cow;
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use stele_merkle::log;
 use stele_types::bundle::OutcomeProof;
 use stele_types::cbor;
 use stele_types::limits::BUNDLE_BYTES_MAX;
-use stele_types::{Bundle, Receipt, StatementId};
+use stele_types::{Bundle, Hash, Receipt, StatementId};
 
 use crate::anchor::TrustAnchor;
 use crate::chain::{self, CertifiedHeader};
+use crate::checkpoint::SignedCheckpoint;
 use crate::error::{Part, VerifyError};
 use crate::key::PublicKey;
 use crate::receipt;
@@ -62,18 +64,82 @@ pub fn decode(bytes: &[u8]) -> Result<Bundle, VerifyError> {
 /// # Errors
 /// Any [`VerifyError`] but `state_proof_invalid`.
 pub fn verify(bundle: &Bundle, anchor: &TrustAnchor, expected: &Expectation<'_>) -> Result<Verdict, VerifyError> {
-    if bundle.version != BUNDLE_VERSION {
-        return Err(VerifyError::VersionUnsupported { version: bundle.version });
-    }
-    let certified = certify(bundle, anchor)?;
-    let entry = entry(bundle, expected)?;
-    match (&bundle.receipt, &bundle.outcome) {
-        (Some(receipt), None) => {
-            let entry = entry.ok_or(VerifyError::EntryMissing)?;
-            registered(bundle, receipt, &entry, certified, expected).map(Verdict::Registered)
+    Memory::default().verify(bundle, anchor, expected)
+}
+
+/// Proofs that verified before, for who verifies many bundles: those of one tree head share header, quorum and checkpoint,
+/// and only their leaves and paths differ. Only what held is remembered, by a hash over all of its bytes and the anchor,
+/// so that a memory never makes a verdict more than [`verify`] would.
+#[derive(Clone, Debug, Default)]
+pub struct Memory(BTreeSet<Hash>);
+
+/// Proofs remembered: a few hundred kilobytes.
+const MEMORY_MAX: usize = 8_192;
+
+impl Memory {
+    /// What [`verify`] does, without checking again what held before.
+    ///
+    /// # Errors
+    /// Those of [`verify`].
+    pub fn verify(
+        &mut self,
+        bundle: &Bundle,
+        anchor: &TrustAnchor,
+        expected: &Expectation<'_>,
+    ) -> Result<Verdict, VerifyError> {
+        if bundle.version != BUNDLE_VERSION {
+            return Err(VerifyError::VersionUnsupported { version: bundle.version });
         }
-        (None, Some(proof)) => rejected(proof, entry.as_deref(), certified, expected).map(Verdict::Rejected),
-        _ => Err(VerifyError::BundleForm),
+        let certified = self.certify(bundle, anchor)?;
+        let entry = entry(bundle, expected)?;
+        match (&bundle.receipt, &bundle.outcome) {
+            (Some(receipt), None) => {
+                let entry = entry.ok_or(VerifyError::EntryMissing)?;
+                registered(bundle, receipt, &entry, certified, expected, self).map(Verdict::Registered)
+            }
+            (None, Some(proof)) => rejected(proof, entry.as_deref(), certified, expected).map(Verdict::Rejected),
+            _ => Err(VerifyError::BundleForm),
+        }
+    }
+
+    fn certify<'b>(&mut self, bundle: &'b Bundle, anchor: &TrustAnchor) -> Result<CertifiedHeader<'b>, VerifyError> {
+        let proof = Hash::tagged(
+            "stele/verified-header/v1",
+            &[
+                anchor.network().as_ref(),
+                &anchor.height().0.to_be_bytes(),
+                anchor.validators().as_ref(),
+                &cbor::to_vec(&bundle.header),
+                &cbor::to_vec(&bundle.certificate),
+                &cbor::to_vec(&bundle.epoch_certificates),
+                &cbor::to_vec(&bundle.chain),
+            ],
+        );
+        if self.0.contains(&proof) {
+            return Ok(CertifiedHeader::known(&bundle.header));
+        }
+        let certified = certify(bundle, anchor)?;
+        self.add(proof);
+        Ok(certified)
+    }
+
+    fn check(&mut self, signed: &SignedCheckpoint, key: &PublicKey) -> Result<(), VerifyError> {
+        let proof = Hash::tagged(
+            "stele/verified-checkpoint/v1",
+            &[key.id().as_ref(), &signed.checkpoint.signing_bytes(&signed.log_root), &signed.signature],
+        );
+        if !self.0.contains(&proof) {
+            signed.verify(key)?;
+            self.add(proof);
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, proof: Hash) {
+        if self.0.len() >= MEMORY_MAX {
+            self.0.clear();
+        }
+        self.0.insert(proof);
     }
 }
 
@@ -109,6 +175,7 @@ fn registered(
     entry: &[u8],
     certified: CertifiedHeader<'_>,
     expected: &Expectation<'_>,
+    memory: &mut Memory,
 ) -> Result<Registered, VerifyError> {
     let header = certified.header();
     if receipt.checkpoint.network != header.network {
@@ -124,7 +191,7 @@ fn registered(
         (_, Some(key)) | (Some(key), None) => key,
         (None, None) => return Err(VerifyError::CheckpointKeyMissing),
     };
-    let vouched = receipt::verify(receipt, entry, key)?;
+    let vouched = receipt::vouched(receipt, entry, |signed| memory.check(signed, key))?;
     expect(expected, vouched.statement)?;
     Ok(Registered {
         network: header.network,

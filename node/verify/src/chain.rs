@@ -10,11 +10,15 @@ use crate::anchor::TrustAnchor;
 use crate::certificate::{self, EpochCertificates};
 use crate::error::VerifyError;
 
-/// A header for which a quorum of the right validators vouches. Only [`certify`] makes one.
+/// A header for which a quorum of the right validators vouches. Only [`certify`] makes one, or a memory of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CertifiedHeader<'a>(&'a Header);
 
 impl<'a> CertifiedHeader<'a> {
+    /// A header that [`certify`] accepted before, from the same proof.
+    pub(crate) const fn known(header: &'a Header) -> Self {
+        Self(header)
+    }
     /// The header.
     pub const fn header(self) -> &'a Header {
         self.0
