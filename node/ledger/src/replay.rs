@@ -204,3 +204,54 @@ fn put_chunk(overlay: &mut Overlay<'_>, number: u64, newest_ms: u64, keys: Vec<u
     let keys = Blob::new(keys).expect("a chunk holds at most its number of keys");
     overlay.put(&number, &ReplayChunk { newest_ms, keys });
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::collections::BTreeMap;
+
+    use super::*;
+    use crate::state::{StateView, encode};
+
+    struct Memory(BTreeMap<StateKey, Vec<u8>>);
+
+    impl StateView for Memory {
+        fn get(&self, key: &StateKey) -> Option<Vec<u8>> {
+            self.0.get(key).cloned()
+        }
+    }
+
+    fn entry_key(number: u64) -> StateKey {
+        ReplayEntry::state_key(&(PartyId([1; 16]), Cti(u128::from(number).to_be_bytes())))
+    }
+
+    #[test]
+    fn a_backlog_is_swept_in_bounded_steps_oldest_first() {
+        let per_chunk = REPLAY_KEYS_PER_CHUNK as u64;
+        let chunks = 2 * SWEEP_KEYS_MAX as u64 / per_chunk + 10;
+        let mut state = Memory(BTreeMap::new());
+        for number in 0..chunks {
+            let keys: Vec<StateKey> = (number * per_chunk..(number + 1) * per_chunk).map(entry_key).collect();
+            let keys = Blob::new(keys.concat()).unwrap();
+            state.0.insert(ReplayChunk::state_key(&number), encode(&ReplayChunk { newest_ms: 1_000, keys }));
+        }
+        let mut queue = ReplayQueue { floor_ms: 1_000, head: 0, tail: chunks };
+        let mut overlay = Overlay::new(&state);
+        sweep(&mut overlay, &mut queue);
+        assert_eq!((queue.head, overlay.into_writes().len()), (0, 0), "what may still be asked for stays");
+        queue.floor_ms = 1_001;
+        let mut swept = Vec::new();
+        while queue.head < queue.tail {
+            let mut overlay = Overlay::new(&state);
+            let before = queue.head;
+            sweep(&mut overlay, &mut queue);
+            let writes = overlay.into_writes();
+            let keys = (queue.head - before) * per_chunk;
+            assert!(keys < SWEEP_KEYS_MAX as u64 + per_chunk);
+            assert_eq!(writes.len() as u64, keys + (queue.head - before), "entries and chunks");
+            assert!(writes.iter().all(|(_, value)| value.is_none()));
+            swept.push(keys);
+        }
+        assert_eq!(swept.len(), 3);
+        assert!(swept[0] >= SWEEP_KEYS_MAX as u64 && swept[1] >= SWEEP_KEYS_MAX as u64);
+    }
+}

@@ -18,6 +18,8 @@ use crate::value::{EPOCH_CERTIFICATES_MAX, EpochRecord, ValidatorsRecord};
 
 impl Execution<'_, '_, '_> {
     pub(super) fn epoch_certify(&mut self, body: &EpochCertify) -> Result<(), Code> {
+        // Reading the sets costs as much as a curve computation, so it is paid for first.
+        self.budget.spend()?;
         let certificate = &body.certificate;
         let validator = self.validator(&certificate.validator).ok_or(Code::EpochInvalid)?;
         let listed = self.state.read::<EpochRecord>(&certificate.validator);
@@ -30,7 +32,6 @@ impl Execution<'_, '_, '_> {
         if certificate.network != self.context.network || !self.fits(certificate) || !is_newest {
             return Err(Code::EpochInvalid);
         }
-        self.budget.spend()?;
         if !key_check::is_signed_by(certificate, &validator.public_key) {
             return Err(Code::EpochInvalid);
         }

@@ -33,11 +33,11 @@ pub use governor::GOVERNORS_MIN;
 pub use mandate::MANDATE_LIFE_MAX_MS;
 pub use schedule::{ACTIVATION_DISTANCE_MAX, ACTIVATION_DISTANCE_MIN};
 
-/// Curve computations (key checks, epoch signatures) of one block at most. Each takes up to 0.3 ms, so that a block full
+/// Costly steps (key checks, epoch signatures, readings of a validator set) of one block at most. Each takes up to 0.3 ms, so that a block full
 /// of them cannot hold up the network; the next ones of the block are refused with `limit_reached`.
 pub const CURVE_CHECKS_MAX: u32 = 1_024;
 
-/// Counts the curve computations of a block, whether their statements apply or not.
+/// Counts the costly steps of a block, whether their statements apply or not.
 #[derive(Default)]
 pub(crate) struct CurveBudget {
     spent: u32,

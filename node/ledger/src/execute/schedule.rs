@@ -58,6 +58,7 @@ impl Execution<'_, '_, '_> {
     pub(super) fn validators_change(&mut self, body: &ValidatorsChange) -> Result<(), Code> {
         let mut record: ValidatorsRecord = self.state.singleton();
         let height = self.activation(body.activation_height, record.pending.is_some())?;
+        self.budget.spend()?;
         let current = change::validator_set(&record.current, |id| self.state.read(id));
         let next = self.next_validators(&current, body)?;
         let count = u16::try_from(next.len()).expect("a set is smaller than a u16 counts");

@@ -3,22 +3,34 @@
 
 use stele_ledger::value::{
     AssetEnd, AssetRecord, CertificateRecord, ChainRecord, ClaimRecord, Decision, DecisionKind, EpochRecord,
-    GovernorsRecord, KeyEnd, KeyRecord, MandatePair, MandateRecord, OpenProposal, OpenProposals, PairMandate,
-    ParametersRecord, PartyRecord, PendingParameters, PendingProtocol, ProposalChunk, ProposalRecord, ProtocolRecord,
-    RecordAnchor, ReplayChunk, ReplayEntry, ReplayQueue, SerialRecord, TlsPinRecord, ValidatorChunk, ValidatorSetHead,
-    ValidatorsRecord,
+    GovernorsRecord, KeyEnd, KeyRecord, MandatePair, MandateRecord, OpenProposal, OpenProposals,
+    PROPOSAL_CHUNK_BYTES_MAX, PairMandate, ParametersRecord, PartyRecord, PendingParameters, PendingProtocol,
+    ProposalChunk, ProposalRecord, ProtocolRecord, REPLAY_KEYS_PER_CHUNK, RecordAnchor, ReplayChunk, ReplayEntry,
+    ReplayQueue, SerialRecord, TlsPinRecord, ValidatorChunk, ValidatorSetHead, ValidatorsRecord,
 };
-use stele_ledger::{StateKey, Stored};
-use stele_types::asset::{AssetKind, CancelReason, CertificateNumber, RightClass};
+use stele_ledger::{StateKey, Stored, VALUE_BYTES_MAX};
+use stele_merkle::state::StateHash;
+use stele_merkle::state::reference::ReferenceMap;
+use stele_types::asset::{AssetCancel, AssetKind, CancelReason, CertificateNumber, RightClass};
 use stele_types::cbor::{self, Blob, List};
+use stele_types::governance::{EpochCertify, ParametersChange, ProtocolUpgrade, ValidatorsChange, Withdraw};
 use stele_types::hash::{Cti, Hash, NetworkId, StatementId};
 use stele_types::header::{Height, LogIndex};
-use stele_types::party::{OrganisationCode, RevocationReason, Role, RoleSet};
+use stele_types::party::{
+    EnrolledKey, KeyEnrol, KeyReset, KeyRevoke, KeyRotate, MandateWithdraw, OrganisationCode, PartyEnrol,
+    PartyStanding, RevocationReason, Role, RoleChange, RoleSet, TlsPin,
+};
+use stele_types::proposer::Silence;
 use stele_types::record::{ContentHash, PlaceCode, RecordClass, Sensitivity};
 use stele_types::suite::Suite;
-use stele_types::{Code, Parameters, ProposerSchedule};
+use stele_types::{Code, Command, Parameters, ProposerSchedule};
 
-use crate::network::{epoch_certificate, object, party, party_key, validator};
+use crate::custody::{correct, put};
+use crate::mandates::give;
+use crate::network::{
+    AGENCY, GOVERNORS, HOLDER, MINUTE_MS, Network, OTHER_AGENCY, REGISTRAR, epoch_certificate, object, opaque, party,
+    party_key, validator,
+};
 use crate::registration::register;
 
 /// A value's name, the state key of an example id, and SHA-256 of an example value.
@@ -204,4 +216,139 @@ fn encodings_are_pinned() {
         |(name, key, value): &Sample| format!("{name} {} {}\n", &Hash(*key).to_hex()[..16], &value.to_hex()[..16]);
     let found: String = samples.iter().map(line).collect();
     assert!(found == PINNED, "found:\n{found}");
+}
+
+fn bytes_of<T: Stored>(value: &T) -> (stele_ledger::Domain, usize) {
+    (T::DOMAIN, cbor::to_vec(value).len())
+}
+
+fn repeated<T: Clone, const MAX: usize>(value: &T) -> List<T, MAX> {
+    List::new(vec![value.clone(); MAX]).unwrap()
+}
+
+#[test]
+fn the_largest_values_keep_within_their_bound() {
+    let key_of_ml_dsa = EnrolledKey { suite: Suite::MlDsa87, public_key: Blob::new(vec![1; 2_592]).unwrap() };
+    let silence = Silence { misses: 7, skip_turns: 1_024, since_height: u64::MAX };
+    let mandate = PairMandate {
+        mandate: object(9),
+        families: List::new(vec![1, 2, 3, 4, 5]).unwrap(),
+        valid_from_ms: u64::MAX,
+        valid_until_ms: u64::MAX,
+    };
+    let certificate = epoch_certificate(NetworkId([1; 32]), 0, u64::MAX - 1, u64::MAX);
+    let open = OpenProposal { proposal: StatementId([1; 32]), expires_ms: u64::MAX };
+    let sizes = [
+        bytes_of(&PartyRecord {
+            organisation: OrganisationCode::new("91110000600037341L"),
+            roles: RoleSet::of(Role::ALL),
+            suspended: true,
+            keys: repeated(&(party_key(1, 0).id(), Suite::MlDsa87)),
+            tls_pins: repeated(&Hash([3; 32])),
+            enrolled_ms: u64::MAX,
+        }),
+        bytes_of(&KeyRecord {
+            party: party(1),
+            key: key_of_ml_dsa,
+            enrolled: Height(u64::MAX),
+            ended: Some(KeyEnd { height: Height(u64::MAX), reason: RevocationReason::Ceased }),
+        }),
+        bytes_of(&MandatePair { mandates: repeated(&mandate) }),
+        bytes_of(&OpenProposals { open: repeated(&open) }),
+        bytes_of(&ProposalChunk { bytes: Blob::new(vec![1; PROPOSAL_CHUNK_BYTES_MAX]).unwrap() }),
+        bytes_of(&GovernorsRecord { groups: repeated(&(u8::MAX, u32::MAX)) }),
+        bytes_of(&ValidatorChunk { validators: repeated(&validator(0)) }),
+        bytes_of(&EpochRecord { certificates: repeated(&certificate) }),
+        bytes_of(&ProposerSchedule { silences: repeated(&silence) }),
+        bytes_of(&ReplayChunk { newest_ms: u64::MAX, keys: Blob::new(vec![8; REPLAY_KEYS_PER_CHUNK * 32]).unwrap() }),
+    ];
+    for (domain, bytes) in sizes {
+        assert!(bytes <= VALUE_BYTES_MAX, "{domain:?} has {bytes} bytes");
+    }
+}
+
+/// A chain in which every command applies once, and the roots of the state after it. Nothing but a new protocol version
+/// may change them.
+#[test]
+fn a_chain_of_every_command_has_a_pinned_root() {
+    let mut network = Network::new();
+    let mut applied: Vec<u16> = Vec::new();
+    for (issuer, approver, command) in every_command(&network) {
+        applied.push(command.number());
+        let code = match approver {
+            Some(approver) => {
+                applied.extend([0x0630, 0x0631]);
+                network.dual_by(issuer, approver, &command).0
+            }
+            None => network.run(issuer, &command),
+        };
+        assert_eq!(code, Code::Applied, "{}", command.as_str());
+    }
+    let propose = network.propose(&Command::PartySuspend(PartyStanding { party: party(OTHER_AGENCY) }));
+    let statement = network.issue(GOVERNORS[0], &propose);
+    network.block(std::slice::from_ref(&statement));
+    assert_eq!(network.run(GOVERNORS[0], &Command::Withdraw(Withdraw { proposal: statement.id() })), Code::Applied);
+    applied.push(0x0632);
+    network.block(&[opaque(HOLDER, 1)]);
+    network.reach(100);
+    applied.sort_unstable();
+    applied.dedup();
+    let schema: Vec<u16> = Command::SCHEMA.iter().map(|(number, ..)| *number).collect();
+    assert_eq!(applied, schema, "every command is in the chain");
+    let root = |hash| {
+        let mut map = ReferenceMap::new(hash);
+        network.state.0.iter().for_each(|(key, value)| map.set(*key, Some(value.clone())));
+        Hash(map.root()).to_hex()
+    };
+    let found = format!("{} {} {}", network.log_size, root(StateHash::Sha256), root(StateHash::Sm3));
+    assert_eq!(found, include_str!("golden_root.txt").trim());
+}
+
+/// Issuer, approver for what takes two, command.
+fn every_command(network: &Network) -> Vec<(u8, Option<u8>, Command)> {
+    let (one, two, now) = (GOVERNORS[0], GOVERNORS[1], network.time_ms);
+    let dual = |command| (one, Some(two), command);
+    let direct = |issuer, command| (issuer, None, command);
+    let standing = PartyStanding { party: party(HOLDER) };
+    let roles = RoleChange { party: party(HOLDER), roles: RoleSet::of(&[Role::Court]) };
+    let certificate = epoch_certificate(network.id, 0, 1, 1_000);
+    vec![
+        dual(Command::PartyEnrol(PartyEnrol {
+            party: party(50),
+            organisation: OrganisationCode::new("91110000600037341L"),
+            roles: RoleSet::of(&[Role::Appraiser]),
+            key: party_key(50, 0),
+            tls_pins: List::new(vec![Hash([50; 32])]).unwrap(),
+        })),
+        dual(Command::PartySuspend(standing.clone())),
+        dual(Command::PartyResume(standing)),
+        dual(Command::RoleGrant(roles.clone())),
+        dual(Command::RoleRevoke(roles)),
+        dual(Command::KeyReset(KeyReset { party: party(50), key: party_key(50, 1) })),
+        direct(AGENCY, Command::KeyEnrol(KeyEnrol { key: party_key(AGENCY, 1) })),
+        direct(AGENCY, Command::KeyRotate(KeyRotate { old: party_key(AGENCY, 1).id(), new: party_key(AGENCY, 2) })),
+        direct(
+            AGENCY,
+            Command::KeyRevoke(KeyRevoke { key: party_key(AGENCY, 2).id(), reason: RevocationReason::Superseded }),
+        ),
+        direct(AGENCY, Command::TlsPin(TlsPin { pins: List::new(vec![Hash([51; 32])]).unwrap() })),
+        direct(HOLDER, Command::MandateGive(give(1, REGISTRAR, &[1], now, now + 60 * MINUTE_MS))),
+        direct(HOLDER, Command::MandateGive(give(2, AGENCY, &[1, 3], now, now + 60 * MINUTE_MS))),
+        direct(AGENCY, Command::RecordPut(put(1, Some(HOLDER)))),
+        direct(AGENCY, Command::RecordCorrect(correct(1, 1))),
+        direct(REGISTRAR, Command::AssetRegister(register(1, HOLDER, 1, &[RightClass::Hold, RightClass::Use]))),
+        direct(REGISTRAR, Command::AssetCancel(AssetCancel { asset: object(1), reason: CancelReason::HolderRequest })),
+        direct(HOLDER, Command::MandateWithdraw(MandateWithdraw { mandate: object(2) })),
+        direct(HOLDER, Command::EpochCertify(EpochCertify { certificate })),
+        dual(Command::ParametersChange(ParametersChange {
+            activation_height: 90,
+            parameters: Parameters { heartbeat_ms: 5_000, ..Parameters::default() },
+        })),
+        dual(Command::ValidatorsChange(ValidatorsChange {
+            activation_height: 91,
+            upsert: List::new(vec![validator(4)]).unwrap(),
+            remove: List::new(vec![validator(0).id()]).unwrap(),
+        })),
+        dual(Command::ProtocolUpgrade(ProtocolUpgrade { activation_height: 101, version: 2 })),
+    ]
 }
