@@ -142,7 +142,8 @@ impl Backend for NodeBackend {
     }
 
     fn block(&self, height: Height) -> Result<Option<(Block, CommitCertificate)>, BackendError> {
-        Ok(self.chain.block(height)?)
+        let certified = self.chain.block(height)?;
+        Ok(certified.map(|certified| (certified.block.clone(), certified.certificate.clone())))
     }
 
     fn checkpoint(&self) -> Option<SealedHead> {

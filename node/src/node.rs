@@ -67,7 +67,8 @@ pub struct Node {
     chain: Arc<Chain>,
     admission: Arc<Admission>,
     order: Arc<Order>,
-    api: Api,
+    api: JoinHandle<()>,
+    api_stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
     stop: CancellationToken,
 }
@@ -78,7 +79,7 @@ impl Node {
     /// # Errors
     /// See [`NodeError`].
     pub async fn start(config: Config) -> Result<Self, NodeError> {
-        let metrics = Metrics::new(&Version::of_this_program());
+        let metrics = Metrics::new(&Version::default());
         let stop = CancellationToken::new();
         let (genesis_bytes, genesis) = read_genesis(&config.node.genesis)?;
         let network = genesis.network();
@@ -129,7 +130,9 @@ impl Node {
             ordering.alarm(),
             config.validator.is_some(),
         );
-        let api = Api::start(&config, Arc::new(backend), Arc::clone(&metrics)).await?;
+        let api = Api::bind(&config.api, &config.metrics, Arc::new(backend), Arc::clone(&metrics)).await?;
+        let api_stop = CancellationToken::new();
+        let api = tokio::spawn(api.serve(api_stop.clone()));
         let observed = Observed {
             chain: Arc::clone(&chain),
             admission: Arc::clone(&admission),
@@ -145,7 +148,7 @@ impl Node {
             tokio::spawn(flush(Arc::clone(&chain), stop.clone())),
             tokio::spawn(observed.run(stop.clone())),
         ];
-        Ok(Self { chain, admission, order, api, tasks, stop })
+        Ok(Self { chain, admission, order, api, api_stop, tasks, stop })
     }
 
     /// The committed chain.
@@ -158,11 +161,6 @@ impl Node {
         &self.admission
     }
 
-    /// The listeners.
-    pub fn api(&self) -> &Api {
-        &self.api
-    }
-
     /// Resolves when the order has ended by itself.
     pub async fn halted(&self) -> StopReason {
         self.order.stopped().await
@@ -170,10 +168,12 @@ impl Node {
 
     /// Stops in reverse order: no new requests, no new blocks, then the stores.
     pub async fn stop(self) {
-        self.api.stop().await;
+        self.api_stop.cancel();
+        let mut tasks = vec![self.api];
         self.order.stop().await;
         self.stop.cancel();
-        for task in self.tasks {
+        tasks.extend(self.tasks);
+        for task in tasks {
             if let Err(failure) = task.await {
                 error!(%failure, "a task of the node panicked");
             }
@@ -216,7 +216,11 @@ impl Voter {
             let signer = SoftwareSigner::ephemeral()?;
             let public_key = p256_key(&signer)?;
             let validator = ValidatorId::of(&public_key);
-            return Ok(Self { validator, public_key, signer: BallotSigner::new(validator, Arc::new(signer), Arc::new(Vec::new)) });
+            return Ok(Self {
+                validator,
+                public_key,
+                signer: BallotSigner::new(validator, Arc::new(signer), Arc::new(Vec::new)),
+            });
         };
         let long_term = SoftwareSigner::open(&section.long_term_key)?;
         let public_key = p256_key(&long_term)?;
@@ -241,7 +245,11 @@ impl Voter {
                 keys.insert(p256_key(&signer)?, Arc::new(signer));
             }
         }
-        Ok(Self { validator, public_key, signer: BallotSigner::new(validator, long_term, certified_epochs(chain, validator, keys)) })
+        Ok(Self {
+            validator,
+            public_key,
+            signer: BallotSigner::new(validator, long_term, certified_epochs(chain, validator, keys)),
+        })
     }
 }
 
@@ -299,14 +307,8 @@ fn order_config(config: &Config, chain: &Chain, voter: &Voter) -> Result<OrderCo
     });
     let identity = PeerIdentity::load(&config.peers.key)?;
     let directory = config.node.data_dir.join("order");
-    let mut order = OrderConfig::new(
-        chain.network(),
-        voter.public_key,
-        config.peers.listen,
-        peers.collect(),
-        identity,
-        directory,
-    );
+    let mut order =
+        OrderConfig::new(chain.network(), voter.public_key, config.peers.listen, peers.collect(), identity, directory);
     order.watchdog = Watchdog {
         stall: Duration::from_millis(config.order.watchdog_stall_ms),
         restarts_max: config.order.watchdog_restarts_max,

@@ -12,10 +12,13 @@ use crate::metrics::label::Class;
 /// Blocks whose statements wait for a seal; beyond it the oldest are given up, which only loses samples.
 const BLOCKS_MAX: usize = 256;
 
+/// Class and arrival of a statement.
+type Arrival = (Class, Instant);
+
 /// Arrival times of decided statements that wait for a certified checkpoint.
 pub struct ReceiptClock {
     metrics: Arc<Metrics>,
-    waiting: Mutex<VecDeque<(Height, Vec<(Class, Instant)>)>>,
+    waiting: Mutex<VecDeque<(Height, Vec<Arrival>)>>,
 }
 
 impl ReceiptClock {
@@ -24,7 +27,7 @@ impl ReceiptClock {
         Arc::new(Self { metrics, waiting: Mutex::default() })
     }
     /// Statements of this node were decided at `height`.
-    pub fn decided(&self, height: Height, arrivals: Vec<(Class, Instant)>) {
+    pub fn decided(&self, height: Height, arrivals: Vec<Arrival>) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.push_back((height, arrivals));
         while waiting.len() > BLOCKS_MAX {

@@ -1,5 +1,6 @@
 //! The demo: a network, real input, every bundle verified offline.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -148,16 +149,18 @@ async fn verify_all(clients: &[Client], ids: &[StatementId], anchor: &TrustAncho
         let (client, anchor) = (client.clone(), anchor.clone());
         workers.spawn(async move {
             let mut verified = 0;
+            let memory = Arc::new(Mutex::new(bundle::Memory::default()));
             for ids in own {
                 let replies = client.bundles(&ids, true).await?;
-                let anchor = anchor.clone();
+                let (anchor, memory) = (anchor.clone(), Arc::clone(&memory));
                 verified += tokio::task::spawn_blocking(move || {
+                    let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
                     for (id, reply) in ids.iter().zip(&replies) {
                         let found = reply.bundle.as_ref().with_context(|| {
                             format!("no bundle of {id}: {:?}", reply.refusal.map(stele_types::Code::as_str))
                         })?;
                         let expected = bundle::Expectation { statement: Some(*id), ..bundle::Expectation::default() };
-                        match bundle::verify(found, &anchor, &expected)? {
+                        match memory.verify(found, &anchor, &expected)? {
                             Verdict::Registered(_) => {}
                             other => bail!("bundle of {id} proves {}", other.as_str()),
                         }

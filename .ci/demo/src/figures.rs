@@ -33,11 +33,7 @@ impl Figures {
 /// The q-quantile of `samples` by the nearest rank; zero for none.
 pub(crate) fn quantile(samples: &mut [f64], q: f64) -> f64 {
     samples.sort_by(f64::total_cmp);
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a rank within the number of samples"
-    )]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rank within the number of samples")]
     let rank = (q * samples.len() as f64).ceil() as usize;
     samples.get(rank.saturating_sub(1).min(samples.len().saturating_sub(1))).copied().unwrap_or(0.0)
 }

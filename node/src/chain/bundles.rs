@@ -45,11 +45,9 @@ impl Chain {
         if outcome.statement != *id {
             return Ok(None);
         }
-        // A repeated statement has its first outcome; the leaf is where that one lies.
         let (receipt, proof, results, key) = match outcome.index {
             Some(index) => {
-                let leaf = self.location_of_leaf(index)?.ok_or(ChainError::NotCertified)?;
-                let (receipt, seal) = self.receipt_at(index, leaf)?;
+                let (receipt, seal) = self.receipt_at(index, location)?;
                 (Some(receipt), None, seal.checkpoint.height, Some(seal.public_key))
             }
             None => (None, Some(self.outcome_proof(location, outcome)?), Height(location.height()), None),
@@ -76,8 +74,7 @@ impl Chain {
 
     fn outcome_proof(&self, location: Location, outcome: Outcome) -> Result<OutcomeProof, ChainError> {
         let outcomes = self.outcomes(Height(location.height()))?.ok_or(ChainError::NotCertified)?;
-        let leaves: Vec<_> =
-            outcomes.iter().map(|outcome| stele_merkle::log::leaf_hash(&outcome.to_bytes())).collect();
+        let leaves: Vec<_> = outcomes.iter().map(|outcome| stele_merkle::log::leaf_hash(&outcome.to_bytes())).collect();
         let position = u64::from(location.position());
         let path = MemoryTree::from_leaf_hashes(&leaves)
             .inclusion_proof(position)

@@ -19,12 +19,14 @@ mod seals;
 mod state;
 mod writer;
 
-use std::sync::{Arc, RwLock};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use stele_ledger::Frame;
 use stele_state::MemoryMap;
 use stele_types::{
-    Block, BlockId, CommitCertificate, EpochCertificate, Genesis, Hash, Header, Height, LogIndex, NetworkId, Outcome, StatementId, ValidatorSet, cbor,
+    Block, BlockId, CommitCertificate, EpochCertificate, Genesis, Hash, Header, Height, LogIndex, NetworkId, Outcome,
+    StatementId, ValidatorSet, cbor,
 };
 use tokio::sync::watch;
 
@@ -42,6 +44,18 @@ use records::{EpochRecords, LinkRecords};
 use seals::Seals;
 
 pub use crate::store::Location;
+
+/// Blocks kept decoded: at most a few tens of megabytes.
+const RECENT_BLOCKS_MAX: usize = 16;
+
+/// A block with this node's certificate for it.
+#[derive(Clone, Debug)]
+pub struct CertifiedBlock {
+    /// The block.
+    pub block: Block,
+    /// A quorum for it.
+    pub certificate: CommitCertificate,
+}
 
 /// Results after the newest committed block.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +104,8 @@ pub struct Chain {
     links: LinkRecords,
     epochs: EpochRecords,
     seals: Seals,
+    /// Blocks read last: bundles and receipts are asked for block by block.
+    recent: Mutex<VecDeque<Arc<CertifiedBlock>>>,
     head: watch::Sender<Arc<Head>>,
 }
 
@@ -135,9 +151,24 @@ impl Chain {
     ///
     /// # Errors
     /// Damage or failure of the block store.
-    pub fn block(&self, height: Height) -> Result<Option<(Block, CommitCertificate)>, ChainError> {
+    pub fn block(&self, height: Height) -> Result<Option<Arc<CertifiedBlock>>, ChainError> {
+        let found = |recent: &VecDeque<Arc<CertifiedBlock>>| {
+            recent.iter().find(|certified| certified.block.header.height == height).map(Arc::clone)
+        };
+        if let Some(certified) = found(&self.recent.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(Some(certified));
+        }
         let Some(stored) = self.stored(height)? else { return Ok(None) };
-        Ok(Some((Block::from_bytes(stored.block())?, cbor::from_slice(stored.certificate())?)))
+        let certified = Arc::new(CertifiedBlock {
+            block: Block::from_bytes(stored.block())?,
+            certificate: cbor::from_slice(stored.certificate())?,
+        });
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if recent.len() >= RECENT_BLOCKS_MAX {
+            recent.pop_front();
+        }
+        recent.push_back(Arc::clone(&certified));
+        Ok(Some(certified))
     }
 
     /// A header with this node's certificate for it.
@@ -145,8 +176,8 @@ impl Chain {
     /// # Errors
     /// As [`Chain::block`].
     pub fn header(&self, height: Height) -> Result<Option<(Header, CommitCertificate)>, ChainError> {
-        let Some(stored) = self.stored(height)? else { return Ok(None) };
-        Ok(Some((Block::header_from_bytes(stored.block())?, cbor::from_slice(stored.certificate())?)))
+        let Some(certified) = self.block(height)? else { return Ok(None) };
+        Ok(Some((certified.block.header.clone(), certified.certificate.clone())))
     }
 
     /// The stored bytes of a block and its certificate.
@@ -165,13 +196,20 @@ impl Chain {
         }
     }
 
-    /// Where a statement lies, whether it applied or was rejected.
+    /// Where a statement lies, whether it applied or was rejected. A statement that was ordered again has the outcome of
+    /// its first time and perhaps another signature; one that applied is found where its leaf is.
     ///
     /// # Errors
-    /// Failure of the index.
+    /// Failure of the index or of the outcomes.
     pub fn locate(&self, id: &StatementId) -> Result<Option<Location>, ChainError> {
         let Some(location) = self.index.lookup(&id.0)? else { return Ok(None) };
-        Ok((location.height() <= self.tip().height.0).then_some(location))
+        if location.height() > self.tip().height.0 {
+            return Ok(None);
+        }
+        match self.result(location)? {
+            Some((_, Some(index))) => self.location_of_leaf(index),
+            _ => Ok(Some(location)),
+        }
     }
 
     /// Outcome of the statement at a location.
@@ -197,14 +235,15 @@ impl Chain {
     /// # Errors
     /// Damage or failure of a store.
     pub fn outcomes(&self, height: Height) -> Result<Option<Vec<Outcome>>, ChainError> {
-        let Some((block, _)) = self.block(height)? else { return Ok(None) };
+        let Some(certified) = self.block(height)? else { return Ok(None) };
         let results = self.outcomes.block(height.0)?;
-        if results.len() != block.entries.len() {
+        if results.len() != certified.block.entries.len() {
             return Err(ChainError::Damaged { store: "outcomes", height: height.0 });
         }
         let mut outcomes = Vec::with_capacity(results.len());
-        for (entry, (code, index)) in block.entries.into_iter().zip(results) {
-            let statement = stele_types::Statement::parse(entry).map_err(|code| ChainError::Statement { code })?.id();
+        for (entry, (code, index)) in certified.block.entries.iter().zip(results) {
+            let statement =
+                stele_types::Statement::parse(Arc::clone(entry)).map_err(|code| ChainError::Statement { code })?.id();
             outcomes.push(Outcome { statement, code, index });
         }
         Ok(Some(outcomes))
@@ -226,8 +265,9 @@ impl Chain {
     /// # Errors
     /// Damage or failure of the block store.
     pub fn entry(&self, location: Location) -> Result<Option<Arc<[u8]>>, ChainError> {
-        let Some((block, _)) = self.block(Height(location.height()))? else { return Ok(None) };
-        Ok(usize::try_from(location.position()).ok().and_then(|position| block.entries.get(position).cloned()))
+        let Some(certified) = self.block(Height(location.height()))? else { return Ok(None) };
+        let entries = &certified.block.entries;
+        Ok(usize::try_from(location.position()).ok().and_then(|position| entries.get(position).cloned()))
     }
 
     /// The validators that decide a height.
@@ -253,8 +293,12 @@ impl Chain {
 
     /// Sizes of the stores, for metrics.
     pub fn figures(&self) -> ChainFigures {
-        let state = self.state.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        ChainFigures { state: stele_state::StateMap::figures(&*state), blocks: self.blocks.figures(), index: self.index.figures() }
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        ChainFigures {
+            state: stele_state::StateMap::figures(&*state),
+            blocks: self.blocks.figures(),
+            index: self.index.figures(),
+        }
     }
 }
 

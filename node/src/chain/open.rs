@@ -1,7 +1,7 @@
 //! Opening: recover what is durable, redo what is derived.
 
 use std::path::Path;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use stele_ledger::Frame;
 use stele_merkle::state::StateHash;
@@ -91,6 +91,7 @@ impl Chain {
             links: LinkRecords::open(&directory.join("links"))?,
             epochs: EpochRecords::open(&directory.join("epochs"))?,
             seals: Seals::open(&directory.join("checkpoint.cbor"))?,
+            recent: Mutex::default(),
             head: watch::Sender::new(Arc::new(head)),
         });
         for certificate in &chain.head().frame.epoch_certificates {
@@ -238,7 +239,9 @@ fn mark_network(directory: &Path, network: NetworkId) -> Result<(), ChainError> 
     let path = directory.join("network");
     match std::fs::read_to_string(&path) {
         Ok(text) if text.trim_end() == network.to_hex() => Ok(()),
-        Ok(text) => Err(ChainError::ForeignData { expected: network, found: text.trim_end().chars().take(64).collect() }),
+        Ok(text) => {
+            Err(ChainError::ForeignData { expected: network, found: text.trim_end().chars().take(64).collect() })
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             std::fs::write(&path, network.to_hex()).map_err(ChainError::io("mark the data directory"))
         }

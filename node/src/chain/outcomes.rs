@@ -112,9 +112,7 @@ impl OutcomeStore {
             return Err(damaged);
         };
         let mut bytes = vec![0; length];
-        self.outcomes
-            .read_exact_at(&mut bytes, first * OUTCOME_BYTES)
-            .map_err(ChainError::io("read outcomes"))?;
+        self.outcomes.read_exact_at(&mut bytes, first * OUTCOME_BYTES).map_err(ChainError::io("read outcomes"))?;
         if crc32c::crc32c(&bytes) != entry.crc {
             return Err(damaged);
         }

@@ -60,6 +60,12 @@ impl Chain {
             (height, state.prove(key, height.0)?)
         };
         let certified_by = self.header(height.next())?;
-        Ok(ProvenState { value: proven.value, proof: proven.proof.encode(), root: Hash(proven.root), height, certified_by })
+        Ok(ProvenState {
+            value: proven.value,
+            proof: proven.proof.encode(),
+            root: Hash(proven.root),
+            height,
+            certified_by,
+        })
     }
 }

@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 use stele_ledger::{Applied, EventKind, Frame};
 use stele_merkle::log as tree;
 use stele_state::StateMap;
-use stele_types::{
-    Block, BlockId, ChainLink, CommitCertificate, Hash, Header, Height, Statement, cbor,
-};
+use stele_types::{Block, BlockId, ChainLink, CommitCertificate, Hash, Header, Height, Statement, cbor};
 
 use super::{Chain, ChainError, Head, Location, Tip};
 use crate::store::log::LogWriter;
@@ -83,12 +81,7 @@ impl Writer {
     pub fn commit(&mut self, block: &Prepared, certificate: &CommitCertificate) -> Result<Arc<Head>, ChainError> {
         let head = self.chain.head();
         check_results(&head, &block.header)?;
-        self.chain.blocks.append(
-            block.header.height.0,
-            &block.id.0,
-            &block.bytes,
-            &cbor::to_vec(certificate),
-        )?;
+        self.chain.blocks.append(block.header.height.0, &block.id.0, &block.bytes, &cbor::to_vec(certificate))?;
         self.execute(block, certificate, &head)
     }
 
@@ -112,7 +105,8 @@ impl Writer {
         let mut leaf_hashes = Vec::with_capacity(applied.leaves.len());
         let mut locations = Vec::with_capacity(applied.leaves.len());
         for position in &applied.leaves {
-            let at = usize::try_from(*position).map_err(|_| ChainError::Damaged { store: "leaves", height: height.0 })?;
+            let at =
+                usize::try_from(*position).map_err(|_| ChainError::Damaged { store: "leaves", height: height.0 })?;
             leaf_hashes.push(block.leaf_hashes[at]);
             let location = Location::new(height.0, *position);
             locations.push(location.ok_or(ChainError::Damaged { store: "leaves", height: height.0 })?);

@@ -75,8 +75,7 @@ fn decode(bytes: &[u8]) -> Option<(Vec<u16>, Vec<Bytes>)> {
     let count = decoder.array().ok()?.filter(|count| *count <= 128)?;
     let targets = (0..count).map(|_| decoder.u16().ok()).collect::<Option<Vec<_>>>()?;
     let count = decoder.array().ok()?.filter(|count| *count <= ENTRIES_MAX)?;
-    let entries =
-        (0..count).map(|_| decoder.bytes().ok().map(Bytes::copy_from_slice)).collect::<Option<Vec<_>>>()?;
+    let entries = (0..count).map(|_| decoder.bytes().ok().map(Bytes::copy_from_slice)).collect::<Option<Vec<_>>>()?;
     Some((targets, entries))
 }
 

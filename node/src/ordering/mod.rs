@@ -18,11 +18,9 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use stele_order::{
-    Application, ApplicationError, Candidate, Decided, Equivocation, HeightStart, Proposed, Verdict,
-};
-use stele_types::parameters::PROTOCOL_VERSION;
+use stele_order::{Application, ApplicationError, Candidate, Decided, Equivocation, HeightStart, Proposed, Verdict};
 use stele_types::cbor::Blob;
+use stele_types::parameters::PROTOCOL_VERSION;
 use stele_types::{Block, BlockId, Height, PartyId, ValidatorId, cbor};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
@@ -350,8 +348,8 @@ impl Application for Ordering {
             first.kind.as_str(),
             &equivocation.validator.to_hex()[..16]
         );
-        let written = std::fs::create_dir_all(&self.evidence)
-            .and_then(|()| std::fs::write(self.evidence.join(name), record));
+        let written =
+            std::fs::create_dir_all(&self.evidence).and_then(|()| std::fs::write(self.evidence.join(name), record));
         if let Err(error) = written {
             error!(%error, "the proof of misbehaviour was not written");
         }

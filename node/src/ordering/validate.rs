@@ -63,10 +63,8 @@ impl Ordering {
         let open: Vec<usize> = (0..memory.len()).filter(|at| !self.verified.contains(&memory[*at])).collect();
         self.metrics.accel.cached((memory.len() - open.len()) as u64);
         let signed = open.iter().map(|at| Signed::of(&prepared.statements[*at], &keys[*at]));
-        let verdicts = self.signatures
-            .verify(signed)
-            .await
-            .map_err(|_| Refusal::Undecided("the accelerator is saturated"))?;
+        let verdicts =
+            self.signatures.verify(signed).await.map_err(|_| Refusal::Undecided("the accelerator is saturated"))?;
         if verdicts.iter().any(|valid| !valid) {
             return Err(Refusal::Invalid(prepared.id, "signature_invalid"));
         }
@@ -88,10 +86,8 @@ impl Ordering {
         let signed = certificate.signatures.iter().zip(&keys).map(|(signature, key)| {
             Signed::p256(key, &signature.signature.signature, ballot.signing_bytes(&signature.signature.key))
         });
-        let verdicts = self.signatures
-            .verify(signed)
-            .await
-            .map_err(|_| Refusal::Undecided("the accelerator is saturated"))?;
+        let verdicts =
+            self.signatures.verify(signed).await.map_err(|_| Refusal::Undecided("the accelerator is saturated"))?;
         if verdicts.into_iter().all(|valid| valid) { Ok(()) } else { Err(invalid()) }
     }
 }

@@ -80,6 +80,13 @@ impl TrustAnchor {
     pub(crate) const fn set(&self) -> Option<&ValidatorSet> {
         self.set.as_ref()
     }
+    /// Hash over all that is trusted: anchors with one fingerprint give the same verdicts.
+    pub(crate) fn fingerprint(&self) -> Hash {
+        let epochs: Vec<u8> = self.epoch_certificates.iter().flat_map(|certificate| certificate.hash().0).collect();
+        let height = self.height.0.to_be_bytes();
+        let brings = [self.state_hash.id(), u8::from(self.set.is_some())];
+        Hash::tagged("stele/anchor/v1", &[&self.network.0, &height, &self.validators.0, &brings, &epochs])
+    }
     pub(crate) fn epoch_certificates(&self) -> &[EpochCertificate] {
         &self.epoch_certificates
     }

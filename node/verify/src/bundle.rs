@@ -67,8 +67,8 @@ pub fn verify(bundle: &Bundle, anchor: &TrustAnchor, expected: &Expectation<'_>)
     Memory::default().verify(bundle, anchor, expected)
 }
 
-/// Proofs that verified before, for who verifies many bundles: those of one tree head share header, quorum and checkpoint,
-/// and only their leaves and paths differ. Only what held is remembered, by a hash over all of its bytes and the anchor,
+/// Proofs that verified before, for who verifies many bundles: those of one tree head share header, quorum and
+/// checkpoint, and only their leaves and paths differ. Only what held is remembered, by a hash over all of its bytes and the anchor,
 /// so that a memory never makes a verdict more than [`verify`] would.
 #[derive(Clone, Debug, Default)]
 pub struct Memory(BTreeSet<Hash>);
@@ -106,9 +106,7 @@ impl Memory {
         let proof = Hash::tagged(
             "stele/verified-header/v1",
             &[
-                anchor.network().as_ref(),
-                &anchor.height().0.to_be_bytes(),
-                anchor.validators().as_ref(),
+                anchor.fingerprint().as_ref(),
                 &cbor::to_vec(&bundle.header),
                 &cbor::to_vec(&bundle.certificate),
                 &cbor::to_vec(&bundle.epoch_certificates),
@@ -126,7 +124,7 @@ impl Memory {
     fn check(&mut self, signed: &SignedCheckpoint, key: &PublicKey) -> Result<(), VerifyError> {
         let proof = Hash::tagged(
             "stele/verified-checkpoint/v1",
-            &[key.id().as_ref(), &signed.checkpoint.signing_bytes(&signed.log_root), &signed.signature],
+            &[key.as_bytes(), &signed.checkpoint.signing_bytes(&signed.log_root), &signed.signature],
         );
         if !self.0.contains(&proof) {
             signed.verify(key)?;
