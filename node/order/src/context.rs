@@ -201,6 +201,11 @@ impl EngineValidators {
         Self { validators, schedule, set }
     }
 
+    /// The same validators under the next height's schedule; their keys stay parsed.
+    pub(crate) fn rescheduled(&self, schedule: Arc<ProposerSchedule>) -> Self {
+        Self { schedule, ..self.clone() }
+    }
+
     pub(crate) fn set(&self) -> &Arc<ValidatorSet> {
         &self.set
     }

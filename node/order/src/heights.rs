@@ -193,7 +193,12 @@ impl Heights {
 
     /// Makes `start` the current height and returns the engine's form of its validators.
     fn validators(&self, start: &HeightStart) -> EngineValidators {
-        let validators = EngineValidators::new(start.validators.clone(), start.proposers.clone());
+        let validators = match self.shared.current() {
+            Some(current) if *current.validators.set() == start.validators => {
+                current.validators.rescheduled(start.proposers.clone())
+            }
+            _ => EngineValidators::new(start.validators.clone(), start.proposers.clone()),
+        };
         self.shared.epoch_keys.replace(self.shared.network(), &validators, &start.epoch_certificates);
         self.shared.set_current(Current { height: start.height.0, validators: validators.clone() });
         validators

@@ -179,6 +179,10 @@ impl Order {
         std::fs::create_dir_all(&config.directory).map_err(directory_error(&config.directory))?;
         let undecided_path = directory_file(&config.directory, UNDECIDED_FILE);
         let undecided = UndecidedBlocks::open(&undecided_path).map_err(directory_error(&undecided_path))?;
+        // The file's name must be as durable as what will be flushed into it.
+        std::fs::File::open(&config.directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(directory_error(&config.directory))?;
         // The engine only logs that it cannot listen; asked first, the error names the address.
         TcpListener::bind(config.listen).map_err(|source| OrderError::Listen { address: config.listen, source })?;
 

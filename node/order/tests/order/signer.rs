@@ -5,7 +5,8 @@ use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_lc_rs::rand::SystemRandom;
@@ -55,6 +56,8 @@ pub(crate) struct Signer {
     pub(crate) epoch: Option<(Key, EpochCertificate)>,
     /// Every n-th request is not answered at first; 0 = never.
     pub(crate) fail_every: AtomicU32,
+    /// How long one signature takes, as in a TPM.
+    pub(crate) delay_ms: AtomicU64,
     /// Refuses everything as if the guard held another ballot.
     pub(crate) refuse: AtomicBool,
     requests: AtomicU32,
@@ -71,6 +74,7 @@ impl Signer {
             key,
             epoch: None,
             fail_every: AtomicU32::new(0),
+            delay_ms: AtomicU64::new(0),
             refuse: AtomicBool::new(false),
             requests: AtomicU32::new(0),
             guard: Mutex::default(),
@@ -147,6 +151,7 @@ impl VoteSigner for Signer {
         if self.refuse.load(Ordering::Relaxed) {
             return Err(SignerError::DoubleSign);
         }
+        tokio::time::sleep(Duration::from_millis(self.delay_ms.load(Ordering::Relaxed))).await;
         let kind = step_of(ballot.kind);
         let mut guard = self.guard.lock().unwrap();
         if let Some((signed, signature)) = guard.get(&(ballot.height.0, ballot.round, kind)) {

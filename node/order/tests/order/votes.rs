@@ -1,7 +1,7 @@
 //! Votes: delegated keys, signers that fail, signers that refuse.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stele_types::VoteKey;
 
@@ -84,6 +84,25 @@ async fn a_validator_whose_guard_refuses_follows_without_voting() {
     network.nodes[2].signer.refuse.store(false, Ordering::Relaxed);
     let top = network.top();
     network.reach(&ALL, top + 6, Duration::from_secs(30)).await;
+    network.stop_all().await;
+    network.assert_one_chain();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_signers_cost_time_but_no_rounds() {
+    let mut network = Network::new(4, Plan::default());
+    for node in &network.nodes {
+        node.signer.delay_ms.store(50, Ordering::Relaxed);
+    }
+    network.start_all().await;
+    network.reach(&ALL, 2, Duration::from_secs(20)).await;
+    let (started, from) = (Instant::now(), network.top());
+    let rounds = network.nodes[0].order().figures().rounds_extra;
+    network.reach(&ALL, from + 12, Duration::from_secs(30)).await;
+    eprintln!("signatures of 50 ms: {:.1} blocks/s", 12.0 / started.elapsed().as_secs_f64());
+    let figures = network.nodes[0].order().figures();
+    assert_eq!(figures.rounds_extra, rounds, "{figures:?}");
+    assert!(figures.signature_ms_total >= 50 * figures.signatures);
     network.stop_all().await;
     network.assert_one_chain();
 }
