@@ -395,3 +395,31 @@ fn unknown_versions_ask_for_an_update() {
     assert_eq!(verdict, Err(VerifyError::ProtocolUnsupported { version: 2 }));
     assert_eq!(verdict.unwrap_err().advice(), "update this verifier");
 }
+
+#[test]
+fn a_memory_changes_no_verdict() {
+    let network = Network::with_history("north");
+    let (genesis, expected) = (anchor(&network), Expectation::default());
+    let bare = TrustAnchor::pinned(network.id, genesis.state_hash(), Height(1), genesis.validators());
+    let bare = bare.with_set(network.block(1).set.clone()).unwrap();
+    let mut memory = bundle::Memory::default();
+    for _ in 0..2 {
+        for number in [1, 2, 3, 4] {
+            let bundle = network.bundle(number);
+            assert_eq!(memory.verify(&bundle, &genesis, &expected), bundle::verify(&bundle, &genesis, &expected));
+            // Votes under an epoch certificate of genesis convince only who has the file.
+            let refused = bundle::verify(&bundle, &bare, &expected);
+            assert!(matches!(refused, Err(VerifyError::EpochCertificateMissing { .. })), "{refused:?}");
+            assert_eq!(memory.verify(&bundle, &bare, &expected), refused);
+        }
+    }
+    let bundle = network.bundle(4);
+    let bytes = cbor::to_vec(&bundle);
+    for at in (0..bytes.len()).step_by(7) {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 1 << (at % 8);
+        if let Ok(flipped) = bundle::decode(&flipped) {
+            assert!(memory.verify(&flipped, &genesis, &expected).is_err(), "byte {at}");
+        }
+    }
+}
