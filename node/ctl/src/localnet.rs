@@ -143,6 +143,20 @@ impl LocalNetwork {
         Ok(true)
     }
 
+    /// Exit status of a node that has ended by itself since it was started; none while it runs. It is told once.
+    ///
+    /// # Errors
+    /// When there is no such node or the system does not tell.
+    pub fn ended(&mut self, node: usize) -> Result<Option<ExitStatus>> {
+        let entry = self.nodes.get_mut(node).ok_or_else(|| anyhow!("there is no node {node}"))?;
+        let Some(child) = &mut entry.child else { return Ok(None) };
+        let status = child.try_wait().context("process state")?;
+        if status.is_some() {
+            entry.child = None;
+        }
+        Ok(status)
+    }
+
     /// Waits until every node that runs says it is ready.
     ///
     /// # Errors
