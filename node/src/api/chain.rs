@@ -238,7 +238,7 @@ pub(super) async fn consistency(
     let old = query.number("old", 1, new)?.ok_or_else(|| Problem::parameter("old", "name the smaller size"))?;
     let read = state.read(move |backend| backend.consistency(old, new)).await;
     state.metrics.log.proof(ProofKind::Consistency, read.is_ok());
-    let path = read?.iter().map(|hash| hash.to_hex()).collect();
+    let path = read?.iter().map(stele_types::Hash::to_hex).collect();
     let view = ConsistencyView { old, new, path };
     Ok(cache::immutable(&headers, &format!("{old}-{new}"), Keep::Public, || format::json(&view)))
 }

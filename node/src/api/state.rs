@@ -224,7 +224,7 @@ fn party(record: &PartyRecord) -> Value {
         "suspended": record.suspended,
         "keys": record.keys.iter().map(|(id, suite)| json!({ "id": id.to_hex(), "suite": suite.as_str() }))
             .collect::<Vec<_>>(),
-        "tls_pins": record.tls_pins.iter().map(|pin| pin.to_hex()).collect::<Vec<_>>(),
+        "tls_pins": record.tls_pins.iter().map(stele_types::Hash::to_hex).collect::<Vec<_>>(),
         "enrolled_ms": record.enrolled_ms,
     })
 }
@@ -245,14 +245,14 @@ fn record(anchor: &RecordAnchor) -> Value {
         "class": anchor.class.as_str(),
         "schema": anchor.schema,
         "subject": anchor.subject.map(hex::encode),
-        "place": anchor.place.map(|place| place.get()),
+        "place": anchor.place.map(stele_types::record::PlaceCode::get),
         "event_day": anchor.event_day,
         "sensitivity": anchor.sensitivity.as_str(),
         "retention": anchor.retention,
         "policy": anchor.policy.to_hex(),
         "commitment": anchor.commitment.to_hex(),
         "body_root": anchor.body_root.map(|root| root.to_hex()),
-        "body_hash": anchor.body_hash.map(|hash| hash.as_str()),
+        "body_hash": anchor.body_hash.map(stele_types::record::ContentHash::as_str),
         "on_behalf_of": anchor.on_behalf_of.map(|party| party.to_hex()),
         "version": anchor.version,
         "index": anchor.index.0,

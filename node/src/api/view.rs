@@ -47,10 +47,10 @@ impl From<&StatementStatus> for StatusView {
     fn from(status: &StatementStatus) -> Self {
         Self {
             statement: status.statement.to_hex(),
-            progress: status.progress.map(|progress| progress.as_str()),
+            progress: status.progress.map(stele_types::exchange::Progress::as_str),
             height: status.height.map(|height| height.0),
             position: status.position,
-            code: status.code.map(|code| code.as_str()),
+            code: status.code.map(stele_types::Code::as_str),
             index: status.index.map(|index| index.0),
         }
     }
@@ -82,7 +82,7 @@ impl From<&Submitted> for SubmittedView {
     fn from(submitted: &Submitted) -> Self {
         Self {
             statement: submitted.statement.map(|id| id.to_hex()),
-            refusal: submitted.refusal.map(|code| code.as_str()),
+            refusal: submitted.refusal.map(stele_types::Code::as_str),
             retry_after_ms: submitted.retry_after_ms,
         }
     }

@@ -93,7 +93,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     };
     let code = match halted {
         Some(reason) => {
-            error!(code = reason.code(), %reason, "halted; reads are served until SIGTERM");
+            error!(code = reason.code(), %reason, "halted; reads are served for a moment, then the process ends");
             // A halted node votes on nothing but its history stays readable until an operator stops it.
             tokio::select! {
                 _ = terminate.recv() => {}

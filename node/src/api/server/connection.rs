@@ -83,7 +83,7 @@ where
                 .header_read_timeout(Duration::from_millis(limits.idle_timeout_ms))
                 .max_buf_size(BUFFER_BYTES_MAX)
                 .serve_connection(io, service);
-            watch(context, &activity, connection, |connection| connection.graceful_shutdown()).await;
+            watch(context, &activity, connection, hyper::server::conn::http1::Connection::graceful_shutdown).await;
         }
         Protocol::Http2 => {
             let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
@@ -97,7 +97,7 @@ where
                 .keep_alive_interval(Duration::from_millis(limits.idle_timeout_ms))
                 .keep_alive_timeout(Duration::from_millis(limits.header_timeout_ms))
                 .serve_connection(io, service);
-            watch(context, &activity, connection, |connection| connection.graceful_shutdown()).await;
+            watch(context, &activity, connection, hyper::server::conn::http2::Connection::graceful_shutdown).await;
         }
     }
 }

@@ -51,6 +51,9 @@ impl ApiError {
     }
 }
 
+/// A listener with its key in the configuration, its address and its TLS settings.
+type Wanted = (Listener, &'static str, Option<SocketAddr>, Option<Arc<ServerConfig>>);
+
 /// The listeners, bound and not serving yet.
 pub struct Api {
     acceptors: Vec<Acceptor>,
@@ -76,7 +79,7 @@ impl Api {
         let router = router(&shared);
         let mut acceptors = Vec::new();
         let admin_tls = admin.listen.filter(|address| !address.ip().is_loopback()).map(|_| Arc::clone(&mutual));
-        let wanted: [(Listener, &'static str, Option<SocketAddr>, Option<Arc<ServerConfig>>); 4] = [
+        let wanted: [Wanted; 4] = [
             (Listener::Party, "api.party_listen", Some(section.party_listen), Some(mutual)),
             (Listener::Public, "api.public_listen", section.public_listen, Some(tls::public_config(&identity)?)),
             (Listener::Plain, "api.plain_listen", section.plain_listen, None),

@@ -258,7 +258,7 @@ impl MemoryLedger {
             protocol_version: 1,
             height,
             creation_round: 0,
-            proposer: self.genesis.validators.iter().next().map(Validator::id).unwrap_or(ValidatorId::default()),
+            proposer: self.genesis.validators.iter().next().map(Validator::id).unwrap_or_default(),
             time_ms: GENESIS_TIME_MS + height.0,
             parent: inner.blocks.last().map_or(BlockId(self.network().0), |block| block.header.id()),
             parent_certificate: Hash::default(),
