@@ -37,6 +37,17 @@ impl Block {
         }
         cbor::from_slice(bytes)
     }
+    /// Reads only the header of a block that was checked before it was stored.
+    ///
+    /// # Errors
+    /// Any [`CborError`].
+    pub fn header_from_bytes(bytes: &[u8]) -> Result<Header, CborError> {
+        let mut d = Decoder::new(bytes);
+        if cbor::array_len(&mut d, 3)? != 3 {
+            return Err(CborError::Malformed);
+        }
+        Header::decode(&mut d)
+    }
 }
 
 impl Field for Block {
