@@ -23,7 +23,7 @@ use stele_types::statement::Unsigned;
 use stele_types::{
     Block, BlockId, Bundle, Checkpoint, Command, CommitCertificate, Cti, Genesis, Hash, Header, Height, InclusionProof,
     KeyId, LogIndex, NetworkId, ObjectId, Outcome, Parameters, PartyId, Receipt, Statement, StatementId, Suite,
-    Validator, ValidatorId, ValidatorSet,
+    Validator, ValidatorSet,
 };
 use tokio::sync::watch;
 
