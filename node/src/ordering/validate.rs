@@ -27,6 +27,8 @@ pub(super) enum Refusal {
 /// What is left to check after the rules that need no signature.
 struct Checked {
     prepared: Arc<Prepared>,
+    /// The block certifies other results than this node has, and came with a quorum: see [`check`].
+    diverged: bool,
     keys: Vec<EnrolledKey>,
     rule_versions: Vec<u16>,
 }
@@ -36,8 +38,11 @@ impl Ordering {
         let chain = Arc::clone(&self.chain);
         let now_ms = unix_ms();
         let checked = tokio::task::spawn_blocking(move || check(&chain, &candidate, now_ms)).await;
-        let Checked { prepared, keys, rule_versions } =
+        let Checked { prepared, diverged, keys, rule_versions } =
             checked.map_err(|_| Refusal::Undecided("a check panicked"))??;
+        if diverged {
+            return Ok(prepared);
+        }
         if self.prepared().contains_key(&prepared.id) {
             // Judged before, in an earlier round or ahead of sync.
             return Ok(prepared);
@@ -128,6 +133,20 @@ fn check(chain: &Chain, candidate: &Candidate, now_ms: u64) -> Result<Checked, R
     let header = block.header.clone();
     let invalid = |reason| Refusal::Invalid(id, reason);
     check_header(chain.network(), &head, &header, candidate.height).map_err(invalid)?;
+    if let Err(reason) = check_roots(&head, &header) {
+        // A decided block that certifies other results than this node has: refusing it would leave the node waiting for
+        // ever. It goes on to its commit, which is reached only if the engine finds the quorum for it, and halts there.
+        if candidate.origin == Origin::Sync {
+            let prepared = Prepared::new(block, candidate.bytes.clone()).map_err(|code| invalid(code.as_str()))?;
+            return Ok(Checked {
+                prepared: Arc::new(prepared),
+                diverged: true,
+                keys: Vec::new(),
+                rule_versions: Vec::new(),
+            });
+        }
+        return Err(invalid(reason));
+    }
     check_proposer(&head, &header, candidate).map_err(invalid)?;
     check_time(&head, &header, candidate.origin, now_ms).map_err(invalid)?;
     check_parent_certificate(&head, &header, block.parent_certificate.as_ref()).map_err(invalid)?;
@@ -158,7 +177,7 @@ fn check(chain: &Chain, candidate: &Candidate, now_ms: u64) -> Result<Checked, R
         keys.push(signing_key(&view, statement).map_err(|code| invalid(code.as_str()))?);
     }
     drop(view);
-    Ok(Checked { prepared: Arc::new(prepared), keys, rule_versions })
+    Ok(Checked { prepared: Arc::new(prepared), diverged: false, keys, rule_versions })
 }
 
 fn check_header(
@@ -167,19 +186,23 @@ fn check_header(
     header: &Header,
     height: Height,
 ) -> Result<(), &'static str> {
-    let (tip, frame) = (&head.tip, &head.frame);
     if header.network != network {
         return Err("foreign_network");
     }
-    if header.protocol_version != frame.protocol_version {
+    if header.protocol_version != head.frame.protocol_version {
         return Err("protocol_version_mismatch");
     }
     if header.height != height {
         return Err("height_mismatch");
     }
-    if header.parent != tip.block {
+    if header.parent != head.tip.block {
         return Err("parent_mismatch");
     }
+    Ok(())
+}
+
+/// Whether the header certifies the results that this node has.
+fn check_roots(head: &Head, header: &Header) -> Result<(), &'static str> {
     match check_results(head, header) {
         Err(ChainError::Diverged { what, .. }) => Err(match what {
             "state root" => "state_root_mismatch",
