@@ -34,6 +34,8 @@ struct Stream {
     /// Data parts by sequence, from one.
     parts: BTreeMap<u64, Bytes>,
     bytes: usize,
+    /// Its block is of no use; what still comes of it is dropped.
+    refused: bool,
 }
 
 /// Blocks under assembly.
@@ -56,17 +58,11 @@ impl Assembly {
         part: Part,
     ) -> Result<Option<(BlockStart, Bytes)>, PartRefused> {
         let block_bytes_max = self.block_bytes_max;
-        let streams = self.peers.entry(peer).or_default();
-        let position = streams.iter().position(|stream| stream.id == *stream_id).unwrap_or_else(|| {
-            if streams.len() == STREAMS_PER_PEER_MAX {
-                streams.pop_front();
-            }
-            // The id is copied: a slice would keep the whole received buffer alive.
-            let id = Bytes::copy_from_slice(stream_id);
-            streams.push_back(Stream { id, start: None, parts: BTreeMap::new(), bytes: 0 });
-            streams.len() - 1
-        });
+        let (streams, position) = self.stream(peer, stream_id);
         let stream = &mut streams[position];
+        if stream.refused {
+            return Ok(None);
+        }
         match stream.add(sequence, part, block_bytes_max) {
             Ok(()) if stream.is_whole() => {
                 let stream = streams.remove(position).ok_or(PartRefused::Start)?;
@@ -78,6 +74,29 @@ impl Assembly {
                 Err(refused)
             }
         }
+    }
+
+    /// Drops what came and what comes of a stream whose block is of no use.
+    pub(crate) fn refuse(&mut self, peer: ValidatorId, stream_id: &Bytes) {
+        let (streams, position) = self.stream(peer, stream_id);
+        let stream = &mut streams[position];
+        stream.parts.clear();
+        (stream.bytes, stream.refused) = (0, true);
+    }
+
+    /// The streams of `peer` and where in them the one of that id is; a new one if need be.
+    fn stream(&mut self, peer: ValidatorId, stream_id: &Bytes) -> (&mut VecDeque<Stream>, usize) {
+        let streams = self.peers.entry(peer).or_default();
+        let position = streams.iter().position(|stream| stream.id == *stream_id).unwrap_or_else(|| {
+            if streams.len() == STREAMS_PER_PEER_MAX {
+                streams.pop_front();
+            }
+            // The id is copied: a slice would keep the whole received buffer alive.
+            let id = Bytes::copy_from_slice(stream_id);
+            streams.push_back(Stream { id, start: None, parts: BTreeMap::new(), bytes: 0, refused: false });
+            streams.len() - 1
+        });
+        (streams, position)
     }
 
     /// Forgets the streams of peers that are gone, or no validators any more.
@@ -239,6 +258,20 @@ mod tests {
         assert_eq!(assembly.bytes(), STREAMS_PER_PEER_MAX * 2 * PART_BYTES);
         let beyond = assembly.add(PEER, &id(200), 3, Part::Data(block(1)));
         assert_eq!(beyond, Err(PartRefused::Sequence { sequence: 3 }));
+    }
+
+    #[test]
+    fn what_comes_of_a_refused_block_is_dropped() {
+        let mut assembly = Assembly::new(2 * PART_BYTES);
+        let whole = block(PART_BYTES + 5);
+        let parts: Vec<_> = split(start(whole.len()), &whole).collect();
+        assembly.add(PEER, &id(1), parts[2].0, parts[2].1.clone()).unwrap();
+        assert_eq!(assembly.bytes(), 5);
+        assembly.refuse(PEER, &id(1));
+        for (sequence, part) in parts {
+            assert_eq!(assembly.add(PEER, &id(1), sequence, part), Ok(None));
+        }
+        assert_eq!(assembly.bytes(), 0);
     }
 
     #[test]

@@ -232,6 +232,7 @@ async fn synced(
         Verdict::Valid(id) => (id, true),
         Verdict::Invalid(id, code) => {
             error!(height = height.0, block = %id, code, "a decided block is invalid here");
+            shared.note_disagreement(height.0, code);
             (id, false)
         }
         Verdict::Malformed => return SyncedValueOutcome::PeerFault,

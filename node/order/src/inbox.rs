@@ -34,6 +34,9 @@ const BLOCKS_PER_ROUND_MAX: u32 = 2;
 /// Blocks for the next height that wait until it starts, per validator.
 const PARKED_PER_VALIDATOR_MAX: usize = 2;
 
+/// Why a block is not taken, when it only comes late.
+const HEIGHT_IS_OVER: &str = "height_is_over";
+
 /// What the inbox is told.
 #[derive(Debug)]
 pub(crate) enum InboxMessage {
@@ -125,7 +128,11 @@ impl Inbox {
                     self.shared.peer_started(peer_id, start.height.0);
                     if let Err(reason) = self.admit(state, from, start) {
                         debug!(%from, height = start.height.0, reason, "a block is not taken");
-                        count(&self.shared.counters.parts_refused);
+                        state.assembly.refuse(from, &message.stream_id.to_bytes());
+                        // Blocks of heights that others decided meanwhile are nobody's fault.
+                        if reason != HEIGHT_IS_OVER {
+                            count(&self.shared.counters.parts_refused);
+                        }
                         return;
                     }
                 }
@@ -146,8 +153,11 @@ impl Inbox {
         let current = self.shared.current().ok_or("not_started")?;
         let height = start.height.0;
         let round = start.round.as_u32().ok_or("round_nil")?;
-        if height < current.height || height > current.height + 1 {
-            return Err("height");
+        if height < current.height {
+            return Err(HEIGHT_IS_OVER);
+        }
+        if height > current.height + 1 {
+            return Err("height_ahead");
         }
         let engine_round =
             if height == current.height { self.shared.counters.round.load(Ordering::Relaxed) } else { 0 };

@@ -387,6 +387,13 @@ impl Supervisor {
             Health::Running => {
                 let state = engine.dump().await;
                 let height = self.shared.counters.height.load(Ordering::Relaxed);
+                if let Some(code) = self.shared.disagreement_at(height) {
+                    // A new engine would meet the same block: this node and the network disagree about its validity.
+                    let reason =
+                        format!("this node stops voting: the block decided at height {height} is invalid here: {code}");
+                    self.shared.stop_for(StopReason::Application(reason));
+                    return Some(engine);
+                }
                 let stalled_ms = crate::figures::milliseconds(self.shared.since_progress());
                 error!(height, stalled_ms, state, "the engine is stuck");
                 self.restart(engine, stopping).await

@@ -63,6 +63,9 @@ pub(crate) struct Shared {
     pub(crate) committing: AtomicBool,
     /// The height whose block was fetched by sync last.
     pub(crate) synced_height: AtomicU64,
+    /// The last height for which sync brought a block that is invalid here, and why. One peer may send any block with a
+    /// valid certificate of another, so this alone proves nothing; a node that gets no further has lost the network.
+    disagreement: Mutex<Option<(u64, &'static str)>>,
     current: RwLock<Option<Current>>,
     peers: Mutex<HashMap<Vec<u8>, PeerState>>,
     /// Counts changes of `peers`.
@@ -94,6 +97,7 @@ impl Shared {
             stopping: watch::Sender::new(None),
             committing: AtomicBool::new(false),
             synced_height: AtomicU64::new(0),
+            disagreement: Mutex::default(),
             current: RwLock::new(None),
             peers: Mutex::default(),
             peers_changed: watch::Sender::new(0),
@@ -241,6 +245,15 @@ impl Shared {
 
     pub(crate) fn note_progress(&self) {
         *lock(&self.progress) = Instant::now();
+    }
+
+    pub(crate) fn note_disagreement(&self, height: u64, code: &'static str) {
+        *lock(&self.disagreement) = Some((height, code));
+    }
+
+    /// Why no decided block of `height` is valid here, if sync found that.
+    pub(crate) fn disagreement_at(&self, height: u64) -> Option<&'static str> {
+        lock(&self.disagreement).filter(|(at, _)| *at == height).map(|(_, code)| code)
     }
 
     pub(crate) fn since_progress(&self) -> Duration {

@@ -82,7 +82,7 @@ async fn full_blocks_flow_and_a_new_node_fetches_them() {
     let rate = 30.0 / started.elapsed().as_secs_f64();
     eprintln!("1 MiB blocks: {rate:.1} blocks/s");
     let figures = network.nodes[1].order().figures();
-    assert_eq!(figures.parts_refused, 0, "{figures:?}");
+    assert_eq!((figures.parts_refused, figures.proposals_refused), (0, 0), "{figures:?}");
 
     network.nodes[3].stop().await;
     network.wipe(3);
