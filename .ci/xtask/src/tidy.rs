@@ -114,7 +114,8 @@ fn source(path: &Path, text: &str, findings: &mut Vec<String>) {
         if rust && let Some(mark) = marks.iter().find(|mark| line.contains(**mark)) {
             findings.push(format!("{shown}:{}: {mark}", number + 1));
         }
-        if [concat!("/ro", "ot/"), concat!("/wo", "rk/"), concat!("/ho", "me/")].iter().any(|path| line.contains(path)) {
+        if [concat!("/ro", "ot/"), concat!("/wo", "rk/"), concat!("/ho", "me/")].iter().any(|path| line.contains(path))
+        {
             findings.push(format!("{shown}:{}: a path of one machine", number + 1));
         }
     }
