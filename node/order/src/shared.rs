@@ -134,6 +134,11 @@ impl Shared {
         lock(&self.pinned).clone()
     }
 
+    /// Whether a peer with this id may talk to this node.
+    pub(crate) fn is_pinned(&self, peer_id: &[u8]) -> bool {
+        lock(&self.pinned).iter().any(|peer| peer.peer_id == peer_id)
+    }
+
     /// Replaces the pinned peers; returns those that are gone and those that are new.
     pub(crate) fn pin(&self, peers: Vec<Peer>) -> (Vec<Peer>, Vec<Peer>) {
         let mut pinned = lock(&self.pinned);
