@@ -25,7 +25,8 @@ pub(crate) fn run(slow: bool) -> Result<()> {
         cargo::run(&mut cargo::command(&arguments)?)
     })?;
     stage("alert rules", alert_rules)?;
-    stage("binaries", cargo::build_binaries)?;
+    // Binaries and tests in one build: separate ones would unify features differently and build dependencies twice.
+    stage("build", || cargo::run(&mut cargo::command(&["build", "--quiet", "--workspace", "--bins", "--tests"])?))?;
     stage("tests", || tests(slow))
 }
 
