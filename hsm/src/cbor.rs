@@ -19,6 +19,11 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
+    /// Bytes that were not read yet.
+    pub(crate) const fn left(&self) -> usize {
+        self.rest.len()
+    }
+
     /// Number of elements of a definite array.
     pub(crate) fn array(&mut self) -> Option<u64> {
         self.head(4)

@@ -147,6 +147,18 @@ impl VoteRequest<'_> {
     }
 }
 
+impl VoteRequest<'_> {
+    /// The bytes without the name of the key at their end: what is voted, whichever key of the validator says it.
+    /// All of them if they are not a vote.
+    pub(crate) fn ballot(&self) -> &[u8] {
+        let mut reader = Reader::new(self.bytes);
+        if reader.array() != Some(8) || (0..7).any(|_| reader.optional(Reader::skip).is_none()) {
+            return self.bytes;
+        }
+        &self.bytes[..self.bytes.len() - reader.left()]
+    }
+}
+
 /// The fields of a vote's bytes that the guard judges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct SignedVote {
@@ -378,6 +390,22 @@ mod tests {
         for end in 0..whole.len() {
             vote(Step::Prevote, value, &whole[..end]).expect_err("cut");
         }
+    }
+
+    #[test]
+    fn a_ballot_is_the_same_under_every_key_and_no_other_vote_is() {
+        let request = |bytes: &[u8]| {
+            let step = Step::Prevote;
+            VoteRequest { validator: [1; 32], height: 300, round: 2, step, value_id: None, bytes }.ballot().to_vec()
+        };
+        let delegated = vote_bytes("stele/vote/v1", 2, 300, 2, Some([9; 32]), None);
+        let mut direct = delegated[..delegated.len() - 34].to_vec();
+        let ballot = direct.clone();
+        direct.push(0xf6);
+        assert_eq!(request(&delegated), ballot);
+        assert_eq!(request(&direct), ballot);
+        assert_ne!(request(&vote_bytes("stele/vote/v1", 2, 300, 3, Some([9; 32]), None)), ballot);
+        assert_eq!(request(b"no vote"), b"no vote");
     }
 
     fn protected(size: u64) -> Vec<u8> {

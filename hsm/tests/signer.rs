@@ -134,6 +134,36 @@ fn votes_verify_and_double_votes_are_refused_across_a_restart() {
 }
 
 #[test]
+fn an_epoch_key_may_repeat_what_the_long_term_key_said_and_nothing_else() {
+    let directory = tempdir().expect("directory");
+    let path = directory.path().join("votes.guard");
+    VoteGuard::create(&path, VALIDATOR).expect("guard file");
+    let guard = Arc::new(VoteGuard::open(&path, VALIDATOR, GuardDurability::Sync).expect("guard"));
+    let long_term = SoftwareSigner::ephemeral().expect("key").with_vote_guard(Arc::clone(&guard));
+    let epoch = SoftwareSigner::ephemeral().expect("key").with_vote_guard(Arc::clone(&guard));
+    // The last field names the key: null, or the hash of an epoch certificate.
+    let delegated = |mut bytes: Vec<u8>| {
+        bytes.pop();
+        bytes.extend([0x58, 0x20]);
+        bytes.extend([4; 32]);
+        bytes
+    };
+    fn request(value: u8, bytes: &[u8]) -> VoteRequest<'_> {
+        let value_id = Some([value; 32]);
+        VoteRequest { validator: VALIDATOR, height: 5, round: 0, step: Step::Prevote, value_id, bytes }
+    }
+    let direct = prevote(5, [9; 32]);
+    let first = block_on(long_term.sign_vote(&request(9, &direct))).expect("vote");
+    let repeated = delegated(prevote(5, [9; 32]));
+    let second = block_on(epoch.sign_vote(&request(9, &repeated))).expect("the same ballot");
+    assert!(verifies(&epoch, &repeated, &second));
+    assert_eq!(block_on(long_term.sign_vote(&request(9, &direct))).expect("stored"), first);
+    let other = delegated(prevote(5, [8; 32]));
+    assert_eq!(block_on(epoch.sign_vote(&request(8, &other))).expect_err("other").code(), "double_sign");
+    assert_eq!((guard.figures().records, guard.figures().repeats), (1, 2));
+}
+
+#[test]
 fn checkpoints_only_grow_and_never_fork() {
     let directory = tempdir().expect("directory");
     create(directory.path());

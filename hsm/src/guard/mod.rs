@@ -6,7 +6,8 @@
 //! its own, locked by one process, in which a record is durable before its signature is returned:
 //!
 //! - the same bytes again get the stored signature again, so a replay after a crash is harmless;
-//! - other bytes at the same position are refused;
+//! - the same ballot under another key of the validator is signed, because it says nothing new;
+//! - anything else at the same position is refused;
 //! - a position before the last one that holds no record is refused.
 //!
 //! One record is one `pwrite` of a page of its own into preallocated space and one `fdatasync`; nothing is

@@ -54,7 +54,9 @@ struct State {
 struct Entry {
     position: VotePosition,
     value_id: Option<[u8; 32]>,
-    /// SHA-256 of the signed bytes: the same value in other bytes is another message.
+    /// SHA-256 of the signed bytes without the name of the key: the same value in another ballot is another vote.
+    ballot: [u8; 32],
+    /// SHA-256 of the signed bytes.
     message: [u8; 32],
     signature: Signature,
 }
@@ -88,8 +90,9 @@ impl VoteGuard {
         Ok(Self { validator, state: Mutex::new(State { ring, entries }) })
     }
 
-    /// Signs a vote at most once: asks `sign` for a new position, gives the stored signature for the same
-    /// message, refuses everything else. The record is durable before this returns.
+    /// Signs a vote at most once: asks `sign` for a new position, gives the stored signature for the same bytes, lets
+    /// another key of the validator repeat the same ballot, refuses everything else. The record is durable before
+    /// this returns.
     ///
     /// # Errors
     /// [`SignerError::ForeignValidator`], [`SignerError::DoubleSign`], [`SignerError::Regression`], errors of
@@ -102,14 +105,20 @@ impl VoteGuard {
         let mut state = self.lock();
         state.ring.require_sound()?;
         match state.judge(self.validator, request) {
-            Ok(Some(signature)) => {
+            Ok(Judgement::Stored(signature)) => {
                 state.ring.figures.repeats += 1;
                 Ok(signature)
             }
-            Ok(None) => {
+            Ok(Judgement::OtherKey) => {
+                let signature = sign(request.bytes)?;
+                state.ring.figures.repeats += 1;
+                Ok(signature)
+            }
+            Ok(Judgement::New) => {
                 let entry = Entry {
                     position: position(request),
                     value_id: request.value_id,
+                    ballot: Sha256::digest(request.ballot()).into(),
                     message: Sha256::digest(request.bytes).into(),
                     signature: sign(request.bytes)?,
                 };
@@ -146,19 +155,32 @@ impl VoteGuard {
     }
 }
 
+/// What the guard says to a vote that it does not refuse.
+enum Judgement {
+    /// Nothing was signed at this position or after it.
+    New,
+    /// These very bytes were signed.
+    Stored(Signature),
+    /// This ballot was signed under another key of the validator. To sign it again is to say the same twice; the
+    /// record stands as it is.
+    OtherKey,
+}
+
 impl State {
-    fn judge(&self, validator: [u8; 32], request: &VoteRequest<'_>) -> Result<Option<Signature>, SignerError> {
+    fn judge(&self, validator: [u8; 32], request: &VoteRequest<'_>) -> Result<Judgement, SignerError> {
         if request.validator != validator {
             return Err(SignerError::ForeignValidator);
         }
         let VotePosition { height, round, step } = position(request);
         if let Ok(index) = self.entries.binary_search_by_key(&position(request), |entry| entry.position) {
             let entry = &self.entries[index];
-            let message: [u8; 32] = Sha256::digest(request.bytes).into();
-            return if entry.value_id == request.value_id && entry.message == message {
-                Ok(Some(entry.signature))
-            } else {
+            let digest = |bytes: &[u8]| <[u8; 32]>::from(Sha256::digest(bytes));
+            return if (entry.value_id, entry.ballot) != (request.value_id, digest(request.ballot())) {
                 Err(SignerError::DoubleSign { height, round, step })
+            } else if entry.message == digest(request.bytes) {
+                Ok(Judgement::Stored(entry.signature))
+            } else {
+                Ok(Judgement::OtherKey)
             };
         }
         match self.entries.back() {
@@ -170,7 +192,7 @@ impl State {
                 last_round: last.position.round,
                 last_step: last.position.step,
             }),
-            _ => Ok(None),
+            _ => Ok(Judgement::New),
         }
     }
 }
@@ -183,8 +205,9 @@ impl Entry {
         record[12] = self.position.step.to_byte();
         record[13] = u8::from(self.value_id.is_some());
         record[14..46].copy_from_slice(&self.value_id.unwrap_or_default());
-        record[46..78].copy_from_slice(&self.message);
-        record[78..142].copy_from_slice(&self.signature);
+        record[46..78].copy_from_slice(&self.ballot);
+        record[78..110].copy_from_slice(&self.message);
+        record[110..174].copy_from_slice(&self.signature);
         record
     }
 
@@ -197,8 +220,9 @@ impl Entry {
                 step: Step::from_byte(record[12])?,
             },
             value_id: (record[13] == 1).then_some(value_id),
-            message: record[46..78].try_into().ok()?,
-            signature: record[78..142].try_into().ok()?,
+            ballot: record[46..78].try_into().ok()?,
+            message: record[78..110].try_into().ok()?,
+            signature: record[110..174].try_into().ok()?,
         };
         (entry.encode() == *record).then_some(entry)
     }
