@@ -6,7 +6,9 @@ use stele_ledger::value::{
 };
 use stele_ledger::{StateKey, Stored};
 use stele_types::asset::CertificateNumber;
-use stele_types::{Command, Family, KeyId, ObjectId, PartyId, StatementId};
+use stele_types::party::Role;
+use stele_types::record::PlaceCode;
+use stele_types::{Command, Family, Hash, KeyId, ObjectId, PartyId, StatementId};
 
 use crate::failure::Failure;
 use crate::output::Record;
@@ -121,10 +123,10 @@ pub fn read<T: Stored>(value: &[u8]) -> Result<T> {
 fn party(record: Record, value: &PartyRecord) -> Record {
     record
         .with_option("organisation", value.organisation.map(|code| code.as_str().to_owned()))
-        .with("roles", value.roles.iter().map(|role| role.as_str()).collect::<Vec<_>>())
+        .with("roles", value.roles.iter().map(Role::as_str).collect::<Vec<_>>())
         .with("suspended", value.suspended)
         .with("keys", value.keys.iter().map(|(id, suite)| format!("{id} {suite}")).collect::<Vec<_>>())
-        .with("tls_pins", value.tls_pins.iter().map(|pin| pin.to_hex()).collect::<Vec<_>>())
+        .with("tls_pins", value.tls_pins.iter().map(Hash::to_hex).collect::<Vec<_>>())
         .with("enrolled_ms", value.enrolled_ms)
 }
 
@@ -144,7 +146,7 @@ fn anchor(record: Record, value: &RecordAnchor) -> Record {
         .with("class", value.class.as_str())
         .with("schema", value.schema)
         .with_option("subject", value.subject.map(hex::encode))
-        .with_option("place", value.place.map(|place| place.get()))
+        .with_option("place", value.place.map(PlaceCode::get))
         .with("event_day", value.event_day)
         .with("sensitivity", value.sensitivity.as_str())
         .with("retention", value.retention)

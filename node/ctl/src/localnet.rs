@@ -62,6 +62,8 @@ impl LocalNetwork {
     pub fn open(dir: &Path, steled: &Path) -> Result<Self> {
         let dir = NetworkDir::new(std::path::absolute(dir).context("network directory")?);
         let profile = Profile::load(&dir)?;
+        // Nodes run in their own directories, where a relative path would name something else.
+        let steled = std::path::absolute(steled).context("path of steled")?;
         if !steled.is_file() {
             bail!(
                 Failure::new("steled_missing", format!("{} is not a file", steled.display()))
@@ -69,7 +71,7 @@ impl LocalNetwork {
             );
         }
         let nodes = profile.nodes.iter().map(|node| LocalNode { profile: node.clone(), child: None }).collect();
-        Ok(Self { dir, profile, steled: steled.to_owned(), nodes })
+        Ok(Self { dir, profile, steled, nodes })
     }
 
     /// Takes over a network that was just made.

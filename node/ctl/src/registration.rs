@@ -49,7 +49,7 @@ pub fn status_record(status: &StatementStatus) -> Record {
     Record::new()
         .with("statement", status.statement.to_hex())
         .with("progress", status.progress.map_or("unknown", |progress| progress.as_str()))
-        .with_option("outcome", status.code.map(|code| code.as_str()))
+        .with_option("outcome", status.code.map(Code::as_str))
         .with_option("index", status.index.map(|index| index.0))
         .with_option("height", status.height.map(|height| height.0))
 }

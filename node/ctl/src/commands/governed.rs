@@ -63,7 +63,7 @@ impl DualControl {
         session.output.record(
             &record
                 .with("state", if approved { "approved" } else { "not approved" })
-                .with_option("outcome", status.code.map(|code| code.as_str()))
+                .with_option("outcome", status.code.map(Code::as_str))
                 .with_option("height", status.height.map(|height| height.0)),
         )?;
         Ok(exit_code(&status))

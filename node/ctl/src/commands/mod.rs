@@ -46,7 +46,7 @@ pub struct Global {
     pub network_dir: Option<PathBuf>,
     /// Party to act as: a name under DIR/parties
     #[arg(long = "as", global = true, env = "STELE_AS", value_name = "PARTY")]
-    pub party: Option<String>,
+    pub acting_party: Option<String>,
     /// Node to speak to, by name or URL; several are tried in turn [default: all nodes of the network]
     #[arg(long = "node", global = true, env = "STELE_NODE", value_name = "NODE", value_delimiter = ',')]
     pub nodes: Vec<String>,
@@ -113,7 +113,7 @@ impl Cli {
     pub fn run(self) -> Result<u8> {
         let session = Session {
             network_dir: self.global.network_dir,
-            party: self.global.party,
+            party: self.global.acting_party,
             nodes: self.global.nodes,
             output: Output::new(self.global.output),
         };

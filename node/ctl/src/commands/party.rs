@@ -240,7 +240,7 @@ fn list_founders(session: &Session) -> Result<u8> {
             Record::new()
                 .with_option("name", name)
                 .with("party", founder.party.to_hex())
-                .with("roles", founder.roles.iter().map(|role| role.as_str()).collect::<Vec<_>>())
+                .with("roles", founder.roles.iter().map(Role::as_str).collect::<Vec<_>>())
                 .with("suite", founder.key.suite.as_str())
                 .with("key", founder.key.id().to_hex())
         })

@@ -10,7 +10,6 @@ use crate::commands::governed::{approve, issue};
 use crate::commands::words;
 use crate::describe::{self, Object};
 use crate::failure::Failure;
-use crate::output::Record;
 use crate::registration::{exit_code, status_record};
 use crate::session::Session;
 use crate::state_query;
@@ -82,9 +81,4 @@ async fn show(session: &Session, id: StatementId) -> Result<u8> {
     session.output.record(&record.with("content", format!("{command:?}")))?;
     session.output.text(&format!("\nApprove it with: stele --as GOVERNOR proposal approve {id}"))?;
     Ok(0)
-}
-
-/// Named values of a command, for other modules that show one.
-pub fn command_record(command: &Command) -> Record {
-    Record::new().with("command", command.as_str()).with("content", format!("{command:?}"))
 }

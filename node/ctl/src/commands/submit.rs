@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
 use stele_types::cbor::Decoder;
 use stele_types::{Code, Statement};
+use stele_verify::verdict::{EXIT_REGISTERED, EXIT_REJECTED};
 
 use crate::author::{Author, Signed};
 use crate::failure::Failure;
@@ -17,6 +18,9 @@ use crate::submission::{Outcome, Submission};
 
 /// Bytes of one input: a sequence of some hundred thousand statements.
 const INPUT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
+/// Exit code when admission refused a statement.
+const EXIT_REFUSED: u8 = 1;
 
 /// Register files, or statements that were signed elsewhere.
 ///
@@ -69,18 +73,13 @@ impl SubmitArguments {
             [record] => session.output.record(record)?,
             records => session.output.records(records)?,
         }
-        let all = |good: fn(&Outcome) -> bool| outcomes.iter().all(good);
-        Ok(
-            if all(|outcome| outcome.refusal.is_some() || outcome.code.is_none_or(|code| code == Code::Applied))
-                && all(|outcome| outcome.refusal.is_none())
-            {
-                0
-            } else if outcomes.iter().any(|outcome| outcome.refusal.is_some()) {
-                1
-            } else {
-                stele_verify::verdict::EXIT_REJECTED
-            },
-        )
+        let refused = outcomes.iter().any(|outcome| outcome.refusal.is_some());
+        let rejected = outcomes.iter().any(|outcome| outcome.code.is_some_and(|code| code != Code::Applied));
+        Ok(match (refused, rejected) {
+            (true, _) => EXIT_REFUSED,
+            (false, true) => EXIT_REJECTED,
+            (false, false) => EXIT_REGISTERED,
+        })
     }
 
     fn statements(&self, session: &Session) -> Result<Vec<Signed>> {
@@ -116,7 +115,7 @@ impl SubmitArguments {
 fn outcome_record(outcome: &Outcome) -> Record {
     Record::new()
         .with("statement", outcome.id.to_hex())
-        .with_option("outcome", outcome.code.or(outcome.refusal).map(|code| code.as_str()))
+        .with_option("outcome", outcome.code.or(outcome.refusal).map(Code::as_str))
         .with_option("index", outcome.index.map(|index| index.0))
         .with_option("height", outcome.height.map(|height| height.0))
 }

@@ -1,7 +1,8 @@
 //! `genesis.json`: what a genesis file says, for people. Nothing reads it back.
 
 use serde_json::{Value, json};
-use stele_types::Genesis;
+use stele_types::party::Role;
+use stele_types::{Genesis, Hash};
 
 /// The genesis as JSON: ids and keys in hexadecimal, roles and suites as words.
 pub fn genesis_view(genesis: &Genesis) -> Value {
@@ -39,11 +40,11 @@ pub fn genesis_view(genesis: &Genesis) -> Value {
         })).collect::<Vec<_>>(),
         "founders": genesis.founders.iter().map(|founder| json!({
             "party": founder.party.to_hex(),
-            "roles": founder.roles.iter().map(|role| role.as_str()).collect::<Vec<_>>(),
+            "roles": founder.roles.iter().map(Role::as_str).collect::<Vec<_>>(),
             "suite": founder.key.suite.as_str(),
             "key": founder.key.id().to_hex(),
             "public_key": hex::encode(&*founder.key.public_key),
-            "tls_pins": founder.tls_pins.iter().map(|pin| pin.to_hex()).collect::<Vec<_>>(),
+            "tls_pins": founder.tls_pins.iter().map(Hash::to_hex).collect::<Vec<_>>(),
         })).collect::<Vec<_>>(),
     })
 }
