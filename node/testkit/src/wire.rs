@@ -86,7 +86,7 @@ impl Speaker {
         let exchange = async {
             let mut stream = self.connect(address).await?;
             let text = format!(
-                "{head} HTTP/1.1\r\nhost: {address}\r\naccept: */*\r\nconnection: close\r\ncontent-type: {content_type}\r\n\
+                "{head} HTTP/1.1\r\nhost: {address}\r\naccept: application/json, */*\r\nconnection: close\r\ncontent-type: {content_type}\r\n\
                  content-length: {}\r\n\r\n",
                 body.len()
             );

@@ -228,6 +228,7 @@ fn expired(ca: &str, ca_key: &str) -> Result<(String, String)> {
 }
 
 /// Many large bodies of nonsense at once cost what the configuration allows, and the node still answers.
+#[expect(clippy::print_stdout, reason = "what was measured belongs into the test's output")]
 async fn memory(stage: &Stage) -> Result<()> {
     const SENDERS: usize = 24;
     let pid = stage.cluster.network.process_id(0).context("node 1 does not run")?;

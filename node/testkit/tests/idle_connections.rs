@@ -68,7 +68,7 @@ async fn idle_connections_cost_little() -> Result<()> {
     let speaker = Speaker::new(&ca, None)?;
     let mut open = Vec::with_capacity(idle);
     while open.len() < idle {
-        let mut opening = tokio::task::JoinSet::new();
+        let mut opening = JoinSet::new();
         for _ in 0..OPENING.min(idle - open.len()) {
             let (speaker, address) = (speaker.clone(), address.clone());
             opening.spawn(async move { speaker.connect(&address).await });
