@@ -178,7 +178,7 @@ fn two_governors_always_remain() {
     assert_eq!(network.dual_by(GOVERNORS[0], GOVERNORS[1], &suspend(GOVERNORS[2])).0, Code::Applied);
     for (number, other) in [(GOVERNORS[0], GOVERNORS[1]), (GOVERNORS[1], GOVERNORS[0])] {
         for command in [suspend(number), revoke_governor(number)] {
-            assert_eq!(network.dual_by(number, other, &command).0, Code::StateConflict);
+            assert_eq!(network.dual_by(number, other, &command), (Code::StateConflict, vec![]), "and nothing is told");
         }
         let revoke = KeyRevoke { key: party_key(number, 0).id(), reason: RevocationReason::Superseded };
         assert_eq!(network.run(number, &Command::KeyRevoke(revoke)), Code::StateConflict, "its last key");
