@@ -19,7 +19,6 @@ const UNIT_BYTES: usize = 1024;
 /// Memory for the bodies of all requests in progress.
 pub(super) struct BodyBudget {
     units: Arc<Semaphore>,
-    units_max: usize,
     timeout: Duration,
     metrics: Arc<Metrics>,
 }
@@ -28,13 +27,36 @@ pub(super) struct BodyBudget {
 pub(super) struct Reserved {
     /// The bytes.
     pub(super) bytes: Bytes,
-    _permit: OwnedSemaphorePermit,
+    _part: Part,
+}
+
+/// A part of the budget.
+struct Part {
+    permit: OwnedSemaphorePermit,
+    metrics: Arc<Metrics>,
+}
+
+impl Part {
+    fn new(permit: OwnedSemaphorePermit, metrics: Arc<Metrics>) -> Self {
+        let part = Self { permit, metrics };
+        part.metrics.http.body_bytes(part.bytes());
+        part
+    }
+    fn bytes(&self) -> i64 {
+        i64::try_from(self.permit.num_permits() * UNIT_BYTES).unwrap_or(i64::MAX)
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.metrics.http.body_bytes(-self.bytes());
+    }
 }
 
 impl BodyBudget {
     pub(super) fn new(memory_bytes_max: usize, timeout: Duration, metrics: Arc<Metrics>) -> Self {
         let units_max = (memory_bytes_max / UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS);
-        Self { units: Arc::new(Semaphore::new(units_max)), units_max, timeout, metrics }
+        Self { units: Arc::new(Semaphore::new(units_max)), timeout, metrics }
     }
 
     /// Reads a body of at most `bytes_max`.
@@ -54,7 +76,7 @@ impl BodyBudget {
         let units = u32::try_from(announced.div_ceil(UNIT_BYTES).max(1)).map_err(|_| too_large())?;
         let permit =
             Arc::clone(&self.units).try_acquire_many_owned(units).map_err(|_| Problem::new(Code::Saturated))?;
-        self.metrics.http.body_bytes((self.units_max - self.units.available_permits()) * UNIT_BYTES);
+        let part = Part::new(permit, Arc::clone(&self.metrics));
         let read = tokio::time::timeout(self.timeout, Limited::new(body, announced).collect()).await;
         let collected = read.map_err(|_| {
             let detail = format!("the body did not arrive within {} ms", self.timeout.as_millis());
@@ -69,7 +91,7 @@ impl BodyBudget {
                 }
             })?
             .to_bytes();
-        Ok(Reserved { bytes, _permit: permit })
+        Ok(Reserved { bytes, _part: part })
     }
 }
 

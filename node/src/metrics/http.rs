@@ -136,9 +136,9 @@ impl HttpMetrics {
     pub fn connections(&self, listener: Listener) -> i64 {
         self.connections.value(listener)
     }
-    /// Memory reserved for bodies.
-    pub fn body_bytes(&self, bytes: usize) {
-        self.body_bytes.set((), u64::try_from(bytes).unwrap_or(u64::MAX));
+    /// Memory was reserved for a body, or given back.
+    pub fn body_bytes(&self, by: i64) {
+        self.body_bytes.change((), by);
     }
 }
 

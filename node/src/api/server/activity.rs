@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 /// Shared by a connection's transport, its service and its watch. Times are milliseconds since the connection opened.
 pub(super) struct Activity {
     opened: Instant,
+    /// Whether bytes between requests can only be the next head. HTTP/2 sends window updates and pings, too; there the
+    /// idle bound ends a connection whose head does not.
+    heads_only: bool,
     in_progress: AtomicUsize,
     /// When the last request ended, or the connection opened.
     quiet_since: AtomicU64,
@@ -25,9 +28,10 @@ pub(super) enum Verdict {
 }
 
 impl Activity {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(heads_only: bool) -> Self {
         Self {
             opened: Instant::now(),
+            heads_only,
             in_progress: AtomicUsize::new(0),
             quiet_since: AtomicU64::new(0),
             head_since: AtomicU64::new(0),
@@ -36,7 +40,8 @@ impl Activity {
 
     /// Bytes came from the peer.
     pub(super) fn received(&self) {
-        if self.in_progress.load(Ordering::Relaxed) == 0 && self.head_since.load(Ordering::Relaxed) == 0 {
+        let between = self.heads_only && self.in_progress.load(Ordering::Relaxed) == 0;
+        if between && self.head_since.load(Ordering::Relaxed) == 0 {
             self.head_since.store(self.now(), Ordering::Relaxed);
         }
     }
@@ -85,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_connection_is_judged_by_its_requests_not_by_its_bytes() {
-        let activity = Arc::new(Activity::new());
+        let activity = Arc::new(Activity::new(true));
         let (never, now) = (Duration::from_secs(3_600), Duration::ZERO);
         assert_eq!(activity.judge(now, never), Verdict::Alive, "nothing was received, so no head is slow");
         assert_eq!(activity.judge(never, now), Verdict::Idle);
@@ -96,5 +101,13 @@ mod tests {
         activity.received();
         drop(request);
         assert_eq!(activity.judge(now, never), Verdict::Alive, "its bytes are not the next head's");
+    }
+    /// An HTTP/2 client answers pings and opens windows while it is idle; that is no slow head.
+    #[test]
+    fn frames_between_requests_are_not_a_head_in_http2() {
+        let activity = Activity::new(false);
+        activity.received();
+        assert_eq!(activity.judge(Duration::ZERO, Duration::from_secs(3_600)), Verdict::Alive);
+        assert_eq!(activity.judge(Duration::ZERO, Duration::ZERO), Verdict::Idle);
     }
 }

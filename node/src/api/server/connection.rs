@@ -72,7 +72,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = &context.limits;
-    let activity = Arc::new(Activity::new());
+    let activity = Arc::new(Activity::new(protocol == Protocol::Http1));
     let service = Conversation { context: Arc::clone(context), peer, activity: Arc::clone(&activity) };
     let write_timeout = Duration::from_millis(limits.write_timeout_ms);
     let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity), write_timeout));
