@@ -1,6 +1,7 @@
 //! What a command works with: the network's directory, the party it acts as, and clients of the nodes.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use stele_client::{Bounds, Client, ClientBuilder, ClientIdentity, Endpoint, RetryPolicy, TlsSettings};
@@ -12,6 +13,10 @@ use crate::failure::Failure;
 use crate::network::layout::NetworkDir;
 use crate::network::profile::{NodeProfile, PartyProfile, Profile, load_genesis};
 use crate::output::Output;
+
+/// How often commands try: people wait for them. Three rounds over four nodes, some seconds in all.
+const RETRY: RetryPolicy =
+    RetryPolicy { tries_max: 12, pause_min: Duration::from_millis(200), pause_max: Duration::from_secs(2) };
 
 /// Where and as whom a command runs.
 #[derive(Clone, Debug)]
@@ -135,11 +140,7 @@ impl Session {
     /// # Errors
     /// When there is no network directory.
     pub fn probe(&self, node: &NodeProfile) -> Result<Client> {
-        let bounds = Bounds {
-            connect: std::time::Duration::from_secs(2),
-            answer: std::time::Duration::from_secs(3),
-            ..Bounds::default()
-        };
+        let bounds = Bounds { connect: Duration::from_secs(2), answer: Duration::from_secs(3), ..Bounds::default() };
         let builder = Client::builder().tls(self.tls()?).bounds(bounds).retry(RetryPolicy::NONE);
         Ok(builder.endpoint(Endpoint::https(&node.public)?).build()?)
     }
@@ -174,5 +175,5 @@ impl Session {
 }
 
 fn with_endpoints(builder: ClientBuilder, endpoints: Vec<Endpoint>) -> ClientBuilder {
-    endpoints.into_iter().fold(builder, ClientBuilder::endpoint)
+    endpoints.into_iter().fold(builder.retry(RETRY), ClientBuilder::endpoint)
 }

@@ -154,21 +154,22 @@ impl LocalArguments {
         session.output.records(&addresses(network.profile()))?;
         let dir = network.dir().root().display().to_string();
         session.output.text(&format!("\nReady. Try: stele --network-dir {dir} status\nCtrl-C stops the nodes."))?;
-        let ended = wait_for_end(&mut network)?;
-        note("Stopping the nodes.");
-        network.stop_all()?;
-        if let Some(name) = ended {
+        let all_ended = wait_for_end(&mut network)?;
+        if all_ended {
             bail!(
-                Failure::new("node_ended", format!("{name} ended by itself"))
-                    .hint(format!("its log is {dir}/nodes/{name}/steled.log"))
+                Failure::new("node_ended", "every node ended by itself")
+                    .hint(format!("their logs are {dir}/nodes/*/steled.log"))
             );
         }
+        note("Stopping the nodes.");
+        network.stop_all()?;
         Ok(0)
     }
 }
 
-/// Waits for Ctrl-C or SIGTERM, or for the end of a node, whose name is given then.
-fn wait_for_end(network: &mut LocalNetwork) -> Result<Option<String>> {
+/// Waits for Ctrl-C or SIGTERM; true when every node ended by itself before. A node that ends is told and left alone: to
+/// see what its loss does is what a local network is for.
+fn wait_for_end(network: &mut LocalNetwork) -> Result<bool> {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -184,19 +185,24 @@ fn wait_for_end(network: &mut LocalNetwork) -> Result<Option<String>> {
         // The receiver is gone when a node ended meanwhile.
         let _ = sender.send(signal);
     });
+    let mut alive = vec![true; network.len()];
     loop {
         match receiver.recv_timeout(WATCH) {
             Ok(signal) => {
                 signal.context("waiting for Ctrl-C")?;
-                return Ok(None);
+                return Ok(false);
             }
             Err(mpsc::RecvTimeoutError::Timeout) => {}
-            Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(None),
+            Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(false),
         }
-        for node in 0..network.len() {
-            if !network.is_running(node)? {
-                return Ok(Some(network.profile().nodes[node].name.clone()));
+        for (node, lives) in alive.iter_mut().enumerate() {
+            if *lives && !network.is_running(node)? {
+                *lives = false;
+                note(&format!("{} ended; its log is in its directory", network.profile().nodes[node].name));
             }
+        }
+        if !alive.contains(&true) {
+            return Ok(true);
         }
     }
 }

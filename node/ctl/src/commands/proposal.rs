@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 use stele_ledger::value::ProposalRecord;
 use stele_types::governance::Withdraw;
+use stele_types::party::Role;
 use stele_types::{Command, Hash, Statement, StatementId};
 
 use crate::commands::governed::{approve, issue};
@@ -77,8 +78,14 @@ async fn show(session: &Session, id: StatementId) -> Result<u8> {
         );
     };
     let command = Command::from_bytes(&bytes).context("the proposed command")?;
+    let roles = match &command {
+        Command::PartyEnrol(body) => Some(body.roles),
+        Command::RoleGrant(body) | Command::RoleRevoke(body) => Some(body.roles),
+        _ => None,
+    };
+    let words = roles.map(|roles| roles.iter().map(Role::as_str).collect::<Vec<_>>());
     // `Debug` of a command names every field; commands carry no secret and no text.
-    session.output.record(&record.with("content", format!("{command:?}")))?;
+    session.output.record(&record.with_option("roles", words).with("content", format!("{command:?}")))?;
     session.output.text(&format!("\nApprove it with: stele --as GOVERNOR proposal approve {id}"))?;
     Ok(0)
 }
