@@ -5,6 +5,8 @@
 
 use ed25519_zebra::{Signature as EdSignature, VerificationKey};
 use p256::ecdsa::signature::Verifier as _;
+use sm2::ProjectivePoint;
+use sm2::elliptic_curve::Group as _;
 use stele_types::Suite;
 
 /// User id of every SM2 signature (GM/T 0009).
@@ -49,6 +51,13 @@ pub fn verify(suite: Suite, public_key: &[u8], message: &[u8], signature: &[u8])
             let key = key.ok_or(Refusal::Key)?;
             let signature: &[u8; 64] = signature.try_into().map_err(|_| Refusal::Signature)?;
             let signature = sm2::dsa::Signature::from_bytes(signature).map_err(|_| Refusal::Signature)?;
+            // The library takes the x-coordinate of [s]G + [r + s]P without asking whether that point has one; whoever
+            // holds a key can make a signature for which it is the point at infinity (GB/T 32918.2 section 7.1).
+            let (r, s) = (*signature.r(), *signature.s());
+            let point = ProjectivePoint::GENERATOR * s + ProjectivePoint::from(*key.as_affine()) * (r + s);
+            if bool::from(point.is_identity()) {
+                return Err(Refusal::Signature);
+            }
             key.verify(message, &signature).map_err(|_| Refusal::Signature)
         }
         Suite::MlDsa44 | Suite::MlDsa65 | Suite::MlDsa87 => Err(Refusal::Suite),

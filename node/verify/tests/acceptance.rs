@@ -61,3 +61,35 @@ fn reserved_suites_accept_nothing() {
         assert_eq!(verify(suite, &key, b"", &signature), Err(Refusal::Suite));
     }
 }
+
+/// The holder of a key can make an SM2 signature whose last step is the point at infinity: r = e, s = −r·d / (1 + d). The
+/// point has no x-coordinate, so the standard accepts nothing there; a library that takes x = 0 would split a network.
+#[test]
+fn an_sm2_signature_through_the_point_at_infinity_has_one_verdict() {
+    use sm2::elliptic_curve::ops::Reduce as _;
+    use sm2::elliptic_curve::sec1::ToEncodedPoint as _;
+    use sm3::{Digest as _, Sm3};
+
+    /// a, b, and the coordinates of G (GB/T 32918.5).
+    const CURVE: &str = "fffffffeffffffffffffffffffffffffffffffff00000000fffffffffffffffc\
+                         28e9fa9e9d9f5e344d5a9e4bcf6509a7f39789f515ab8f92ddbcbd414d940e93\
+                         32c4ae2c1f1981195f9904466a39c9948fe30bbff2660be1715a4589334c74c7\
+                         bc3736a2f4f6779c59bdcee36b692153d0a9877cc62a474002df32e52139f0a0";
+    let curve: Vec<u8> =
+        (0..CURVE.len()).step_by(2).map(|at| u8::from_str_radix(&CURVE[at..at + 2], 16).unwrap()).collect();
+    let secret = sm2::SecretKey::from_slice(&[9; 32]).unwrap();
+    let point = secret.public_key().to_encoded_point(false);
+    let message = b"infinity";
+    let z = Sm3::new()
+        .chain_update([0x00, 0x80])
+        .chain_update(stele_verify::signature::SM2_IDENTITY)
+        .chain_update(&curve)
+        .chain_update(&point.as_bytes()[1..])
+        .finalize();
+    let e = Sm3::new().chain_update(z).chain_update(message).finalize();
+    let r = sm2::Scalar::reduce_bytes(&e);
+    let d = *secret.to_nonzero_scalar();
+    let s = -(r * d) * (sm2::Scalar::ONE + d).invert().unwrap();
+    let signature = [r.to_bytes(), s.to_bytes()].concat();
+    assert!(!agree(Suite::Sm2Sm3, point.as_bytes(), message, &signature, "infinity"));
+}
