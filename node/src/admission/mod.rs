@@ -187,7 +187,7 @@ impl Admission {
                     let class = statement.as_ref().map_or(Class::Unparsed, Class::of);
                     let result = statement.and_then(|statement| {
                         self.check(&statement, entry.len(), &head.frame.parameters, now_ms)?;
-                        if self.pool.contains(&statement.id()) {
+                        if self.pool.holds(&statement) {
                             return Ok(Checking::Known(statement.id()));
                         }
                         let key = signing_key(&view, &statement)?;

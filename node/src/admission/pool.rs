@@ -1,7 +1,7 @@
 //! Verified statements that wait for a block.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use stele_types::{PartyId, Statement, StatementId};
@@ -32,8 +32,15 @@ pub struct Pool {
 struct Inner {
     lanes: Lanes<Pooled>,
     /// Every statement known here: waiting, or drawn for a block that is not decided yet.
-    known: HashMap<StatementId, Place>,
+    known: HashMap<StatementId, Known>,
     bytes: usize,
+}
+
+/// A statement known here, with its exact bytes: another signature over the same content is not the same submission.
+#[derive(Debug)]
+struct Known {
+    place: Place,
+    entry: Arc<[u8]>,
 }
 
 /// Where a known statement is.
@@ -73,6 +80,10 @@ impl Pool {
     pub fn contains(&self, id: &StatementId) -> bool {
         self.inner().known.contains_key(id)
     }
+    /// Whether exactly these bytes wait or are in an undecided block of this node.
+    pub fn holds(&self, statement: &Statement) -> bool {
+        self.inner().known.get(&statement.id()).is_some_and(|known| known.entry == *statement.entry())
+    }
     /// Wakes when statements arrive.
     pub fn arrivals(&self) -> &Notify {
         &self.arrivals
@@ -93,9 +104,10 @@ impl Pool {
                     if inner.bytes + bytes > self.bytes_max {
                         return false;
                     }
+                    let entry = Arc::clone(statement.entry());
                     let taken = inner.lanes.push(party, Pooled { statement, arrived, forwarded: false }).is_ok();
                     if taken {
-                        inner.known.insert(id, Place::Waiting);
+                        inner.known.insert(id, Known { place: Place::Waiting, entry });
                         inner.bytes += bytes;
                     }
                     taken
@@ -121,7 +133,9 @@ impl Pool {
             fits
         });
         for (_, pooled) in &drawn {
-            inner.known.insert(pooled.statement.id(), Place::Drawn);
+            if let Some(known) = inner.known.get_mut(&pooled.statement.id()) {
+                known.place = Place::Drawn;
+            }
         }
         inner.bytes -= drawn.iter().map(|(_, pooled)| pooled.statement.entry().len()).sum::<usize>();
         drawn
@@ -137,7 +151,9 @@ impl Pool {
             }
             if inner.lanes.push(party, pooled).is_ok() {
                 inner.bytes += bytes;
-                inner.known.insert(id, Place::Waiting);
+                if let Some(known) = inner.known.get_mut(&id) {
+                    known.place = Place::Waiting;
+                }
             } else {
                 // The pool filled up meanwhile. Nothing was promised: the client asks for the status and submits again.
                 inner.known.remove(&id);
@@ -150,7 +166,7 @@ impl Pool {
         let mut inner = self.inner();
         let mut waiting = false;
         for id in ids {
-            waiting |= inner.known.remove(id) == Some(Place::Waiting);
+            waiting |= inner.known.remove(id).is_some_and(|known| known.place == Place::Waiting);
         }
         if waiting {
             let Inner { lanes, known, bytes } = &mut *inner;
