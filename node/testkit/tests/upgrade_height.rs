@@ -27,10 +27,8 @@ async fn an_old_program_halts_cleanly_at_the_activation_height() -> Result<()> {
     let deadline = std::time::Instant::now() + Duration::from_secs(120);
     while ended.iter().any(Option::is_none) {
         ensure!(std::time::Instant::now() < deadline, "not every node has halted: {ended:?}, heights {highest:?}");
-        for node in 0..nodes {
-            if ended[node].is_none() {
-                ended[node] = cluster.network.ended(node)?;
-            }
+        for (node, ended) in ended.iter_mut().enumerate().filter(|(_, ended)| ended.is_none()) {
+            *ended = cluster.network.ended(node)?;
         }
         for (highest, height) in highest.iter_mut().zip(cluster.heights().await) {
             *highest = (*highest).max(height.unwrap_or_default());
@@ -39,8 +37,8 @@ async fn an_old_program_halts_cleanly_at_the_activation_height() -> Result<()> {
     }
     let acknowledged = load.abandon().await;
     ensure!(!acknowledged.is_empty(), "nothing was acknowledged before the halt");
-    for node in 0..nodes {
-        let status = ended[node].context("status")?;
+    for (node, status) in ended.iter().enumerate() {
+        let status = status.context("status")?;
         let log = cluster.log(node)?;
         ensure!(status.code() == Some(HALTED), "node {node} ended with {status}");
         ensure!(
