@@ -3,8 +3,8 @@
 //! ```text
 //!            ┌── wal (thread, fsync)
 //!  network ──┼── consensus ── host ──► application          supervised by `node`
-//!    │       └── sync ────────┘
-//!    └────── inbox ──► blocks, messages, signs of life
+//!    ├─ gate ── sync ────────┘
+//!    └─ inbox ──► blocks, messages, signs of life
 //! ```
 //!
 //! The network is not under the engine's own supervisor: were it killed with the others, its listener would live on.
@@ -38,6 +38,7 @@ use tracing::warn;
 use crate::codec::EngineCodec;
 use crate::config::{OrderConfig, PUBSUB_BYTES_MAX, Peer, SYNC_OVERHEAD_BYTES, SYNC_RESPONSE_BYTES};
 use crate::context::{Address, Stele};
+use crate::gate::Gate;
 use crate::heights::Heights;
 use crate::host::Host;
 use crate::inbox::{Inbox, InboxMessage};
@@ -47,7 +48,7 @@ use crate::signer::{EngineSigner, Signing, VoteSigner, peer_proof};
 use crate::verifier::EngineVerifier;
 
 /// How long an actor may take to stop before it is killed.
-const STOP_WAIT: Duration = Duration::from_secs(3);
+pub(crate) const STOP_WAIT: Duration = Duration::from_secs(3);
 /// How long the running commit may take when the engine is restarted under it.
 const COMMIT_WAIT: Duration = Duration::from_secs(60);
 /// How long a state dump is waited for; a stuck engine gives none.
@@ -77,6 +78,7 @@ pub(crate) struct Engine {
     wal: WalRef<Stele>,
     host: ActorCell,
     inbox: ActorCell,
+    gate: ActorCell,
     heights: JoinHandle<()>,
     stop_heights: watch::Sender<bool>,
     metrics: Metrics,
@@ -148,9 +150,12 @@ impl Engine {
         .map_err(|e| failed("consensus")(e.to_string()))?;
         consensus.link(node.get_cell());
 
+        let gate = Gate { shared: shared.clone(), network: network.clone() };
+        let (gate, _) = Actor::spawn(None, gate, ()).await.map_err(|e| failed("gate")(e.to_string()))?;
+        gate.link(node.get_cell());
         let sync = spawn_sync_actor(
             Stele,
-            network.clone(),
+            gate.clone(),
             host.clone(),
             consensus.clone(),
             EngineCodec,
@@ -186,6 +191,7 @@ impl Engine {
             wal,
             host: host.get_cell(),
             inbox: inbox.get_cell(),
+            gate: gate.get_cell(),
             heights,
             stop_heights,
             metrics,
@@ -263,11 +269,13 @@ impl Engine {
         if let Some(sync) = &self.sync {
             stop_linked(sync.get_cell(), "sync").await;
         }
+        stop_linked(self.gate, "gate").await;
         stop_linked(self.inbox, "inbox").await;
         stop_linked(self.host, "host").await;
         stop_linked(self.wal.get_cell(), "journal").await;
         stop_actor(self.network.get_cell(), "network").await;
         stop_actor(supervisor.clone(), "supervisor").await;
+        journal_released(&journal_path(&self.shared.config)).await;
         self.shared.peers_disconnected();
     }
 }
@@ -293,6 +301,20 @@ async fn stop_actor(actor: ActorCell, name: &'static str) {
         warn!(actor = name, "killed: it did not stop in time");
         let _ = actor.kill_and_wait(Some(STOP_WAIT)).await;
     }
+}
+
+/// Waits until the journal's thread, which outlives its actor for a moment, has given up its lock on the file.
+async fn journal_released(path: &Path) {
+    let deadline = tokio::time::Instant::now() + STOP_WAIT;
+    while tokio::time::Instant::now() < deadline {
+        // The lock taken here to look is released when the file is closed, at the end of the statement.
+        let released = std::fs::File::open(path).map_or(true, |file| file.try_lock().is_ok());
+        if released {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    warn!("the journal is still locked");
 }
 
 /// Where the engine's journal lies.

@@ -56,6 +56,8 @@ pub struct Figures {
     pub equivocations: u64,
     /// Parts of blocks refused: unknown sender, wrong proposer, out of bounds.
     pub parts_refused: u64,
+    /// Times a peer that is not pinned showed itself and was turned away.
+    pub strangers: u64,
     /// Bytes of blocks being assembled.
     pub assembly_bytes: u64,
     /// Bytes of undecided blocks in memory.
@@ -104,6 +106,7 @@ pub(crate) struct Counters {
     pub(crate) withheld_other: AtomicU64,
     pub(crate) equivocations: AtomicU64,
     pub(crate) parts_refused: AtomicU64,
+    pub(crate) strangers: AtomicU64,
     pub(crate) assembly_bytes: AtomicU64,
     pub(crate) messages_sent: AtomicU64,
     pub(crate) messages_received: AtomicU64,
@@ -170,6 +173,7 @@ impl Counters {
             votes_withheld_other: load(&self.withheld_other),
             equivocations: load(&self.equivocations),
             parts_refused: load(&self.parts_refused),
+            strangers: load(&self.strangers),
             assembly_bytes: load(&self.assembly_bytes),
             messages_sent: load(&self.messages_sent),
             messages_received: load(&self.messages_received),

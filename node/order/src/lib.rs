@@ -38,6 +38,7 @@ mod config;
 mod context;
 mod engine;
 mod figures;
+mod gate;
 mod heights;
 mod host;
 mod inbox;

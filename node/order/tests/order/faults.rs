@@ -128,7 +128,9 @@ async fn peers_are_pinned_and_can_be_pinned_anew() {
     network.start_all().await;
     network.reach(&[0, 1, 2], 5, Duration::from_secs(20)).await;
     assert_eq!(network.nodes[3].app.height(), 0, "a validator that nobody has pinned stays outside");
-    assert_eq!(network.nodes[0].order().figures().peers_connected.len(), 2);
+    let figures = network.nodes[0].order().figures();
+    assert_eq!(figures.peers_connected.len(), 2);
+    assert_eq!(figures.blocks_served, 0, "nothing is served to strangers");
 
     for node in &network.nodes[..3] {
         let mut peers = node.config.peers.clone();

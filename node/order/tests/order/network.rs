@@ -206,9 +206,10 @@ impl Network {
         }
     }
 
-    /// Waits until the nodes have committed `height`.
+    /// Waits until the nodes have committed `height`, three times as long as it takes an idle machine at the worst.
     pub(crate) async fn reach(&self, nodes: &[usize], height: u64, within: Duration) -> Duration {
         let started = Instant::now();
+        let within = 3 * within;
         loop {
             let heights: Vec<u64> = nodes.iter().map(|index| self.nodes[*index].app.height()).collect();
             if heights.iter().all(|reached| *reached >= height) {
@@ -225,7 +226,7 @@ impl Network {
 
     /// Waits until the nodes idle before the same height.
     pub(crate) async fn fall_idle(&self, nodes: &[usize], within: Duration) {
-        let deadline = Instant::now() + within;
+        let deadline = Instant::now() + 3 * within;
         loop {
             let figures: Vec<_> = nodes.iter().map(|index| self.nodes[*index].order().figures()).collect();
             if figures.iter().all(|node| node.idle && node.height == figures[0].height) {

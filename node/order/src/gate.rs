@@ -1,0 +1,155 @@
+//! Keeps strangers from reading.
+//!
+//! The engine's transport authenticates every peer, but turns away those that are not pinned only when they introduce
+//! themselves, and a stranger need not. Until then it would be sent whatever it subscribes to, and its requests for
+//! blocks would be answered. So the sync part of the engine hears the network through this gate, which cancels requests
+//! of peers that are not pinned, and whoever shows itself without being pinned is disconnected.
+
+use std::sync::Arc;
+
+use malachite::app::consensus::PeerId;
+use malachite::app::engine::network::{NetworkEvent, NetworkMsg, NetworkRef, PersistentPeersOp};
+use malachite::app::engine::util::output_port::OutputPort;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tracing::warn;
+
+use crate::context::Stele;
+use crate::engine::STOP_WAIT;
+use crate::figures::count;
+use crate::shared::Shared;
+
+/// Events that may wait for a subscriber; what the engine's own network keeps.
+const EVENTS_WAITING_MAX: usize = 128;
+
+/// Stands before the network: passes every command on, and lets subscribers hear what the gate lets through.
+pub(crate) struct Gate {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) network: NetworkRef<Stele>,
+}
+
+#[ractor::async_trait]
+impl Actor for Gate {
+    type Msg = NetworkMsg<Stele>;
+    type State = Option<ActorRef<Heard>>;
+    type Arguments = ();
+
+    async fn pre_start(&self, _myself: ActorRef<Self::Msg>, _: ()) -> Result<Self::State, ActorProcessingErr> {
+        Ok(None)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        message: Self::Msg,
+        ear: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        let NetworkMsg::Subscribe(subscriber) = message else {
+            self.network.cast(message)?;
+            return Ok(());
+        };
+        let port = OutputPort::with_capacity(EVENTS_WAITING_MAX);
+        subscriber.subscribe_to_port(&port);
+        let listener = Ear { shared: self.shared.clone(), network: self.network.clone(), port };
+        let (listener, _) = Actor::spawn_linked(None, listener, (), myself.get_cell()).await?;
+        self.network.cast(NetworkMsg::Subscribe(Box::new(listener.clone())))?;
+        *ear = Some(listener);
+        Ok(())
+    }
+
+    async fn post_stop(&self, _myself: ActorRef<Self::Msg>, ear: &mut Self::State) -> Result<(), ActorProcessingErr> {
+        if let Some(ear) = ear {
+            ear.stop(None);
+        }
+        Ok(())
+    }
+}
+
+/// Something that happened on the network.
+pub(crate) struct Heard(Box<NetworkEvent<Stele>>);
+
+impl From<NetworkEvent<Stele>> for Heard {
+    fn from(event: NetworkEvent<Stele>) -> Self {
+        Self(Box::new(event))
+    }
+}
+
+/// Listens for the gate.
+struct Ear {
+    shared: Arc<Shared>,
+    network: NetworkRef<Stele>,
+    port: OutputPort<NetworkEvent<Stele>>,
+}
+
+#[ractor::async_trait]
+impl Actor for Ear {
+    type Msg = Heard;
+    type State = ();
+    type Arguments = ();
+
+    async fn pre_start(&self, _myself: ActorRef<Self::Msg>, _: ()) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        Heard(event): Heard,
+        (): &mut (),
+    ) -> Result<(), ActorProcessingErr> {
+        let stranger = sender_of(&event).filter(|peer| !self.shared.is_pinned(&peer.to_bytes()));
+        let Some(stranger) = stranger else {
+            self.port.send(*event);
+            return Ok(());
+        };
+        match *event {
+            // Gone is gone, whoever it was.
+            NetworkEvent::PeerDisconnected(_) => self.port.send(*event),
+            NetworkEvent::SyncRequest(request, ..) => {
+                self.network.cast(NetworkMsg::CancelInboundRequest(request))?;
+                self.turn_away(stranger);
+            }
+            _ => self.turn_away(stranger),
+        }
+        Ok(())
+    }
+}
+
+impl Ear {
+    /// Disconnects a peer. The engine knows only one way: to pin it by its id alone, and to take that back.
+    fn turn_away(&self, stranger: PeerId) {
+        count(&self.shared.counters.strangers);
+        warn!(peer = %stranger, "a peer that is not pinned is turned away");
+        let network = self.network.clone();
+        tokio::spawn(async move {
+            let Ok(address) = format!("/p2p/{stranger}").parse::<malachite::app::engine::network::Multiaddr>() else {
+                return;
+            };
+            for operation in [PersistentPeersOp::Add(address.clone()), PersistentPeersOp::Remove(address)] {
+                // A refusal means that it is already gone.
+                let _ =
+                    network.call(|reply| NetworkMsg::UpdatePersistentPeers(operation, reply), Some(STOP_WAIT)).await;
+            }
+        });
+    }
+}
+
+/// The peer that shows itself by an event; none for what this node does itself.
+fn sender_of(event: &NetworkEvent<Stele>) -> Option<PeerId> {
+    match event {
+        NetworkEvent::PeerConnected(peer)
+        | NetworkEvent::PeerDisconnected(peer)
+        | NetworkEvent::PeerSubscribed(peer, _)
+        | NetworkEvent::Vote(peer, _)
+        | NetworkEvent::Proposal(peer, _)
+        | NetworkEvent::ProposalPart(peer, ..)
+        | NetworkEvent::PolkaCertificate(peer, _)
+        | NetworkEvent::RoundCertificate(peer, _)
+        | NetworkEvent::Status(peer, _)
+        | NetworkEvent::SyncRequest(_, peer, _) => Some(*peer),
+        NetworkEvent::ValidatorProofReceived { peer_id, .. } => Some(*peer_id),
+        NetworkEvent::Listening(_)
+        | NetworkEvent::SyncResponse(..)
+        | NetworkEvent::SyncRequestFailed(..)
+        | NetworkEvent::SyncInboundRequestFailed(..) => None,
+    }
+}
