@@ -290,10 +290,10 @@ fn logs(stage: &Stage) -> Result<()> {
         }
     }
     ensure!(secrets.len() > names.len() * 5, "too few secrets were looked for");
-    for node in 0..names.len() {
+    for (node, name) in names.iter().enumerate() {
         let log = cluster.log(node)?;
         for secret in &secrets {
-            ensure!(!log.contains(secret.as_str()), "{} logged a line of a key", names[node]);
+            ensure!(!log.contains(secret.as_str()), "{} logged a line of a key", name);
         }
         for (what, text) in [
             ("nonsense in hexadecimal", hex::encode([0xff; 16])),
@@ -302,10 +302,10 @@ fn logs(stage: &Stage) -> Result<()> {
             ("a private key", "PRIVATE KEY".to_owned()),
             ("a panic", "panicked".to_owned()),
         ] {
-            ensure!(!log.contains(&text), "{} logged {what}", names[node]);
+            ensure!(!log.contains(&text), "{} logged {what}", name);
         }
         // Refused requests are counted, not logged one by one: a client must not fill the disk.
-        ensure!(log.len() < 256 * 1024, "{} logged {} bytes", names[node], log.len());
+        ensure!(log.len() < 256 * 1024, "{} logged {} bytes", name, log.len());
     }
     Ok(())
 }

@@ -42,13 +42,20 @@ pub struct Cli {
 #[derive(Debug, clap::Args)]
 pub struct Global {
     /// Directory of the network, as `stele network init` made it
-    #[arg(long, global = true, env = "STELE_NETWORK_DIR", value_name = "DIR")]
+    #[arg(long, global = true, env = "STELE_NETWORK_DIR", hide_env_values = true, value_name = "DIR")]
     pub network_dir: Option<PathBuf>,
     /// Party to act as: a name under DIR/parties
-    #[arg(long = "as", global = true, env = "STELE_AS", value_name = "PARTY")]
+    #[arg(long = "as", global = true, env = "STELE_AS", hide_env_values = true, value_name = "PARTY")]
     pub acting_party: Option<String>,
     /// Node to speak to, by name or URL; several are tried in turn [default: all nodes of the network]
-    #[arg(long = "node", global = true, env = "STELE_NODE", value_name = "NODE", value_delimiter = ',')]
+    #[arg(
+        long = "node",
+        global = true,
+        env = "STELE_NODE",
+        hide_env_values = true,
+        value_name = "NODE",
+        value_delimiter = ','
+    )]
     pub nodes: Vec<String>,
     /// Form of the results
     #[arg(long, short, global = true, value_enum, default_value_t = Format::Table)]

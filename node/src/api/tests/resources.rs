@@ -59,7 +59,8 @@ async fn a_long_poll_turns_202_into_201_when_the_outcome_is_certified() {
     let waiting =
         tokio::spawn(async move { waiting.send(Ask::post("/entries?wait_ms=20000", "application/cose", entry)).await });
     let polling = tokio::spawn(async move { polling.get(format!("/v1/statements/{statement}?wait_ms=20000")).await });
-    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    // Long enough for both to have begun waiting on a busy machine.
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     assert!(!waiting.is_finished() && !polling.is_finished());
     bench.ledger.release();
     let registered = waiting.await.unwrap();
