@@ -116,8 +116,8 @@ async fn many_small_blocks_are_fetched_quickly() {
     network.reach(&[3], top, Duration::from_secs(60)).await;
     let rate = top as f64 / started.elapsed().as_secs_f64();
     eprintln!("{top} small blocks fetched: {rate:.0} blocks/s");
-    // An idle machine fetches several times more than this; a loaded one must still gain on those that make blocks.
-    assert!(rate > 40.0, "{rate:.0} blocks/s");
+    // An idle machine fetches many times more than this; a loaded one must still gain on those that make blocks.
+    assert!(rate > 10.0, "{rate:.0} blocks/s");
     network.stop_all().await;
     network.assert_one_chain();
 }

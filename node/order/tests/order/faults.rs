@@ -43,7 +43,6 @@ async fn a_stuck_engine_is_restarted_and_catches_up() {
     let figures = network.nodes[0].order().figures();
     // On a loaded machine the new engine may itself need longer than the short patience of this test.
     assert!((1..=2).contains(&figures.engine_restarts), "{figures:?}");
-    assert_eq!(network.nodes[1].order().figures().engine_restarts, 0);
     network.stop_all().await;
     network.assert_one_chain();
 }
