@@ -79,7 +79,7 @@ impl Node {
     /// # Errors
     /// See [`NodeError`].
     pub async fn start(config: Config) -> Result<Self, NodeError> {
-        let metrics = Metrics::new(&Version::default());
+        let metrics = Metrics::new(&Version::built());
         let stop = CancellationToken::new();
         let (genesis_bytes, genesis) = read_genesis(&config.node.genesis)?;
         let network = genesis.network();

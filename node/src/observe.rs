@@ -38,7 +38,9 @@ impl Observed {
     pub async fn run(self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut verdicts = self.engine.figures().suites;
+        let figures = self.engine.figures();
+        self.metrics.accel.backend(AccelBackend::Cpu, usize::try_from(figures.threads).unwrap_or(usize::MAX));
+        let mut verdicts = figures.suites;
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}

@@ -175,6 +175,7 @@ impl Ordering {
         self.metrics.order.block(Duration::from_millis(header.time_ms.saturating_sub(parent_time_ms)));
         let Some((applied, duration)) = prepared.executed() else { return };
         self.metrics.execute.block(header.height.0, prepared.statements.len(), duration);
+        self.metrics.log.appended(applied.first_index.0 + applied.leaves.len() as u64, started.elapsed());
         for (statement, outcome) in prepared.statements.iter().zip(&applied.outcomes) {
             self.metrics.execute.transaction(Class::of(statement), outcome.code);
         }
