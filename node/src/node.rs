@@ -91,7 +91,6 @@ impl Node {
         let signatures = Signatures::new(Arc::clone(&engine), Arc::clone(&metrics));
         let verified = Arc::new(Verified::default());
         let limits = Limits {
-            verify_queue_max: config.admission.queue_statements_max,
             pool_statements_max: config.admission.queue_statements_max,
             pool_bytes_max: config.admission.queue_bytes_max,
             party_share_percent: config.admission.party_share_percent,
@@ -140,7 +139,7 @@ impl Node {
             engine,
             metrics: Arc::clone(&metrics),
             validator,
-            queue_limit: limits.verify_queue_max + limits.pool_statements_max,
+            queue_limit: limits.pool_statements_max,
         };
         let tasks = vec![
             tokio::spawn(seal::run(Arc::clone(&chain), sealer, metrics, clock, stop.clone())),

@@ -51,6 +51,6 @@ pub use execute::{
 };
 pub use frame::{Frame, frame};
 pub use genesis::{check_genesis, genesis_writes};
-pub use replay::SWEEP_KEYS_MAX;
+pub use replay::{SWEEP_KEYS_MAX, is_remembered};
 pub use signing::{SigningKeys, signing_key};
 pub use state::{Domain, StateKey, StateView, Stored, VALUE_BYTES_MAX, Write};

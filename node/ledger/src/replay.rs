@@ -46,7 +46,7 @@ use stele_types::parameters::Parameters;
 use stele_types::statement::{ContentKind, Statement};
 
 use crate::overlay::Overlay;
-use crate::state::{StateKey, Stored};
+use crate::state::{StateKey, StateView, Stored, read};
 use crate::value::{REPLAY_KEYS_PER_CHUNK, ReplayChunk, ReplayEntry, ReplayQueue};
 
 /// Entries that one block sweeps at most, give or take a chunk: twice what a block can add, so a backlog always
@@ -170,6 +170,18 @@ impl Window {
             overlay.put(&(), &self.queue);
         }
     }
+}
+
+/// Whether the window after the newest block remembers an outcome of this very statement, so that ordering it again would
+/// tell nothing new.
+pub fn is_remembered(view: &dyn StateView, statement: &Statement) -> bool {
+    let name = Name::of(statement, 0);
+    let entry: Option<ReplayEntry> = read(view, &(name.issuer, name.cti));
+    entry.is_some_and(|entry| {
+        // An expired entry that is not swept yet counts as absent.
+        let floor_ms = read::<ReplayQueue>(view, &()).map_or(0, |queue| queue.floor_ms);
+        entry.statement == statement.id() && entry.issued_at.saturating_mul(1000) >= floor_ms
+    })
 }
 
 fn sweep(overlay: &mut Overlay<'_>, queue: &mut ReplayQueue) {

@@ -1,17 +1,19 @@
 //! Admission: what a party submits is parsed, deduplicated, verified in batches and queued for a block, fairly.
 //!
 //! ```text
-//!  submit ──► parse ──► lanes (per party) ──► accel batch ──► pool (lanes per party) ──► proposer
-//!    ▲          │ code      │ 429                 │ signature_invalid      │ 2 s
-//!    └──────────┴───────────┴─────────────────────┘                        └──► forwarded to other proposers
+//!  submit ──► place ──► parse ──► turns (per party) ──► accel batch ──► pool (turns per party) ──► proposer
+//!    ▲          │ 429     │ code                           │ signature_invalid      │ 2 s
+//!    └──────────┴─────────┴────────────────────────────────┘                        └──► forwarded to other proposers
 //! ```
 //!
-//! Both queues are [`Lanes`]: one lane per submitting party, drawn round robin, each bounded by what is free. A party at
-//! a hundred times its share fills its own lane and is told to come back; the others do not wait behind it. An admitted
+//! A statement takes a place in the pool before any work is spent on it and keeps it until it is drawn for a block, so one
+//! bound, [`shares`], holds for all of admission. Where statements wait, parties take [`turns`]. A party at a hundred
+//! times its share fills its own places and is told to come back; the others do not wait behind it. An admitted
 //! statement promises nothing: only an outcome under a certified header does.
 
-mod lanes;
 mod pool;
+mod shares;
+mod turns;
 mod verified;
 mod verifier;
 
@@ -19,11 +21,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use stele_ledger::signing_key;
+use stele_ledger::{SigningKeys, is_remembered};
 use stele_types::{Code, ContentKind, PartyId, Statement, StatementId};
 use tokio::sync::{Notify, oneshot};
 
-pub use lanes::Lanes;
+use pool::Place;
 pub use pool::{Pool, Pooled};
 pub use verified::Verified;
 pub use verifier::{Checked, Verifier};
@@ -33,9 +35,7 @@ use crate::metrics::Metrics;
 use crate::metrics::label::{AdmissionStage, Class};
 use crate::signatures::Signatures;
 
-/// Statements that may wait for verification: about a second of work of two cores.
-pub const VERIFY_QUEUE_MAX: usize = 65_536;
-/// Statements that may wait for a block.
+/// Statements that may be verified or wait for a block.
 pub const POOL_STATEMENTS_MAX: usize = 131_072;
 /// Bytes that may wait for a block.
 pub const POOL_BYTES_MAX: usize = 128 << 20;
@@ -47,13 +47,11 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// Bounds of admission, from the configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Statements that may wait for verification.
-    pub verify_queue_max: usize,
-    /// Statements that may wait for a block.
+    /// Statements that may be verified or wait for a block.
     pub pool_statements_max: usize,
     /// Bytes that may wait for a block.
     pub pool_bytes_max: usize,
-    /// Part of either queue that one party may hold, in percent.
+    /// Part of the pool that one party may hold, in percent.
     pub party_share_percent: u8,
 }
 
@@ -66,12 +64,7 @@ impl Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            verify_queue_max: VERIFY_QUEUE_MAX,
-            pool_statements_max: POOL_STATEMENTS_MAX,
-            pool_bytes_max: POOL_BYTES_MAX,
-            party_share_percent: 50,
-        }
+        Self { pool_statements_max: POOL_STATEMENTS_MAX, pool_bytes_max: POOL_BYTES_MAX, party_share_percent: 50 }
     }
 }
 
@@ -110,7 +103,7 @@ impl Admission {
     ) -> Arc<Self> {
         let party_max = limits.party_max(limits.pool_statements_max);
         let pool = Arc::new(Pool::new(limits.pool_statements_max, party_max, limits.pool_bytes_max));
-        let verifier = Verifier::start(signatures, Arc::clone(&pool), verified, limits, Arc::clone(&metrics));
+        let verifier = Verifier::start(signatures, Arc::clone(&pool), verified, Arc::clone(&metrics));
         Arc::new(Self { chain, pool, verifier, metrics })
     }
 
@@ -140,13 +133,10 @@ impl Admission {
         if entries.len() > SUBMISSION_STATEMENTS_MAX {
             return vec![Err(Code::TooLarge.into()); entries.len()];
         }
-        // Asked before any work is spent: a party over its share costs nothing but this look.
-        let room = self.verifier.room(party).min(self.pool.room(party));
-        let refused = entries.len().saturating_sub(room);
-        let code = if room == 0 && self.verifier.is_full() { Code::Saturated } else { Code::ShareExceeded };
-        let taken = entries.len() - refused;
+        let (places, code) = self.pool.places(party, entries.len());
+        let (taken, refused) = (places.len(), entries.len() - places.len());
         let mut answers: Vec<Answer> = Vec::with_capacity(entries.len());
-        self.parse(party, entries.into_iter().take(taken).collect(), &mut answers).await;
+        self.parse(party, entries.into_iter().zip(places).collect(), &mut answers).await;
         let mut results = Vec::with_capacity(taken + refused);
         for answer in answers {
             let Answer { class, bytes, state } = answer;
@@ -172,41 +162,43 @@ impl Admission {
         results
     }
 
-    async fn parse(&self, party: PartyId, entries: Vec<Bytes>, answers: &mut Vec<Answer>) {
+    async fn parse(&self, party: PartyId, entries: Vec<(Bytes, Place)>, answers: &mut Vec<Answer>) {
         /// Statements parsed before other tasks get the thread: about half a millisecond.
         const SLICE: usize = 128;
         let started = std::time::Instant::now();
-        for slice in entries.chunks(SLICE) {
-            let mut parsed = Vec::with_capacity(slice.len());
+        let mut entries = entries.into_iter();
+        while entries.len() > 0 {
+            let mut parsed = Vec::with_capacity(SLICE);
             {
                 let view = self.chain.view();
+                let mut keys = SigningKeys::new(&view);
                 let head = self.chain.head();
                 let now_ms = unix_ms();
-                for entry in slice {
+                for (entry, place) in entries.by_ref().take(SLICE) {
                     let statement = Statement::parse(&entry[..]);
                     let class = statement.as_ref().map_or(Class::Unparsed, Class::of);
                     let result = statement.and_then(|statement| {
                         self.check(&statement, entry.len(), &head.frame.parameters, now_ms)?;
-                        if self.pool.holds(&statement) {
+                        // Decided lately, or on its way: ordering it again would cost every validator its check and
+                        // give the same outcome.
+                        if self.pool.holds(&statement) || is_remembered(&view, &statement) {
                             return Ok(Checking::Known(statement.id()));
                         }
-                        let key = signing_key(&view, &statement)?;
+                        let key = keys.of(&statement)?.clone();
                         Ok(Checking::New(Checked { statement, key }))
                     });
-                    parsed.push((class, entry.len(), result));
+                    parsed.push((class, entry.len(), place, result));
                 }
             }
-            for (class, bytes, result) in parsed {
+            for (class, bytes, place, result) in parsed {
                 let state = match result {
                     Err(code) => State::Refused(code),
                     Ok(Checking::Known(id)) => State::Known(id),
                     Ok(Checking::New(checked)) => {
                         let id = checked.statement.id();
                         let (reply, answer) = oneshot::channel();
-                        match self.verifier.enqueue(party, checked, reply) {
-                            Ok(()) => State::Waiting(id, answer),
-                            Err(code) => State::Refused(code),
-                        }
+                        self.verifier.enqueue(party, place, checked, reply);
+                        State::Waiting(id, answer)
                     }
                 };
                 answers.push(Answer { class, bytes, state });

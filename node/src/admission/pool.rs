@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use stele_types::{PartyId, Statement, StatementId};
+use stele_types::{Code, PartyId, Statement, StatementId};
 use tokio::sync::Notify;
 
-use super::lanes::Lanes;
+use super::shares::Shares;
+use super::turns::Turns;
 
 /// A statement in the pool.
 #[derive(Clone, Debug)]
@@ -28,9 +29,27 @@ pub struct Pool {
     bytes_max: usize,
 }
 
+/// A place in the pool for a statement that is on its way there. It is given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    pool: Arc<Pool>,
+    party: PartyId,
+    used: bool,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.used {
+            self.pool.inner().shares.release(self.party, 1);
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Inner {
-    lanes: Lanes<Pooled>,
+    turns: Turns<Pooled>,
+    /// Places of the statements that wait, and of those whose signatures are being verified.
+    shares: Shares,
     /// Every statement known here: waiting, or drawn for a block that is not decided yet.
     known: HashMap<StatementId, Known>,
     bytes: usize,
@@ -39,21 +58,47 @@ struct Inner {
 /// A statement known here, with its exact bytes: another signature over the same content is not the same submission.
 #[derive(Debug)]
 struct Known {
-    place: Place,
+    place: Whereabouts,
     entry: Arc<[u8]>,
 }
 
 /// Where a known statement is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum Whereabouts {
     Waiting,
     Drawn,
+}
+
+/// What became of a statement that was added.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    New,
+    Known,
+    Not,
+}
+
+impl Inner {
+    fn add(&mut self, statement: Statement, party: PartyId, arrived: Instant, bytes_max: usize) -> Taken {
+        let (id, bytes) = (statement.id(), statement.entry().len());
+        if self.known.contains_key(&id) {
+            return Taken::Known;
+        }
+        if self.bytes + bytes > bytes_max {
+            return Taken::Not;
+        }
+        let entry = Arc::clone(statement.entry());
+        self.known.insert(id, Known { place: Whereabouts::Waiting, entry });
+        self.turns.push(party, Pooled { statement, arrived, forwarded: false });
+        self.bytes += bytes;
+        Taken::New
+    }
 }
 
 impl Pool {
     /// An empty pool for `statements_max` statements, of which one party may hold `party_max`.
     pub fn new(statements_max: usize, party_max: usize, bytes_max: usize) -> Self {
-        let inner = Inner { lanes: Lanes::new(statements_max, party_max), known: HashMap::new(), bytes: 0 };
+        let shares = Shares::new(statements_max, party_max);
+        let inner = Inner { turns: Turns::default(), shares, known: HashMap::new(), bytes: 0 };
         Self { inner: Mutex::new(inner), arrivals: Notify::new(), bytes_max }
     }
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -61,20 +106,28 @@ impl Pool {
     }
     /// Statements that wait.
     pub fn len(&self) -> usize {
-        self.inner().lanes.len()
+        self.inner().turns.len()
     }
     /// Whether none waits.
     pub fn is_empty(&self) -> bool {
-        self.inner().lanes.is_empty()
+        self.inner().turns.is_empty()
     }
     /// Bytes that wait.
     pub fn bytes(&self) -> usize {
         self.inner().bytes
     }
-    /// Statements that `party` may add now.
-    pub fn room(&self, party: PartyId) -> usize {
-        let inner = self.inner();
-        if inner.bytes >= self.bytes_max { 0 } else { inner.lanes.room(party) }
+    /// Places for up to `count` statements of `party`, before any work is spent on them.
+    ///
+    /// # Errors
+    /// Beside the places, why there are no more: `saturated` when the pool is full, `share_exceeded` when the party is
+    /// over its share.
+    pub(super) fn places(self: &Arc<Self>, party: PartyId, count: usize) -> (Vec<Place>, Code) {
+        let mut inner = self.inner();
+        let full = inner.bytes >= self.bytes_max || inner.shares.is_full();
+        let taken = if full { 0 } else { inner.shares.take(party, count, Instant::now()) };
+        drop(inner);
+        let places = (0..taken).map(|_| Place { pool: Arc::clone(self), party, used: false }).collect();
+        (places, if full { Code::Saturated } else { Code::ShareExceeded })
     }
     /// Whether a statement waits or is in an undecided block of this node.
     pub fn contains(&self, id: &StatementId) -> bool {
@@ -90,30 +143,21 @@ impl Pool {
     }
 
     /// Adds verified statements; says of each whether it was taken. A statement that waits already is taken.
-    pub fn add(&self, statements: Vec<(PartyId, Statement)>) -> Vec<bool> {
+    pub(super) fn add(&self, statements: Vec<(Place, Statement)>) -> Vec<bool> {
         let arrived = Instant::now();
+        let mut spare = Vec::new();
         let taken = {
             let mut inner = self.inner();
-            statements
-                .into_iter()
-                .map(|(party, statement)| {
-                    let (id, bytes) = (statement.id(), statement.entry().len());
-                    if inner.known.contains_key(&id) {
-                        return true;
-                    }
-                    if inner.bytes + bytes > self.bytes_max {
-                        return false;
-                    }
-                    let entry = Arc::clone(statement.entry());
-                    let taken = inner.lanes.push(party, Pooled { statement, arrived, forwarded: false }).is_ok();
-                    if taken {
-                        inner.known.insert(id, Known { place: Place::Waiting, entry });
-                        inner.bytes += bytes;
-                    }
-                    taken
-                })
-                .collect()
+            let mut add = |(mut place, statement): (Place, Statement)| {
+                let taken = inner.add(statement, place.party, arrived, self.bytes_max);
+                place.used = taken == Taken::New;
+                spare.push(place);
+                taken != Taken::Not
+            };
+            statements.into_iter().map(&mut add).collect()
         };
+        // Places that were not used go back, which takes the lock again.
+        drop(spare);
         self.arrivals.notify_waiters();
         taken
     }
@@ -124,7 +168,7 @@ impl Pool {
         let mut inner = self.inner();
         let mut left = bytes_max;
         // Beside the entry itself a block holds the head of its byte string.
-        let drawn = inner.lanes.take(statements_max, |pooled| {
+        let drawn = inner.turns.take(statements_max, |pooled| {
             let bytes = pooled.statement.entry().len() + 5;
             let fits = bytes <= left;
             if fits {
@@ -132,33 +176,29 @@ impl Pool {
             }
             fits
         });
-        for (_, pooled) in &drawn {
+        for (party, pooled) in &drawn {
+            inner.shares.release(*party, 1);
             if let Some(known) = inner.known.get_mut(&pooled.statement.id()) {
-                known.place = Place::Drawn;
+                known.place = Whereabouts::Drawn;
             }
         }
         inner.bytes -= drawn.iter().map(|(_, pooled)| pooled.statement.entry().len()).sum::<usize>();
         drawn
     }
 
-    /// Puts drawn statements back: their block was not decided.
+    /// Puts drawn statements back: their block was not decided. They go before what came later, and over the bounds if
+    /// the pool filled up meanwhile, by one block at most.
     pub fn put_back(&self, drawn: Vec<(PartyId, Pooled)>) {
         let mut inner = self.inner();
-        for (party, pooled) in drawn {
-            let (id, bytes) = (pooled.statement.id(), pooled.statement.entry().len());
-            if !inner.known.contains_key(&id) {
-                continue;
-            }
-            if inner.lanes.push(party, pooled).is_ok() {
-                inner.bytes += bytes;
-                if let Some(known) = inner.known.get_mut(&id) {
-                    known.place = Place::Waiting;
-                }
-            } else {
-                // The pool filled up meanwhile. Nothing was promised: the client asks for the status and submits again.
-                inner.known.remove(&id);
-            }
-        }
+        let Inner { turns, shares, known, bytes } = &mut *inner;
+        let open = drawn.into_iter().filter(|(party, pooled)| {
+            let Some(known) = known.get_mut(&pooled.statement.id()) else { return false };
+            known.place = Whereabouts::Waiting;
+            shares.hold(*party, 1);
+            *bytes += pooled.statement.entry().len();
+            true
+        });
+        turns.put_back(open.collect::<Vec<_>>().into_iter());
     }
 
     /// Forgets statements that were decided, or that can no longer enter a block.
@@ -166,12 +206,16 @@ impl Pool {
         let mut inner = self.inner();
         let mut waiting = false;
         for id in ids {
-            waiting |= inner.known.remove(id).is_some_and(|known| known.place == Place::Waiting);
+            waiting |= inner.known.remove(id).is_some_and(|known| known.place == Whereabouts::Waiting);
         }
         if waiting {
-            let Inner { lanes, known, bytes } = &mut *inner;
-            lanes.retain(|pooled| known.contains_key(&pooled.statement.id()));
-            *bytes = lanes.iter_mut().map(|pooled| pooled.statement.entry().len()).sum();
+            let Inner { turns, shares, known, bytes } = &mut *inner;
+            turns.retain(|party, pooled| {
+                let keep = known.contains_key(&pooled.statement.id());
+                shares.release(party, usize::from(!keep));
+                keep
+            });
+            *bytes = turns.iter_mut().map(|pooled| pooled.statement.entry().len()).sum();
         }
     }
 
@@ -181,7 +225,7 @@ impl Pool {
         let mut left = bytes_max;
         let mut inner = self.inner();
         let mut overdue = Vec::new();
-        for pooled in inner.lanes.iter_mut().filter(|pooled| !pooled.forwarded && pooled.arrived.elapsed() > age) {
+        for pooled in inner.turns.iter_mut().filter(|pooled| !pooled.forwarded && pooled.arrived.elapsed() > age) {
             let bytes = pooled.statement.entry().len() + 5;
             if bytes > left {
                 break;
@@ -208,26 +252,52 @@ mod tests {
 
     const PARTY: PartyId = PartyId([2; 16]);
 
+    fn pool() -> Arc<Pool> {
+        Arc::new(Pool::new(100, 100, 1 << 20))
+    }
+
+    fn add(pool: &Arc<Pool>, numbers: &[u8]) -> Vec<bool> {
+        let (places, _) = pool.places(PARTY, numbers.len());
+        pool.add(places.into_iter().zip(numbers.iter().map(|number| statement(*number))).collect())
+    }
+
+    fn places_held(pool: &Pool) -> usize {
+        pool.inner().shares.held()
+    }
+
     #[test]
     fn a_statement_is_held_once_until_it_is_decided() {
-        let pool = Pool::new(100, 100, 1 << 20);
-        assert_eq!(pool.add(vec![(PARTY, statement(1)), (PARTY, statement(1)), (PARTY, statement(2))]), [true; 3]);
+        let pool = pool();
+        assert_eq!(add(&pool, &[1, 1, 2]), [true; 3]);
         assert_eq!(pool.len(), 2);
         let drawn = pool.draw(10, 1 << 20);
         assert_eq!((drawn.len(), pool.len(), pool.bytes()), (2, 0, 0));
         assert!(pool.contains(&statement(1).id()), "drawn is still known");
-        assert_eq!(pool.add(vec![(PARTY, statement(1))]), [true]);
+        assert_eq!(add(&pool, &[1]), [true]);
         assert_eq!(pool.len(), 0, "and not queued twice");
         pool.put_back(drawn);
         assert_eq!(pool.len(), 2);
         pool.forget([statement(1).id()].iter());
-        assert_eq!((pool.len(), pool.contains(&statement(1).id())), (1, false));
+        assert_eq!((pool.len(), pool.contains(&statement(1).id()), places_held(&pool)), (1, false, 1));
+    }
+
+    #[test]
+    fn places_that_are_not_used_come_back() {
+        let pool = pool();
+        let (places, _) = pool.places(PARTY, 1_000);
+        assert_eq!((places.len(), places_held(&pool)), (50, 50), "half of what is free");
+        let (none, code) = pool.places(PARTY, 1);
+        assert_eq!((none.len(), code), (0, Code::ShareExceeded));
+        drop(places);
+        assert_eq!(places_held(&pool), 0);
+        assert_eq!(add(&pool, &[1, 1]), [true; 2]);
+        assert_eq!(places_held(&pool), 1, "a statement that is known needs no second place");
     }
 
     #[test]
     fn draws_keep_within_bytes() {
-        let pool = Pool::new(100, 100, 1 << 20);
-        pool.add((0..10).map(|number| (PARTY, statement(number))).collect());
+        let pool = pool();
+        add(&pool, &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
         let one = statement(0).entry().len() + 5;
         assert_eq!(pool.draw(10, one * 3 + 1).len(), 3);
         assert_eq!(pool.len(), 7);
@@ -235,8 +305,8 @@ mod tests {
 
     #[test]
     fn a_statement_is_offered_to_others_once() {
-        let pool = Pool::new(100, 100, 1 << 20);
-        pool.add(vec![(PARTY, statement(1))]);
+        let pool = pool();
+        add(&pool, &[1]);
         assert!(pool.overdue(Duration::from_secs(60), 1 << 20).is_empty());
         assert_eq!(pool.overdue(Duration::ZERO, 1 << 20).len(), 1);
         assert!(pool.overdue(Duration::ZERO, 1 << 20).is_empty());

@@ -7,9 +7,8 @@ use stele_types::{Code, PartyId, Statement};
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tracing::warn;
 
-use super::Limits;
-use super::lanes::Lanes;
-use super::pool::Pool;
+use super::pool::{Place, Pool};
+use super::turns::Turns;
 use super::verified::Verified;
 use crate::metrics::Metrics;
 use crate::metrics::label::AdmissionStage;
@@ -30,9 +29,13 @@ pub struct Checked {
     pub key: EnrolledKey,
 }
 
+/// Where the verdict goes.
+pub(super) type Reply = oneshot::Sender<Result<(), Code>>;
+
 struct Waiting {
     checked: Checked,
-    reply: oneshot::Sender<Result<(), Code>>,
+    place: Place,
+    reply: Reply,
 }
 
 /// See the [module](self).
@@ -40,15 +43,15 @@ pub struct Verifier {
     shared: Arc<Shared>,
 }
 
+/// The queue is bounded by the places of the pool: who waits here holds one.
 struct Shared {
-    lanes: Mutex<Lanes<Waiting>>,
+    turns: Mutex<Turns<Waiting>>,
     arrivals: Notify,
-    capacity: usize,
 }
 
 impl Shared {
-    fn lanes(&self) -> std::sync::MutexGuard<'_, Lanes<Waiting>> {
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn turns(&self) -> std::sync::MutexGuard<'_, Turns<Waiting>> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -58,38 +61,21 @@ impl Verifier {
         signatures: Signatures,
         pool: Arc<Pool>,
         verified: Arc<Verified>,
-        limits: Limits,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let capacity = limits.verify_queue_max;
-        let lanes = Mutex::new(Lanes::new(capacity, limits.party_max(capacity)));
-        let shared = Arc::new(Shared { lanes, arrivals: Notify::new(), capacity });
+        let shared = Arc::new(Shared { turns: Mutex::default(), arrivals: Notify::new() });
         let stage = Stage { signatures, pool, verified, metrics };
         tokio::spawn(run(Arc::downgrade(&shared), Arc::new(stage)));
         Self { shared }
     }
     /// Statements that wait.
     pub(super) fn len(&self) -> usize {
-        self.shared.lanes().len()
-    }
-    /// Whether the queue as a whole has no room.
-    pub(super) fn is_full(&self) -> bool {
-        self.len() >= self.shared.capacity
-    }
-    /// Statements that `party` may add now.
-    pub(super) fn room(&self, party: PartyId) -> usize {
-        self.shared.lanes().room(party)
+        self.shared.turns().len()
     }
     /// Queues a statement; `reply` gets the verdict.
-    pub(super) fn enqueue(
-        &self,
-        party: PartyId,
-        checked: Checked,
-        reply: oneshot::Sender<Result<(), Code>>,
-    ) -> Result<(), Code> {
-        let pushed = self.shared.lanes().push(party, Waiting { checked, reply });
+    pub(super) fn enqueue(&self, party: PartyId, place: Place, checked: Checked, reply: Reply) {
+        self.shared.turns().push(party, Waiting { checked, place, reply });
         self.shared.arrivals.notify_one();
-        pushed.map_err(|_| Code::ShareExceeded)
     }
 }
 
@@ -113,7 +99,7 @@ async fn run(shared: std::sync::Weak<Shared>, stage: Arc<Stage>) {
         let Ok(permit) = Arc::clone(&batches).acquire_owned().await else { return };
         let batch = {
             let Some(shared) = shared.upgrade() else { return };
-            let batch = shared.lanes().take(BATCH_MAX, |_| true);
+            let batch = shared.turns().take(BATCH_MAX, |_| true);
             if batch.is_empty() {
                 // Another handle may end while this one waits; a drop notifies.
                 tokio::select! {
@@ -149,14 +135,14 @@ async fn verify(stage: &Stage, batch: Vec<(PartyId, Waiting)>) {
     let mut replies = Vec::with_capacity(batch.len());
     let mut valid = Vec::with_capacity(batch.len());
     let mut keys = Vec::with_capacity(batch.len());
-    for ((party, waiting), verdict) in batch.into_iter().zip(verdicts) {
+    for ((_, waiting), verdict) in batch.into_iter().zip(verdicts) {
         if verdict {
             keys.push(Verified::key(
                 waiting.checked.key.suite.rule_version_max(),
                 &waiting.checked.key.public_key,
                 &waiting.checked.statement,
             ));
-            valid.push((party, waiting.checked.statement));
+            valid.push((waiting.place, waiting.checked.statement));
             replies.push(waiting.reply);
         } else {
             let _ = waiting.reply.send(Err(Code::SignatureInvalid));
@@ -164,6 +150,6 @@ async fn verify(stage: &Stage, batch: Vec<(PartyId, Waiting)>) {
     }
     stage.verified.add(keys.into_iter());
     for (reply, taken) in replies.into_iter().zip(stage.pool.add(valid)) {
-        let _ = reply.send(if taken { Ok(()) } else { Err(Code::ShareExceeded) });
+        let _ = reply.send(if taken { Ok(()) } else { Err(Code::Saturated) });
     }
 }

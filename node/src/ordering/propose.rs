@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::PoisonError;
 
-use stele_ledger::signing_key;
+use stele_ledger::SigningKeys;
 use stele_order::ApplicationError;
 use stele_types::{Block, Header, Height, Statement};
 
@@ -36,8 +36,9 @@ impl Ordering {
             let mut dropped = Vec::new();
             {
                 let view = chain.view();
+                let mut keys = SigningKeys::new(&view);
                 for (party, pooled) in drawn {
-                    if signing_key(&view, &pooled.statement).is_ok() {
+                    if keys.of(&pooled.statement).is_ok() {
                         statements.push(pooled.statement.clone());
                         kept.push((party, pooled));
                     } else {

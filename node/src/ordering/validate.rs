@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use stele_ledger::signing_key;
+use stele_ledger::SigningKeys;
 use stele_order::{Candidate, Origin};
 use stele_types::party::EnrolledKey;
 use stele_types::{
@@ -164,6 +164,7 @@ fn check(chain: &Chain, candidate: &Candidate, now_ms: u64) -> Result<Checked, R
         return Err(invalid("statements_root_mismatch"));
     }
     let view = chain.view();
+    let mut signing_keys = SigningKeys::new(&view);
     let mut keys = Vec::with_capacity(prepared.statements.len());
     let mut rule_versions = Vec::with_capacity(prepared.statements.len());
     for statement in &prepared.statements {
@@ -174,7 +175,7 @@ fn check(chain: &Chain, candidate: &Candidate, now_ms: u64) -> Result<Checked, R
         }
         rule_versions
             .push(parameters.rule_version(statement.suite()).ok_or_else(|| invalid(Code::SuiteDisabled.as_str()))?);
-        keys.push(signing_key(&view, statement).map_err(|code| invalid(code.as_str()))?);
+        keys.push(signing_keys.of(statement).cloned().map_err(|code| invalid(code.as_str()))?);
     }
     drop(view);
     Ok(Checked { prepared: Arc::new(prepared), diverged: false, keys, rule_versions })
