@@ -8,6 +8,7 @@ use stele_types::Suite;
 
 use crate::BenchArguments;
 use crate::figures::{Figures, quantile};
+use crate::growth;
 use crate::input;
 use crate::pipeline::{self, Load};
 use crate::stage::Stage;
@@ -35,10 +36,13 @@ pub(crate) async fn run(arguments: BenchArguments) -> Result<()> {
     if wanted("node.sync") {
         sync(&mut figures, &scale).await.context("node.sync")?;
     }
+    if arguments.slow && wanted(growth::NAME) {
+        growth::run(&mut figures).await.context(growth::NAME)?;
+    }
     Ok(())
 }
 
-fn options(validators: usize, suite: Suite) -> InitOptions {
+pub(crate) fn options(validators: usize, suite: Suite) -> InitOptions {
     InitOptions { validators, agency_suite: suite, ..InitOptions::default() }
 }
 

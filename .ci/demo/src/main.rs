@@ -6,6 +6,7 @@
 mod bench;
 mod demo;
 mod figures;
+mod growth;
 mod input;
 mod pipeline;
 mod stage;
@@ -60,6 +61,9 @@ pub(crate) struct BenchArguments {
     /// A tenth of the load: shows that it runs, its figures mean little.
     #[arg(long)]
     quick: bool,
+    /// Also the half hour of load after which memory must not grow any more.
+    #[arg(long)]
+    slow: bool,
     /// Only figures whose name begins so.
     #[arg(long, default_value = "")]
     only: String,

@@ -16,6 +16,8 @@ pub struct LogMetrics {
     checkpoint_height: Gauge,
     checkpoint_time: Gauge,
     append_duration: Histogram,
+    index_entries: Gauge,
+    index_bytes: Gauge,
     proofs: CounterFamily<(ProofKind, Outcome)>,
 }
 
@@ -37,6 +39,9 @@ impl LogMetrics {
                 "Time to add the leaves of a block.",
                 &SECONDS,
             ),
+            index_entries: registry.gauges("stele_log_index_entries", "Statements in the statement index."),
+            index_bytes: registry
+                .gauges("stele_log_index_bytes", "Bytes of memory that the statement index holds beside its files."),
             proofs: registry.counters(
                 "stele_log_proofs_served_total",
                 "Proofs asked for by kind and result.",
@@ -53,6 +58,11 @@ impl LogMetrics {
     /// Leaves whose hashes are in the files.
     pub fn integrated(&self, size: u64) {
         self.integrated_size.set((), size);
+    }
+    /// Size of the statement index.
+    pub fn index(&self, entries: u64, memory_bytes: u64) {
+        self.index_entries.set((), entries);
+        self.index_bytes.set((), memory_bytes);
     }
     /// A checkpoint was signed, at `now_seconds` since 1970.
     pub fn checkpoint(&self, height: u64, size: u64, now_seconds: u64) {

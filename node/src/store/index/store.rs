@@ -65,6 +65,8 @@ pub struct IndexFigures {
     pub runs: usize,
     /// Bytes of the runs.
     pub bytes: u64,
+    /// Bytes of memory that entries outside of runs hold, free places of their tables included.
+    pub memory_bytes: u64,
     /// Statements put but still in the queue.
     pub lag_statements: usize,
     /// Times that [`StatementIndex::put_block`] had to wait.
@@ -207,13 +209,17 @@ impl StatementIndex {
         let seconds =
             |micros: &AtomicU64| std::time::Duration::from_micros(micros.load(Ordering::Relaxed)).as_secs_f64();
         let lag_statements = self.shared.control().queued_statements;
-        let in_memory = self.shared.memory.read().unwrap_or_else(PoisonError::into_inner).len();
+        let (in_memory, tables_bytes) = {
+            let memory = self.shared.memory.read().unwrap_or_else(PoisonError::into_inner);
+            (memory.len(), memory.bytes())
+        };
         let members = self.shared.catalog.members();
         let in_runs: u64 = members.iter().map(|member| member.run.entries).sum();
         IndexFigures {
             entries: in_runs + (in_memory + lag_statements) as u64,
             runs: members.len(),
             bytes: members.iter().map(|member| member.run.bytes).sum(),
+            memory_bytes: (tables_bytes + lag_statements * size_of::<Key>()) as u64,
             lag_statements,
             stalls: self.shared.stalls.load(Ordering::Relaxed),
             stall_seconds: seconds(&self.shared.stall_micros),
@@ -266,6 +272,13 @@ impl Memory {
 
     fn len(&self) -> usize {
         self.memtable.len() + self.flushing.as_ref().map_or(0, |memtable| memtable.len())
+    }
+
+    /// Bytes of both tables: a place and its control byte each, seven of eight places usable.
+    fn bytes(&self) -> usize {
+        const PLACE_BYTES: usize = size_of::<(Key, u64)>() + 1;
+        let table = |memtable: &Memtable| memtable.capacity() * 8 / 7 * PLACE_BYTES;
+        table(&self.memtable) + self.flushing.as_ref().map_or(0, |memtable| table(memtable))
     }
 }
 
