@@ -21,8 +21,9 @@ cargo xtask: one command for each job, set-up included
                                input, verify every bundle offline; stays up unless
                                --exit is given
   cargo xtask test [--slow]    every check and test; --slow adds the long tiers
-  cargo xtask bench node [--json FILE] [--quick]
-                               the node's figures
+  cargo xtask bench node [--json FILE] [--quick] [--slow] [--only NAME]
+                               the node's figures; --slow adds half an hour of load
+                               that looks for growing memory
   cargo xtask bench accel [--json FILE]
                                the accelerator's figures
   cargo xtask bench state [--json FILE]

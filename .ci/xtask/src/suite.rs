@@ -15,6 +15,7 @@ pub(crate) fn run(slow: bool) -> Result<()> {
     stage("set-up", setup::everything)?;
     stage("format", || cargo::run(&mut cargo::command(&["fmt", "--all", "--check"])?))?;
     stage("tidy", tidy::run)?;
+    stage("licences, sources and bans", graph)?;
     stage("clippy", || {
         let arguments = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
         cargo::run(&mut cargo::command(&arguments)?)
@@ -28,6 +29,14 @@ pub(crate) fn run(slow: bool) -> Result<()> {
     // Binaries and tests in one build: separate ones would unify features differently and build dependencies twice.
     stage("build", || cargo::run(&mut cargo::command(&["build", "--quiet", "--workspace", "--bins", "--tests"])?))?;
     stage("tests", || tests(slow))
+}
+
+/// `.deny.toml` over the whole graph. Advisories are left out: their database is on the network, and a test must not
+/// change its verdict overnight.
+fn graph() -> Result<()> {
+    let mut deny = Command::new(setup::companion("cargo-deny")?);
+    deny.args(["--config", ".deny.toml", "--log-level", "error", "--all-features", "check"]);
+    cargo::run(deny.args(["bans", "licenses", "sources"]).current_dir(cargo::root()))
 }
 
 fn stage(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
@@ -46,15 +55,12 @@ fn alert_rules() -> Result<()> {
     promtool(&["test", "rules", "rules_test.yml"])
 }
 
-/// nextest when it is installed, else cargo's own runner.
 fn tests(slow: bool) -> Result<()> {
-    let nextest = cargo::command(&["nextest", "--version"])?.output().is_ok_and(|output| output.status.success());
-    let mut command = if nextest {
-        let profile = if slow { "slow" } else { "default" };
-        cargo::command(&["nextest", "run", "--workspace", "--profile", profile, "--no-fail-fast"])?
-    } else {
-        cargo::command(&["test", "--workspace", "--no-fail-fast"])?
-    };
+    let profile = if slow { "slow" } else { "default" };
+    // By its own name, because it may lie beside cargo's path.
+    let mut command = Command::new(setup::companion("cargo-nextest")?);
+    command.args(["nextest", "run", "--workspace", "--profile", profile, "--no-fail-fast"]);
+    command.current_dir(cargo::root()).env("CARGO_TARGET_DIR", cargo::target()?);
     if slow {
         command.env("STELE_SLOW", "1");
     }
