@@ -44,7 +44,7 @@ mod signing;
 mod state;
 pub mod value;
 
-pub use apply::{Applied, apply};
+pub use apply::{Applied, apply, prefetch};
 pub use event::{Event, EventKind};
 pub use execute::{
     ACTIVATION_DISTANCE_MAX, ACTIVATION_DISTANCE_MIN, CURVE_CHECKS_MAX, GOVERNORS_MIN, MANDATE_LIFE_MAX_MS,

@@ -76,6 +76,13 @@ impl Name {
     }
 }
 
+impl Name {
+    /// Where the window keeps it.
+    pub(crate) fn state_key(&self) -> StateKey {
+        ReplayEntry::state_key(&(self.issuer, self.cti))
+    }
+}
+
 /// What the window says about a statement before anything else is asked.
 pub(crate) enum Verdict {
     /// Nothing under this name; the statement may be executed and then recorded with the token.
@@ -124,7 +131,7 @@ impl Window {
         if issued_ms < self.queue.floor_ms {
             return Verdict::Refused(Code::Stale);
         }
-        let key = ReplayEntry::state_key(&(name.issuer, name.cti));
+        let key = name.state_key();
         let vacancy = Vacancy { key, issued_at: name.issued_at, expired_chunk: None };
         match overlay.read_key::<ReplayEntry>(&key) {
             None => Verdict::New(vacancy),

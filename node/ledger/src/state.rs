@@ -18,6 +18,8 @@ pub type Write = (StateKey, Option<Vec<u8>>);
 pub trait StateView {
     /// The value of `key`, if there is one.
     fn get(&self, key: &StateKey) -> Option<Vec<u8>>;
+    /// These keys are read next: a view may fetch them side by side, which one read after the other cannot.
+    fn prefetch(&self, _keys: &[StateKey]) {}
 }
 
 /// What kind of value a key names. The number is part of the key's hash and is never reused.

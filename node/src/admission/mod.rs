@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use stele_ledger::{SigningKeys, is_remembered};
+use stele_ledger::{SigningKeys, is_remembered, prefetch};
 use stele_types::{Code, ContentKind, PartyId, Statement, StatementId};
 use tokio::sync::{Notify, oneshot};
 
@@ -168,17 +168,22 @@ impl Admission {
         let started = std::time::Instant::now();
         let mut entries = entries.into_iter();
         while entries.len() > 0 {
-            let mut parsed = Vec::with_capacity(SLICE);
+            let slice: Vec<_> = entries
+                .by_ref()
+                .take(SLICE)
+                .map(|(entry, place)| (Statement::parse(&entry[..]), entry.len(), place))
+                .collect();
+            let mut parsed = Vec::with_capacity(slice.len());
             {
                 let view = self.chain.view();
                 let mut keys = SigningKeys::new(&view);
                 let head = self.chain.head();
                 let now_ms = unix_ms();
-                for (entry, place) in entries.by_ref().take(SLICE) {
-                    let statement = Statement::parse(&entry[..]);
+                prefetch(&view, slice.iter().filter_map(|(statement, ..)| statement.as_ref().ok()), now_ms);
+                for (statement, bytes, place) in slice {
                     let class = statement.as_ref().map_or(Class::Unparsed, Class::of);
                     let result = statement.and_then(|statement| {
-                        self.check(&statement, entry.len(), &head.frame.parameters, now_ms)?;
+                        self.check(&statement, bytes, &head.frame.parameters, now_ms)?;
                         // Decided lately, or on its way: ordering it again would cost every validator its check and
                         // give the same outcome.
                         if self.pool.holds(&statement) || is_remembered(&view, &statement) {
@@ -187,7 +192,7 @@ impl Admission {
                         let key = keys.of(&statement)?.clone();
                         Ok(Checking::New(Checked { statement, key }))
                     });
-                    parsed.push((class, entry.len(), place, result));
+                    parsed.push((class, bytes, place, result));
                 }
             }
             for (class, bytes, place, result) in parsed {

@@ -37,6 +37,16 @@ pub(super) fn status(backend: &dyn Backend, id: StatementId) -> Result<Statement
     })
 }
 
+/// Where a statement is, for somebody who waits until its outcome is certified. One that waits here for a block is not
+/// looked for among the executed ones: when it leaves the queue its block is executed, and the next block certifies it.
+fn status_on_the_way(backend: &dyn Backend, id: StatementId) -> Result<StatementStatus, BackendError> {
+    if !backend.is_pending(&id) {
+        return status(backend, id);
+    }
+    let progress = Some(Progress::Pending);
+    Ok(StatementStatus { statement: id, progress, height: None, position: None, code: None, index: None })
+}
+
 /// Where many statements are, once each has come as far as `wait` asks, or its time is over.
 pub(super) async fn statuses(
     state: &State,
@@ -45,15 +55,19 @@ pub(super) async fn statuses(
 ) -> Result<Vec<StatementStatus>, Problem> {
     let deadline = Instant::now() + wait.time;
     let mut standing = state.backend.standing().height;
-    let mut found = look(state, ids).await?;
+    let waits = wait.target == Progress::Certified && !wait.time.is_zero();
+    let mut found = look(state, ids, waits).await?;
     loop {
+        certify(&mut found, state.backend.standing().certified);
         let reached = |status: &StatementStatus| status.progress >= Some(wait.target);
         let open: Vec<usize> = (0..found.len()).filter(|index| !reached(&found[*index])).collect();
         if open.is_empty() || Instant::now() >= deadline || !next_block(state, standing, deadline).await {
             return Ok(found);
         }
         standing = state.backend.standing().height;
-        let again = look(state, open.iter().map(|index| found[*index].statement).collect()).await?;
+        // What was executed can only become certified, which its height tells.
+        let open: Vec<usize> = open.into_iter().filter(|index| found[*index].height.is_none()).collect();
+        let again = look(state, open.iter().map(|index| found[*index].statement).collect(), waits).await?;
         for (index, status) in open.into_iter().zip(again) {
             found[index] = status;
         }
@@ -82,6 +96,13 @@ pub(super) async fn next_block(state: &State, height: Height, deadline: Instant)
 /// How often a result that waits for a signature of the node, not for a block, is looked for again.
 pub(super) const SEAL_INTERVAL: Duration = Duration::from_millis(20);
 
-async fn look(state: &State, ids: Vec<StatementId>) -> Result<Vec<StatementStatus>, Problem> {
-    state.read(move |backend| ids.into_iter().map(|id| status(backend, id)).collect()).await
+fn certify(found: &mut [StatementStatus], certified: Height) {
+    for status in found.iter_mut().filter(|status| status.height.is_some_and(|height| height <= certified)) {
+        status.progress = Some(Progress::Certified);
+    }
+}
+
+async fn look(state: &State, ids: Vec<StatementId>, waits: bool) -> Result<Vec<StatementStatus>, Problem> {
+    let where_is = if waits { status_on_the_way } else { status };
+    state.read(move |backend| ids.into_iter().map(|id| where_is(backend, id)).collect()).await
 }

@@ -4,6 +4,7 @@
 //! endian. `heights.dat` holds 24 bytes per height: statements up to and including it (u64), log size after it (u64),
 //! CRC32C of its outcome bytes (u32), CRC32C of the 20 bytes before (u32). Nothing is flushed per block.
 
+use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -26,11 +27,26 @@ pub(super) struct OutcomeStore {
     end: RwLock<End>,
 }
 
-/// What is written so far.
-#[derive(Clone, Copy, Default)]
+/// Heights whose outcomes stay in memory: clients ask for what was just decided. 64 blocks of 10,000 statements are
+/// 10 MB.
+const RECENT_HEIGHTS: usize = 64;
+
+/// What is written so far, and the newest of it.
+#[derive(Default)]
 struct End {
     height: u64,
     statements: u64,
+    /// Outcomes of the heights up to `height`, as they were encoded; the newest last.
+    recent: VecDeque<Vec<u8>>,
+}
+
+impl End {
+    /// Outcomes of a height that is still in memory.
+    fn recent(&self, height: u64) -> Option<&[u8]> {
+        let back = usize::try_from(self.height.checked_sub(height)?).ok()?;
+        let at = self.recent.len().checked_sub(back + 1)?;
+        self.recent.get(at).map(Vec::as_slice)
+    }
 }
 
 /// One entry of `heights.dat`.
@@ -69,7 +85,8 @@ impl OutcomeStore {
             .set_len(height * HEIGHT_BYTES)
             .and_then(|()| store.outcomes.set_len(statements * OUTCOME_BYTES))
             .map_err(cut)?;
-        *store.end.write().unwrap_or_else(std::sync::PoisonError::into_inner) = End { height, statements };
+        *store.end.write().unwrap_or_else(std::sync::PoisonError::into_inner) =
+            End { height, statements, recent: VecDeque::new() };
         Ok(store)
     }
 
@@ -97,7 +114,11 @@ impl OutcomeStore {
             .write_all_at(&bytes, end.statements * OUTCOME_BYTES)
             .and_then(|()| self.heights.write_all_at(&entry, (height - 1) * HEIGHT_BYTES))
             .map_err(ChainError::io("append outcomes"))?;
-        *end = End { height, statements };
+        (end.height, end.statements) = (height, statements);
+        if end.recent.len() == RECENT_HEIGHTS {
+            end.recent.pop_front();
+        }
+        end.recent.push_back(bytes);
         Ok(())
     }
 
@@ -121,9 +142,15 @@ impl OutcomeStore {
 
     /// Outcome of one statement; none when there is no such position.
     pub(super) fn one(&self, height: u64, position: u32) -> Result<Option<Result16>, ChainError> {
-        let end = *self.end.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if height == 0 || height > end.height {
-            return Ok(None);
+        {
+            let end = self.end.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if height == 0 || height > end.height {
+                return Ok(None);
+            }
+            if let Some(outcomes) = end.recent(height) {
+                let Some(outcome) = outcomes.as_chunks::<16>().0.get(position as usize) else { return Ok(None) };
+                return decode(outcome, height).map(Some);
+            }
         }
         let at = self.first(height)? + u64::from(position);
         if at >= self.entry(height)?.statements {

@@ -15,6 +15,9 @@ impl StateView for StateReader<'_> {
     fn get(&self, key: &StateKey) -> Option<Vec<u8>> {
         MapView(&self.0).get(key)
     }
+    fn prefetch(&self, keys: &[StateKey]) {
+        self.0.prefetch(keys);
+    }
 }
 
 /// A state map as the ledger reads it.

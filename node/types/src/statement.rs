@@ -4,7 +4,6 @@
 //! header. They are kept verbatim; what is parsed is a view.
 
 use alloc::borrow::ToOwned;
-use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -46,7 +45,7 @@ pub enum ContentKind {
     /// A command of this network, with the claims that only commands must have.
     Command {
         /// The command.
-        command: Box<Command>,
+        command: Arc<Command>,
         /// `aud`: the network.
         audience: NetworkId,
         /// `iat`: seconds since 1970.
@@ -148,7 +147,7 @@ impl Statement {
         &self.content
     }
     /// The command, if it is one.
-    pub const fn command(&self) -> Option<&Command> {
+    pub fn command(&self) -> Option<&Command> {
         match &self.content {
             ContentKind::Command { command, .. } => Some(command),
             ContentKind::Opaque => None,
@@ -439,7 +438,7 @@ impl<'b> ProtectedHeader<'b> {
         if command_header(suite, key, issuer, audience, issued_at, cti, &command) != parts.protected {
             return Err(Code::NotDeterministic);
         }
-        Ok(ContentKind::Command { command: Box::new(command), audience, issued_at, cti })
+        Ok(ContentKind::Command { command: Arc::new(command), audience, issued_at, cti })
     }
 
     /// The rules of an opaque statement (design 4.1.2): a hash envelope, or small and flagged public.
