@@ -9,7 +9,7 @@ use stele_ctl::localnet::READY_WAIT_MAX;
 use stele_ctl::network::init::InitOptions;
 use stele_testkit::{Cluster, Load, LoadOptions, agreement};
 use stele_types::Genesis;
-use stele_types::cbor::List;
+use stele_types::cbor::{Blob, List};
 use stele_types::party::Role;
 
 /// Exit status of a node that did not start.
@@ -33,10 +33,12 @@ async fn a_genesis_file_that_founds_no_network_is_refused() -> Result<()> {
     let mut cluster = Cluster::prepare(&one(), "")?;
     let path = cluster.network.dir().node("node-1").file("genesis.cbor");
     let genesis = Genesis::from_bytes(&std::fs::read(&path)?)?;
-    // One governor alone: nothing could ever be decided under dual control.
+    // It decodes, but a governor's key is no point of the curve: that founder could never sign.
     let mut founders = genesis.founders.clone().into_vec();
-    let last = founders.iter().rposition(|founder| founder.roles.contains(Role::Governor)).context("a governor")?;
-    founders.remove(last);
+    let mut outside = vec![0xff; 33];
+    outside[0] = 2;
+    let governor = founders.iter_mut().find(|founder| founder.roles.contains(Role::Governor)).context("a governor")?;
+    governor.key.public_key = Blob::new(outside)?;
     let unsound = Genesis { founders: List::new(founders)?, ..genesis };
     std::fs::write(&path, unsound.to_bytes())?;
     let said = refusal(&mut cluster, 0).await?;

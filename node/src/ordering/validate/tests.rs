@@ -29,7 +29,7 @@ fn enrolled(number: u8) -> EnrolledKey {
 
 /// A chain of one validator at genesis.
 struct Bench {
-    chain: std::sync::Arc<Chain>,
+    chain: Arc<Chain>,
     validator: ValidatorId,
     _directory: tempfile::TempDir,
 }
@@ -66,7 +66,7 @@ impl Bench {
             statements.iter().map(|statement| stele_merkle::log::leaf_hash(statement.entry())).collect();
         let (head, network) = (self.chain.head(), self.chain.network());
         let header = propose::header(&head, network, self.validator, (Height(1), 0), clock_ms, &leaves);
-        let entries = statements.iter().map(|statement| std::sync::Arc::clone(statement.entry())).collect();
+        let entries = statements.iter().map(|statement| Arc::clone(statement.entry())).collect();
         Block { header, parent_certificate: None, entries }
     }
 
