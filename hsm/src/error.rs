@@ -137,6 +137,9 @@ pub enum SignerError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A guard cannot begin at height 0: genesis is not voted for.
+    #[error("a guard begins at height 1 or above")]
+    GuardHeight,
     /// The key refused to sign.
     #[error("the key could not sign")]
     SigningFailed,
@@ -164,6 +167,7 @@ impl SignerError {
             Self::GuardPoisoned { .. } => "guard_poisoned",
             Self::GuardHeld { .. } => "guard_held",
             Self::GuardDamaged { .. } => "guard_damaged",
+            Self::GuardHeight => "guard_height",
             Self::SigningFailed => "signing_failed",
         }
     }

@@ -49,6 +49,27 @@ fn a_guard_is_never_made_by_opening_it_nor_made_twice() {
 }
 
 #[test]
+fn a_guard_made_anew_signs_nothing_below_its_height() {
+    let directory = tempdir().expect("directory");
+    let path = directory.path().join("votes.guard");
+    assert_eq!(VoteGuard::create_from(&path, VALIDATOR, 0).expect_err("genesis").code(), "guard_height");
+    VoteGuard::create_from(&path, VALIDATOR, 100).expect("create");
+    assert_eq!(VoteGuard::create_from(&path, VALIDATOR, 200).expect_err("exists").code(), "guard_io");
+    let mut key = Key(0);
+    for _ in 0..2 {
+        let guard = open(&path);
+        for position in [(1, 0, Step::Propose), (99, 0, Step::Prevote), (99, u32::MAX, Step::Precommit)] {
+            for value in [None, Some(1), Some(0xff)] {
+                let refused = vote(&guard, &mut key, position, value).expect_err("below");
+                assert!(refused.is_guard_refusal(), "{position:?}: {refused}");
+            }
+        }
+    }
+    let signature = vote(&open(&path), &mut key, (100, 0, Step::Propose), Some(1)).expect("its first height");
+    assert_eq!(vote(&open(&path), &mut key, (100, 0, Step::Propose), Some(1)).expect("again"), signature);
+}
+
+#[test]
 fn a_second_process_and_a_foreign_validator_are_refused() {
     let directory = tempdir().expect("directory");
     let path = directory.path().join("votes.guard");

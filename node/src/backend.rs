@@ -1,5 +1,6 @@
 //! The node as the API sees it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -11,9 +12,9 @@ use stele_types::exchange::StateProof;
 use stele_types::{
     Block, Bundle, CommitCertificate, Genesis, Hash, Header, Height, LogIndex, PartyId, Receipt, StatementId,
 };
-use tokio::sync::watch;
 
 use crate::admission::Admission;
+use crate::alarm::Alarm;
 use crate::api::{Backend, BackendError, Client, Executed, InForce, Location, Refusal, SealedHead, Standing};
 use crate::chain::{Chain, ChainError};
 use stele_order::Order;
@@ -26,7 +27,7 @@ pub struct NodeBackend {
     chain: Arc<Chain>,
     admission: Arc<Admission>,
     order: Arc<Order>,
-    alarm: watch::Receiver<Option<String>>,
+    alarm: Arc<Alarm>,
     validating: bool,
 }
 
@@ -36,7 +37,7 @@ impl NodeBackend {
         chain: Arc<Chain>,
         admission: Arc<Admission>,
         order: Arc<Order>,
-        alarm: watch::Receiver<Option<String>>,
+        alarm: Arc<Alarm>,
         validating: bool,
     ) -> Self {
         Self { chain, admission, order, alarm, validating }
@@ -73,18 +74,21 @@ impl Backend for NodeBackend {
         let _ = heads.wait_for(|head| head.tip.height > height).await;
     }
 
-    fn not_ready(&self) -> Option<&'static str> {
-        if self.alarm.borrow().is_some() {
-            return Some("the node has halted; its log says why");
+    fn not_ready(&self) -> Option<Cow<'static, str>> {
+        if let Some(reason) = self.alarm.reason() {
+            return Some(format!("the node has halted: {reason}").into());
+        }
+        if let Some(reason) = self.order.stop_reason() {
+            return Some(format!("the order has stopped: {}", reason.code()).into());
         }
         let figures = self.order.figures();
         if figures.sync_lag > READY_LAG_MAX {
-            return Some("the node is catching up");
+            return Some("the node is catching up".into());
         }
         // A quorum counts this node when it votes.
         let connected = figures.peers_connected.len() + usize::from(self.validating);
         if figures.quorum > 0 && connected < figures.quorum {
-            return Some("too few validators are reachable to decide blocks");
+            return Some("too few validators are reachable to decide blocks".into());
         }
         None
     }

@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admission;
+pub mod alarm;
 pub mod api;
 pub mod backend;
 pub mod chain;
@@ -22,10 +23,12 @@ pub mod metrics;
 pub mod node;
 pub mod observe;
 pub mod ordering;
+pub mod peers;
 pub mod receipt_clock;
 pub mod seal;
 pub mod signatures;
 pub mod store;
 pub mod tls;
+mod vote;
 
 pub use node::{Node, NodeError};

@@ -1,29 +1,33 @@
 //! One running node: the stages wired together, started in order and stopped in reverse.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use stele_accel::{Engine, EngineConfig};
-use stele_hsm::{CheckpointGuard, GuardDurability, Signer, SoftwareSigner, VoteGuard};
+use stele_hsm::{CheckpointGuard, GuardDurability, Signer, SoftwareSigner};
 use stele_order::{Order, OrderConfig, Peer, PeerIdentity, StopReason, Watchdog};
-use stele_types::{Genesis, Hash, ValidatorId};
+use stele_types::parameters::PROTOCOL_VERSION;
+use stele_types::{Code, Genesis};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::admission::{Admission, Limits, Verified};
-use crate::api::{Api, ApiError};
+use crate::alarm::Alarm;
+use crate::api::{Api, ApiError, Certificates};
 use crate::backend::NodeBackend;
 use crate::chain::{Chain, ChainError, Writer};
-use crate::config::{Config, VoteMode};
-use crate::metrics::{Metrics, Version};
+use crate::config::{Config, PeerAddress};
+use crate::metrics::Metrics;
 use crate::observe::Observed;
-use crate::ordering::{BallotSigner, EpochKey, Ordering, Parts, forward_overdue};
+use crate::ordering::{Ordering, Parts, forward_overdue};
+use crate::peers::{Pinning, wanted};
 use crate::receipt_clock::ReceiptClock;
 use crate::seal;
 use crate::signatures::Signatures;
+use crate::vote::Voter;
 
 /// How often the derived stores are flushed: what a restart after a power cut has to redo.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
@@ -38,6 +42,26 @@ pub enum NodeError {
         path: PathBuf,
         /// Why.
         reason: String,
+    },
+    /// The genesis file decodes but founds no network.
+    #[error("{path}: the genesis file founds no network ({code}); ask the governors for the file that they agreed on")]
+    Genesis {
+        /// Which.
+        path: PathBuf,
+        /// The rule that it breaks.
+        code: Code,
+    },
+    /// A validator's guard of votes is gone.
+    #[error(
+        "{path}: the vote guard is missing, so this node cannot know what it has signed; put the file back, or, if it \
+         is lost, make one that signs nothing below a height that the network has passed: stele key guard \
+         --validator-key {key} --from-height HEIGHT"
+    )]
+    VoteGuardMissing {
+        /// Where it should be.
+        path: PathBuf,
+        /// The key that it belongs to.
+        key: PathBuf,
     },
     /// The committed chain.
     #[error(transparent)]
@@ -62,11 +86,35 @@ pub enum NodeError {
     Halted(StopReason),
 }
 
+impl NodeError {
+    /// Stable code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::File { .. } => "file_unusable",
+            Self::Genesis { .. } => "genesis_invalid",
+            Self::VoteGuardMissing { .. } => "vote_guard_missing",
+            Self::Chain(error) => error.code(),
+            Self::Signer(error) => error.code(),
+            Self::PeerIdentity(_) => "peer_key",
+            Self::Order(error) => error.code(),
+            Self::Accel(_) => "accel",
+            Self::Api(error) => error.code(),
+            Self::Halted(reason) => reason.code(),
+        }
+    }
+}
+
 /// A node that runs.
 pub struct Node {
     chain: Arc<Chain>,
     admission: Arc<Admission>,
     order: Arc<Order>,
+    alarm: Arc<Alarm>,
+    metrics: Arc<Metrics>,
+    config: Mutex<Config>,
+    /// Peers of the configuration in force.
+    configured: watch::Sender<Vec<PeerAddress>>,
+    certificates: Certificates,
     api: JoinHandle<()>,
     api_stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
@@ -78,8 +126,8 @@ impl Node {
     ///
     /// # Errors
     /// See [`NodeError`].
-    pub async fn start(config: Config) -> Result<Self, NodeError> {
-        let metrics = Metrics::new(&Version::built());
+    pub async fn start(config: Config, metrics: Arc<Metrics>) -> Result<Self, NodeError> {
+        metrics.build.configuration(&config.hash);
         let stop = CancellationToken::new();
         let (genesis_bytes, genesis) = read_genesis(&config.node.genesis)?;
         let network = genesis.network();
@@ -106,6 +154,7 @@ impl Node {
         let voter = Voter::open(&config, &chain)?;
         let validator = voter.validator;
         let clock = ReceiptClock::new(Arc::clone(&metrics));
+        let alarm = Alarm::new(Arc::clone(&metrics));
         let ordering = Ordering::new(Parts {
             chain: Arc::clone(&chain),
             writer,
@@ -116,8 +165,11 @@ impl Node {
             clock: Arc::clone(&clock),
             validator,
             evidence: data_dir.join("evidence"),
+            alarm: Arc::clone(&alarm),
+            protocol_version_max: rehearsal(&config, &metrics).unwrap_or(PROTOCOL_VERSION),
         });
         let order_config = order_config(&config, &chain, &voter)?;
+        let (own, pinned) = (peer_id(&order_config.peer_identity), order_config.peers.clone());
         let order = Order::start(order_config, Arc::new(voter.signer), Arc::clone(&ordering) as _).await?;
         let order = Arc::new(order);
 
@@ -126,10 +178,11 @@ impl Node {
             Arc::clone(&chain),
             Arc::clone(&admission),
             Arc::clone(&order),
-            ordering.alarm(),
+            Arc::clone(&alarm),
             config.validator.is_some(),
         );
         let api = Api::bind(&config.api, &config.metrics, Arc::new(backend), Arc::clone(&metrics)).await?;
+        let certificates = api.certificates();
         let api_stop = CancellationToken::new();
         let api = tokio::spawn(api.serve(api_stop.clone()));
         let observed = Observed {
@@ -141,13 +194,46 @@ impl Node {
             validator,
             queue_limit: limits.pool_statements_max,
         };
+        let (configured, peers) = watch::channel(config.peers.persistent.clone());
+        let pinning = Pinning { chain: Arc::clone(&chain), order: Arc::clone(&order), configured: peers, own, pinned };
         let tasks = vec![
-            tokio::spawn(seal::run(Arc::clone(&chain), sealer, metrics, clock, stop.clone())),
+            tokio::spawn(pinning.run(stop.clone())),
+            tokio::spawn(seal::run(Arc::clone(&chain), sealer, Arc::clone(&metrics), clock, stop.clone())),
             tokio::spawn(forward_overdue(ordering, Arc::clone(&order))),
             tokio::spawn(flush(Arc::clone(&chain), stop.clone())),
             tokio::spawn(observed.run(stop.clone())),
         ];
-        Ok(Self { chain, admission, order, api, api_stop, tasks, stop })
+        let config = Mutex::new(config);
+        Ok(Self {
+            chain,
+            admission,
+            order,
+            alarm,
+            metrics,
+            config,
+            configured,
+            certificates,
+            api,
+            api_stop,
+            tasks,
+            stop,
+        })
+    }
+
+    /// Takes over what can change while the node runs: peers, and certificate, key and authorities of the listeners, which
+    /// are read from their files even when their paths are the same. Returns the sections that differ otherwise: they
+    /// wait for a restart.
+    ///
+    /// # Errors
+    /// `Api` when certificates cannot be used; then nothing has changed.
+    pub fn reload(&self, fresh: Config) -> Result<Vec<&'static str>, NodeError> {
+        self.certificates.reload(&fresh.api).map_err(ApiError::from)?;
+        self.configured.send_replace(fresh.peers.persistent.clone());
+        self.metrics.build.configuration(&fresh.hash);
+        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = config.waits_for_restart(&fresh);
+        config.adopt(fresh);
+        Ok(waiting)
     }
 
     /// The committed chain.
@@ -160,9 +246,12 @@ impl Node {
         &self.admission
     }
 
-    /// Resolves when the order has ended by itself.
+    /// Resolves when the node must not go on: the order has ended by itself, or the alarm was raised.
     pub async fn halted(&self) -> StopReason {
-        self.order.stopped().await
+        tokio::select! {
+            reason = self.order.stopped() => reason,
+            reason = self.alarm.raised() => StopReason::Application(reason),
+        }
     }
 
     /// Stops in reverse order: no new requests, no new blocks, then the stores.
@@ -189,7 +278,19 @@ fn read_genesis(path: &Path) -> Result<(Vec<u8>, Genesis), NodeError> {
     let failed = |reason: String| NodeError::File { path: path.to_owned(), reason };
     let bytes = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
     let genesis = Genesis::from_bytes(&bytes).map_err(|error| failed(error.to_string()))?;
+    stele_ledger::check_genesis(&genesis).map_err(|code| NodeError::Genesis { path: path.to_owned(), code })?;
     Ok((bytes, genesis))
+}
+
+/// The protocol version that the configuration lets this node rehearse.
+fn rehearsal(config: &Config, metrics: &Metrics) -> Option<u32> {
+    let version = config.order.rehearse_version;
+    metrics.order.rehearses(version);
+    if version == 0 {
+        return None;
+    }
+    warn!(version, "this node rehearses a protocol version that does not exist; no verifier accepts its receipts");
+    Some(version)
 }
 
 async fn open_chain(directory: &Path, bytes: Vec<u8>, genesis: Genesis) -> Result<(Arc<Chain>, Writer), NodeError> {
@@ -199,92 +300,6 @@ async fn open_chain(directory: &Path, bytes: Vec<u8>, genesis: Genesis) -> Resul
         Ok(opened) => Ok(opened?),
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
-}
-
-/// This node's vote.
-struct Voter {
-    validator: ValidatorId,
-    public_key: [u8; 33],
-    signer: BallotSigner,
-}
-
-impl Voter {
-    fn open(config: &Config, chain: &Arc<Chain>) -> Result<Self, NodeError> {
-        let Some(section) = &config.validator else {
-            // A follower votes on nothing; the engine wants a key all the same.
-            let signer = SoftwareSigner::ephemeral()?;
-            let public_key = p256_key(&signer)?;
-            let validator = ValidatorId::of(&public_key);
-            return Ok(Self {
-                validator,
-                public_key,
-                signer: BallotSigner::new(validator, Arc::new(signer), Arc::new(Vec::new)),
-            });
-        };
-        let long_term = SoftwareSigner::open(&section.long_term_key)?;
-        let public_key = p256_key(&long_term)?;
-        let validator = ValidatorId::of(&public_key);
-        // The guard lies beside the key, not in the data directory: a wiped node must still not sign twice.
-        let guard_path = section.long_term_key.with_extension("votes");
-        if !guard_path.exists() {
-            if chain.tip().height.0 > 0 {
-                let reason = "the vote guard is missing though this node has a chain; restore it, or remove the data \
-                              directory to join as a new node after the network moved on"
-                    .to_owned();
-                return Err(NodeError::File { path: guard_path, reason });
-            }
-            VoteGuard::create(&guard_path, validator.0)?;
-        }
-        let guard = Arc::new(VoteGuard::open(&guard_path, validator.0, GuardDurability::Sync)?);
-        let long_term: Arc<dyn Signer> = Arc::new(long_term.with_vote_guard(Arc::clone(&guard)));
-        let mut keys: HashMap<[u8; 33], Arc<dyn Signer>> = HashMap::new();
-        if section.mode == VoteMode::Delegated {
-            for path in &section.epoch_keys {
-                let signer = SoftwareSigner::open(path)?.with_vote_guard(Arc::clone(&guard));
-                keys.insert(p256_key(&signer)?, Arc::new(signer));
-            }
-        }
-        Ok(Self {
-            validator,
-            public_key,
-            signer: BallotSigner::new(validator, long_term, certified_epochs(chain, validator, keys)),
-        })
-    }
-}
-
-/// The epoch keys that the ledger certifies now, worked out again when the list of certificates changes.
-fn certified_epochs(
-    chain: &Arc<Chain>,
-    validator: ValidatorId,
-    keys: HashMap<[u8; 33], Arc<dyn Signer>>,
-) -> Arc<dyn Fn() -> Vec<Arc<EpochKey>> + Send + Sync> {
-    type Cached = (Vec<Hash>, Vec<Arc<EpochKey>>);
-    let chain = Arc::clone(chain);
-    let cache: Mutex<Cached> = Mutex::default();
-    Arc::new(move || {
-        if keys.is_empty() {
-            return Vec::new();
-        }
-        let head = chain.head();
-        let own = || head.frame.epoch_certificates.iter().filter(|certificate| certificate.validator == validator);
-        let hashes: Vec<Hash> = own().map(stele_types::EpochCertificate::hash).collect();
-        let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
-        if cache.0 != hashes {
-            let epochs = own()
-                .filter_map(|certificate| {
-                    let signer = Arc::clone(keys.get(&certificate.public_key)?);
-                    Some(Arc::new(EpochKey { certificate: certificate.clone(), signer }))
-                })
-                .collect();
-            *cache = (hashes, epochs);
-        }
-        cache.1.clone()
-    })
-}
-
-fn p256_key(signer: &SoftwareSigner) -> Result<[u8; 33], NodeError> {
-    let key = &signer.public_key().sec1_compressed;
-    Ok(key.as_slice().try_into().map_err(|_| stele_hsm::SignerError::SigningFailed)?)
 }
 
 fn checkpoint_signer(config: &Config, chain: &Chain) -> Result<Arc<dyn Signer>, NodeError> {
@@ -297,17 +312,18 @@ fn checkpoint_signer(config: &Config, chain: &Chain) -> Result<Arc<dyn Signer>, 
     Ok(Arc::new(SoftwareSigner::open(&config.seal.key)?.with_checkpoint_guard(guard)))
 }
 
+/// The peer id that a validator record with this key pins.
+fn peer_id(identity: &PeerIdentity) -> [u8; 38] {
+    let peer_key = *identity.public_key();
+    stele_types::Validator { public_key: [0; 33], peer_key, party: stele_types::PartyId([0; 16]) }.peer_id()
+}
+
 fn order_config(config: &Config, chain: &Chain, voter: &Voter) -> Result<OrderConfig, NodeError> {
-    let peers = config.peers.persistent.iter().filter_map(|peer| {
-        // `Config::load` refused entries without either.
-        let (host, port) = peer.split()?;
-        let peer_id = peer.peer_id_bytes()?;
-        Some(Peer { host: host.to_owned(), port, peer_id })
-    });
     let identity = PeerIdentity::load(&config.peers.key)?;
+    let peers: Vec<Peer> = wanted(chain, &config.peers.persistent, &peer_id(&identity));
     let directory = config.node.data_dir.join("order");
     let mut order =
-        OrderConfig::new(chain.network(), voter.public_key, config.peers.listen, peers.collect(), identity, directory);
+        OrderConfig::new(chain.network(), voter.public_key, config.peers.listen, peers, identity, directory);
     order.watchdog = Watchdog {
         stall: Duration::from_millis(config.order.watchdog_stall_ms),
         restarts_max: config.order.watchdog_restarts_max,

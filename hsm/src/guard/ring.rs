@@ -64,6 +64,15 @@ pub(super) struct Ring {
 impl Ring {
     /// Makes an empty ring. The file appears complete or not at all.
     pub(super) fn create(path: &Path, identity: Identity) -> Result<(), SignerError> {
+        Self::write_new(path, identity, None)
+    }
+
+    /// Makes a ring that holds one record, as [`Ring::create`] does.
+    pub(super) fn create_with(path: &Path, identity: Identity, first: &Record) -> Result<(), SignerError> {
+        Self::write_new(path, identity, Some(first))
+    }
+
+    fn write_new(path: &Path, identity: Identity, first: Option<&Record>) -> Result<(), SignerError> {
         let failed = |source| SignerError::GuardIo { path: path.to_owned(), source };
         if path.try_exists().map_err(failed)? {
             let source = io::Error::from(io::ErrorKind::AlreadyExists);
@@ -72,6 +81,9 @@ impl Ring {
         let pages = usize::try_from(identity.slots).map_err(|_| failed(io::ErrorKind::InvalidInput.into()))? + 1;
         let mut content = vec![0u8; pages * PAGE];
         content[..FRAME + 4].copy_from_slice(&superblock(identity));
+        if let Some(record) = first {
+            content[PAGE..PAGE + FRAME + 4].copy_from_slice(&frame(&1u64.to_be_bytes(), record));
+        }
 
         let partial = path.with_extension("partial");
         let file =

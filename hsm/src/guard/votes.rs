@@ -71,6 +71,24 @@ impl VoteGuard {
         Ring::create(path, identity(validator))
     }
 
+    /// Makes the guard file of a validator whose guard is lost: it signs nothing below `first_height`. What was signed
+    /// before is forgotten, so the height must lie above every height at which the validator may have voted.
+    ///
+    /// # Errors
+    /// As [`VoteGuard::create`]; [`SignerError::GuardHeight`] for height 0.
+    pub fn create_from(path: &Path, validator: [u8; 32], first_height: u64) -> Result<(), SignerError> {
+        let height = first_height.checked_sub(1).ok_or(SignerError::GuardHeight)?;
+        let floor = Entry {
+            position: VotePosition { height, round: u32::MAX, step: Step::Precommit },
+            // No digest is all ones, so that not even this position is signed.
+            value_id: None,
+            ballot: [0xff; 32],
+            message: [0xff; 32],
+            signature: [0; 64],
+        };
+        Ring::create_with(path, identity(validator), &floor.encode())
+    }
+
     /// Opens the guard file of a validator and locks it.
     ///
     /// # Errors

@@ -103,6 +103,12 @@ impl LocalNetwork {
         self.nodes.get(node).and_then(|node| node.child.as_ref()).map(Child::id)
     }
 
+    /// Takes in a node that was made after this network was opened. Nothing is started.
+    pub fn add(&mut self, node: NodeProfile) {
+        self.profile.nodes.push(node.clone());
+        self.nodes.push(LocalNode { profile: node, child: None });
+    }
+
     /// Starts every node that does not run.
     ///
     /// # Errors
@@ -260,14 +266,26 @@ impl LocalNetwork {
         }
     }
 
+    /// Asks one node to read its configuration and certificates again (SIGHUP); its log says what became of it.
+    ///
+    /// # Errors
+    /// When the signal cannot be sent.
+    pub fn reload(&mut self, node: usize) -> Result<()> {
+        self.signal(node, Signal::HUP)
+    }
+
     fn terminate(&mut self, node: usize) -> Result<()> {
+        self.signal(node, Signal::TERM)
+    }
+
+    fn signal(&mut self, node: usize, signal: Signal) -> Result<()> {
         if !self.is_running(node)? {
             return Ok(());
         }
         let Some(child) = &self.nodes[node].child else { return Ok(()) };
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or_else(|| anyhow!("process id"))?;
         // The child was not waited for, so the id still belongs to it.
-        kill_process(pid, Signal::TERM).context("SIGTERM")
+        kill_process(pid, signal).with_context(|| format!("{signal:?}"))
     }
 
     fn wait_end(&mut self, node: usize) -> Result<Option<ExitStatus>> {

@@ -8,7 +8,7 @@ use stele_types::command::Command;
 use stele_types::hash::NetworkId;
 use stele_types::header::{Header, Height, LogIndex};
 use stele_types::outcome::Outcome;
-use stele_types::parameters::{PROTOCOL_VERSION, Parameters};
+use stele_types::parameters::{PROTOCOL_REHEARSALS, PROTOCOL_VERSION, Parameters};
 use stele_types::statement::{ContentKind, Statement};
 
 use crate::change;
@@ -96,7 +96,10 @@ impl<'v> BlockRun<'v> {
         assert_eq!(header.height, chain.height.next(), "a block follows the state that it is applied to");
         assert!(header.time_ms > chain.time_ms, "block time increases strictly");
         let protocol: ProtocolRecord = overlay.singleton();
-        assert!(protocol.version <= PROTOCOL_VERSION, "the caller halts at a protocol version that it does not know");
+        assert!(
+            protocol.version <= PROTOCOL_VERSION || protocol.version >= PROTOCOL_REHEARSALS,
+            "the caller halts at a protocol version that it does not know"
+        );
         let parameters = Rc::new(overlay.singleton::<ParametersRecord>().current);
         let window = Window::open(&mut overlay, header.time_ms, &parameters);
         let (network, height, time_ms) = (header.network, header.height, header.time_ms);

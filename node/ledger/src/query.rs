@@ -18,7 +18,9 @@ use alloc::vec::Vec;
 use stele_types::asset::CertificateNumber;
 use stele_types::command::Command;
 use stele_types::hash::{Hash, KeyId, ObjectId, PartyId, StatementId, ValidatorId};
+use stele_types::validator::ValidatorSet;
 
+use crate::change;
 use crate::state::{StateView, read};
 use crate::value::{
     AssetRecord, CertificateRecord, ChainRecord, EpochRecord, KeyRecord, MandatePair, MandateRecord, OpenProposals,
@@ -112,4 +114,10 @@ pub fn protocol(view: &dyn StateView) -> Option<ProtocolRecord> {
 /// Which validator set is in force at the next height, and which waits.
 pub fn validators(view: &dyn StateView) -> Option<ValidatorsRecord> {
     read(view, &())
+}
+
+/// The validator set that waits for its height, once its change is decided.
+pub fn pending_validators(view: &dyn StateView) -> Option<ValidatorSet> {
+    let pending = validators(view)?.pending?;
+    Some(change::validator_set(&pending, |id| read(view, id)))
 }

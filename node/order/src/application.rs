@@ -59,6 +59,8 @@ pub struct Candidate {
     pub round: u32,
     /// Who proposed it in that round.
     pub proposer: ValidatorId,
+    /// The validator that sent it over its own authenticated link; none for what was fetched or read back.
+    pub sender: Option<ValidatorId>,
     /// Where it comes from.
     pub origin: Origin,
     /// The block.

@@ -23,15 +23,22 @@ pub(crate) const SYNC_RESPONSE_BYTES: usize = 8 * 1024 * 1024;
 /// Wire size of a pub-sub message: a part, or a certificate with two votes of each of 128 validators.
 pub(crate) const PUBSUB_BYTES_MAX: u64 = 256 * 1024;
 
-/// Another validator, as this node reaches it.
+/// Another node that may connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
+    /// Where this node dials it; none for a peer whose address is not known here, which has to dial this node.
+    pub endpoint: Option<Endpoint>,
+    /// Its pinned libp2p peer id (`Validator::peer_id`).
+    pub peer_id: [u8; 38],
+}
+
+/// Where a peer listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
     /// Host name or IP address.
     pub host: String,
     /// TCP port.
     pub port: u16,
-    /// Its pinned libp2p peer id (`Validator::peer_id`).
-    pub peer_id: [u8; 38],
 }
 
 /// When the engine counts as stuck.
@@ -84,7 +91,7 @@ pub struct OrderConfig {
     pub public_key: [u8; 33],
     /// Where peers reach this node.
     pub listen: SocketAddr,
-    /// The other validators. Nobody else may connect.
+    /// The other nodes. Nobody else may connect.
     pub peers: Vec<Peer>,
     /// Key of the peer links; its peer id is the one in this node's validator record.
     pub peer_identity: PeerIdentity,

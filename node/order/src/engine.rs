@@ -36,7 +36,7 @@ use tokio::task::JoinHandle;
 use tracing::warn;
 
 use crate::codec::EngineCodec;
-use crate::config::{OrderConfig, PUBSUB_BYTES_MAX, Peer, SYNC_OVERHEAD_BYTES, SYNC_RESPONSE_BYTES};
+use crate::config::{Endpoint, OrderConfig, PUBSUB_BYTES_MAX, Peer, SYNC_OVERHEAD_BYTES, SYNC_RESPONSE_BYTES};
 use crate::context::{Address, Stele};
 use crate::gate::Gate;
 use crate::heights::Heights;
@@ -230,22 +230,31 @@ impl Engine {
         text
     }
 
-    /// Changes the pinned peers of the running network.
-    pub(crate) async fn repin(&self, gone: &[Peer], new: &[Peer]) -> Result<(), OrderError> {
+    /// Pins `peers` instead of those pinned now, in the running network too. What fails for one peer does not keep the
+    /// others back; the first failure is returned.
+    pub(crate) async fn repin(&self, peers: Vec<Peer>) -> Result<(), OrderError> {
+        // While a stranger is being turned away, the network's list holds it for a moment: see `gate`.
+        let _turn = self.shared.peer_changes.lock().await;
+        let (gone, new) = self.shared.pin(peers);
         let remove = gone.iter().map(|peer| (PersistentPeersOp::Remove as fn(Multiaddr) -> _, peer));
         let add = new.iter().map(|peer| (PersistentPeersOp::Add as fn(Multiaddr) -> _, peer));
+        let mut outcome = Ok(());
         for (operation, peer) in remove.chain(add) {
-            let operation = operation(multiaddr(peer)?);
-            let answer =
-                self.network.call(|reply| NetworkMsg::UpdatePersistentPeers(operation, reply), Some(STOP_WAIT)).await;
-            let reason = match answer {
-                Ok(ractor::rpc::CallResult::Success(Ok(()))) => continue,
-                Ok(ractor::rpc::CallResult::Success(Err(failure))) => failure.to_string(),
-                _ => "no answer".to_owned(),
-            };
-            return Err(OrderError::Engine { part: "network", reason });
+            outcome = outcome.and(self.change_peer(operation, peer).await);
         }
-        Ok(())
+        outcome
+    }
+
+    async fn change_peer(&self, operation: fn(Multiaddr) -> PersistentPeersOp, peer: &Peer) -> Result<(), OrderError> {
+        let operation = operation(multiaddr(peer)?);
+        let answer =
+            self.network.call(|reply| NetworkMsg::UpdatePersistentPeers(operation, reply), Some(STOP_WAIT)).await;
+        let reason = match answer {
+            Ok(ractor::rpc::CallResult::Success(Ok(()))) => return Ok(()),
+            Ok(ractor::rpc::CallResult::Success(Err(failure))) => failure.to_string(),
+            _ => "no answer".to_owned(),
+        };
+        Err(OrderError::Engine { part: "network", reason })
     }
 
     /// Stops everything, in an order in which nothing waits for something that is gone. A running commit is waited for.
@@ -386,14 +395,20 @@ fn engine_config(config: &OrderConfig, peers: &[Peer]) -> Result<(ConsensusConfi
 }
 
 fn multiaddr(peer: &Peer) -> Result<Multiaddr, OrderError> {
-    let host = match peer.host.parse::<IpAddr>() {
-        Ok(IpAddr::V4(address)) => format!("/ip4/{address}"),
-        Ok(IpAddr::V6(address)) => format!("/ip6/{address}"),
-        Err(_) => format!("/dns/{}", peer.host),
+    let malformed = || {
+        let endpoint = peer.endpoint.as_ref().map(|endpoint| format!("{}:{}", endpoint.host, endpoint.port));
+        OrderError::Address(endpoint.unwrap_or_else(|| "of a peer without endpoint".to_owned()))
     };
-    let malformed = || OrderError::Address(format!("{}:{}", peer.host, peer.port));
     let id = PeerId::from_bytes(&peer.peer_id).map_err(|_| malformed())?;
-    format!("{host}/tcp/{}/p2p/{id}", peer.port).parse().map_err(|_| malformed())
+    let transport = peer.endpoint.as_ref().map_or_else(String::new, |Endpoint { host, port }| {
+        let host = match host.parse::<IpAddr>() {
+            Ok(IpAddr::V4(address)) => format!("/ip4/{address}"),
+            Ok(IpAddr::V6(address)) => format!("/ip6/{address}"),
+            Err(_) => format!("/dns/{host}"),
+        };
+        format!("{host}/tcp/{port}")
+    });
+    format!("{transport}/p2p/{id}").parse().map_err(|_| malformed())
 }
 
 #[cfg(test)]
@@ -409,10 +424,13 @@ mod tests {
             ("2001:db8::1", "/ip6/2001:db8::1/tcp/7"),
             ("n.example", "/dns/n.example/tcp/7"),
         ] {
-            let address = multiaddr(&Peer { host: host.into(), port: 7, peer_id }).unwrap().to_string();
+            let endpoint = Some(Endpoint { host: host.into(), port: 7 });
+            let address = multiaddr(&Peer { endpoint, peer_id }).unwrap().to_string();
             assert!(address.starts_with(&format!("{prefix}/p2p/12D3Koo")), "{address}");
         }
-        let sneaky = Peer { host: "n.example/tcp/1".into(), port: 7, peer_id };
+        let unknown = multiaddr(&Peer { endpoint: None, peer_id }).unwrap().to_string();
+        assert!(unknown.starts_with("/p2p/12D3Koo"), "{unknown}");
+        let sneaky = Peer { endpoint: Some(Endpoint { host: "n.example/tcp/1".into(), port: 7 }), peer_id };
         assert!(
             multiaddr(&sneaky).is_err() || !multiaddr(&sneaky).unwrap().to_string().starts_with("/dns/n.example/tcp/7")
         );

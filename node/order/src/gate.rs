@@ -119,8 +119,13 @@ impl Ear {
     fn turn_away(&self, stranger: PeerId) {
         count(&self.shared.counters.strangers);
         warn!(peer = %stranger, "a peer that is not pinned is turned away");
-        let network = self.network.clone();
+        let (shared, network) = (self.shared.clone(), self.network.clone());
         tokio::spawn(async move {
+            let _turn = shared.peer_changes.lock().await;
+            // It may have been pinned meanwhile; then it is no stranger, and its entry must stay.
+            if shared.is_pinned(&stranger.to_bytes()) {
+                return;
+            }
             let Ok(address) = format!("/p2p/{stranger}").parse::<malachite::app::engine::network::Multiaddr>() else {
                 return;
             };

@@ -221,6 +221,7 @@ impl Heights {
                     height: stele_types::Height(height),
                     round: block.round,
                     proposer: block.proposer,
+                    sender: None,
                     origin: Origin::Repeated,
                     bytes: block.bytes.clone(),
                 };

@@ -226,8 +226,14 @@ async fn synced(
     if bytes.len() > shared.config.block_bytes_max {
         return SyncedValueOutcome::PeerFault;
     }
-    let candidate =
-        Candidate { height: height.into(), round: number, proposer, origin: Origin::Sync, bytes: bytes.clone() };
+    let candidate = Candidate {
+        height: height.into(),
+        round: number,
+        proposer,
+        sender: None,
+        origin: Origin::Sync,
+        bytes: bytes.clone(),
+    };
     let (id, valid) = match shared.application.validate(candidate).await {
         Verdict::Valid(id) => (id, true),
         Verdict::Invalid(id, code) => {

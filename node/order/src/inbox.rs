@@ -207,7 +207,7 @@ impl Inbox {
     fn judge(&self, arrived: Arrived) {
         let shared = self.shared.clone();
         let consensus = self.consensus.clone();
-        tokio::spawn(async move { judge(&shared, &consensus, arrived.start, arrived.bytes).await });
+        tokio::spawn(async move { judge(&shared, &consensus, arrived).await });
     }
 }
 
@@ -217,7 +217,8 @@ fn may_publish(current: &Current, from: ValidatorId, start: BlockStart, round: u
         && (from == start.proposer || round >= RESTREAM_ROUND)
 }
 
-async fn judge(shared: &Shared, consensus: &ConsensusRef<Stele>, start: BlockStart, bytes: Bytes) {
+async fn judge(shared: &Shared, consensus: &ConsensusRef<Stele>, arrived: Arrived) {
+    let Arrived { from, start, bytes } = arrived;
     let (height, round) = (start.height.0, start.round.as_u32().unwrap_or(0));
     let block = Undecided {
         height,
@@ -230,6 +231,7 @@ async fn judge(shared: &Shared, consensus: &ConsensusRef<Stele>, start: BlockSta
         height: Height(height),
         round,
         proposer: start.proposer,
+        sender: Some(from),
         origin: if start.valid_round.is_nil() { Origin::Fresh } else { Origin::Repeated },
         bytes,
     };

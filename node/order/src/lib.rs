@@ -54,7 +54,7 @@ pub use application::{
     Application, ApplicationError, Candidate, Decided, Equivocation, HeightStart, Origin, Proposed, Verdict,
 };
 pub use config::{
-    MESSAGE_BYTES_MAX, MESSAGE_BYTES_PER_SECOND_MAX, OrderConfig, PART_BYTES, Peer, SyncConfig, Watchdog,
+    Endpoint, MESSAGE_BYTES_MAX, MESSAGE_BYTES_PER_SECOND_MAX, OrderConfig, PART_BYTES, Peer, SyncConfig, Watchdog,
 };
 pub use figures::{DECISION_BUCKETS_MS, Figures};
 pub use order::{BroadcastError, Order, OrderError, StopReason};

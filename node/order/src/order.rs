@@ -257,6 +257,11 @@ impl Order {
         self.shared.stopping.borrow().clone().unwrap_or(StopReason::Requested)
     }
 
+    /// Why the order stops or has stopped; none while it runs.
+    pub fn stop_reason(&self) -> Option<StopReason> {
+        self.shared.stopping.borrow().clone()
+    }
+
     /// Stops the engine; a commit that has begun is finished. Idempotent.
     pub async fn stop(&self) {
         self.shared.stopping.send_if_modified(|stopping| {
@@ -359,8 +364,7 @@ impl Supervisor {
                             let _ = reply.send(running.dump().await);
                         }
                         Some(Control::Pin(peers, reply)) => {
-                            let (gone, new) = self.shared.pin(peers);
-                            let _ = reply.send(running.repin(&gone, &new).await);
+                            let _ = reply.send(running.repin(peers).await);
                         }
                         Some(Control::Freeze) => running.freeze(),
                         // The handle is gone; `stopping` is set.

@@ -49,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) config: OrderConfig,
     /// The pinned peers now; at start those of the configuration.
     pinned: Mutex<Vec<Peer>>,
+    /// Held while the transport's own list of peers is changed.
+    pub(crate) peer_changes: tokio::sync::Mutex<()>,
     /// This node's validator id, whether it is in the set or not.
     pub(crate) validator: ValidatorId,
     pub(crate) application: Arc<dyn Application>,
@@ -88,6 +90,7 @@ impl Shared {
         Self {
             validator: ValidatorId::of(&config.public_key),
             pinned: Mutex::new(config.peers.clone()),
+            peer_changes: tokio::sync::Mutex::default(),
             config,
             application,
             counters: Arc::default(),

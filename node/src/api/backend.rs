@@ -3,6 +3,7 @@
 //! The listeners do not know the chain, the stores or consensus; they know these questions. Reads may touch the disk and
 //! are called on threads that may block.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -108,7 +109,7 @@ pub trait Backend: Send + Sync + 'static {
     /// Waits until the newest block is above `height`.
     async fn advanced(&self, height: Height);
     /// None when the node takes part; otherwise why it does not, for operators.
-    fn not_ready(&self) -> Option<&'static str>;
+    fn not_ready(&self) -> Option<Cow<'static, str>>;
     /// Parameters and validators in force.
     fn in_force(&self) -> InForce;
     /// The party of a client certificate's key.

@@ -45,7 +45,7 @@ pub use backend::{Backend, BackendError, Client, Executed, InForce, Location, Re
 pub use document::document;
 pub use problem::{PROBLEM_CONTENT_TYPE, Problem};
 pub use route::Route;
-pub use server::{Api, ApiError};
+pub use server::{Api, ApiError, Certificates};
 
 #[cfg(test)]
 mod tests;

@@ -1,14 +1,17 @@
 //! `steled`: the daemon of a Stele node.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use stele_node::Node;
-use stele_node::config::{Config, LogFormat, LogSection};
+use sd_notify::NotifyState;
+use stele_node::config::{Config, ConfigError, LogFormat, LogSection};
+use stele_node::metrics::{MessageCounter, Metrics, Version};
+use stele_node::{Node, NodeError};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 /// Daemon of a Stele node: admits, orders, executes, logs and seals signed statements.
 #[derive(Parser)]
@@ -20,7 +23,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the node until SIGTERM or SIGINT.
+    /// Run the node until SIGTERM or SIGINT; SIGHUP reads peers and certificates again.
     Run {
         /// Configuration file.
         #[arg(long, env = "STELED_CONFIG", default_value = "/etc/stele/steled.toml")]
@@ -66,30 +69,39 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run { config: path } => {
             let config = Config::load(&path)?;
             config.check(&path)?;
-            start_log(&config.log);
+            let metrics = Metrics::new(&Version::built());
+            start_log(&config.log, Arc::clone(&metrics));
+            report_panics(Arc::clone(&metrics));
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
                 .thread_name("steled")
                 .build()
                 .context("the runtime did not start")?;
-            let code = runtime.block_on(serve(config))?;
+            let code = runtime.block_on(serve(&path, config, metrics))?;
             runtime.shutdown_timeout(std::time::Duration::from_secs(5));
             Ok(code)
         }
     }
 }
 
-async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+async fn serve(path: &Path, config: Config, metrics: Arc<Metrics>) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let node = Node::start(config).await?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let node = Node::start(config, metrics).await.map_err(|error| {
+        let code = error.code();
+        anyhow::Error::new(error).context(code)
+    })?;
     // Readiness of the service is that of its listeners; `/readyz` says whether the node has caught up.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
     info!("ready");
-    let halted = tokio::select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
-        reason = node.halted() => Some(reason),
+    let halted = loop {
+        tokio::select! {
+            _ = terminate.recv() => break None,
+            _ = interrupt.recv() => break None,
+            reason = node.halted() => break Some(reason),
+            _ = hangup.recv() => reload(&node, path),
+        }
     };
     let code = match halted {
         Some(reason) => {
@@ -104,24 +116,78 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         }
         None => ExitCode::SUCCESS,
     };
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
     info!("stopping");
     node.stop().await;
     Ok(code)
 }
 
+/// Reads the configuration again. What cannot be used changes nothing: the node goes on with what it has.
+fn reload(node: &Node, path: &Path) {
+    let reloading = [Some(NotifyState::Reloading), NotifyState::monotonic_usec_now().ok()];
+    let _ = sd_notify::notify(&reloading.into_iter().flatten().collect::<Vec<_>>());
+    match read_again(node, path) {
+        Ok(waiting) if waiting.is_empty() => info!("configuration reloaded"),
+        Ok(waiting) => warn!(?waiting, "configuration reloaded; these sections also differ and wait for a restart"),
+        Err(refused) => {
+            let (code, error) = (refused.code(), refused.to_string());
+            error!(code, error, "the new configuration is refused; the one in force stays");
+        }
+    }
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+}
+
+/// Why a new configuration is refused.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Node(#[from] NodeError),
+}
+
+impl Refused {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Config(error) => error.code(),
+            Self::Node(error) => error.code(),
+        }
+    }
+}
+
+fn read_again(node: &Node, path: &Path) -> Result<Vec<&'static str>, Refused> {
+    let config = Config::load(path)?;
+    config.check(path)?;
+    Ok(node.reload(config)?)
+}
+
+/// A panic is an invariant that did not hold: what comes from outside is never asserted. It is counted and logged with its
+/// place. The message is shown when it stands in the program; one that was formatted may carry values.
+fn report_panics(metrics: Arc<Metrics>) {
+    std::panic::set_hook(Box::new(move |panic| {
+        metrics.execute.invariant_violations.increment(());
+        let invariant = panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("see the place");
+        let place = panic.location().map(ToString::to_string);
+        error!(invariant, place, "panicked: an invariant did not hold");
+    }));
+}
+
 /// How long a halted node serves reads before it exits, so that a client can fetch what it was acknowledged.
 const HALTED_GRACE: std::time::Duration = std::time::Duration::from_secs(3);
 
-fn start_log(section: &LogSection) {
-    use tracing_subscriber::EnvFilter;
+fn start_log(section: &LogSection, metrics: Arc<Metrics>) {
+    use tracing_subscriber::layer::SubscriberExt as _;
+    use tracing_subscriber::util::SubscriberInitExt as _;
+    use tracing_subscriber::{EnvFilter, Layer as _, fmt};
     // The engine and its transport log every message at info; their own level is one higher.
     let level = section.level.as_str();
     let default = format!("{level},arc_malachitebft=warn,informalsystems_malachitebft=warn,libp2p=warn,ractor=warn");
     let filter = EnvFilter::try_from_env("STELED_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match section.format {
-        LogFormat::Json => builder.json().init(),
-        LogFormat::Text => builder.with_ansi(false).init(),
-    }
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = match section.format {
+        LogFormat::Json => lines.json().boxed(),
+        LogFormat::Text => lines.with_ansi(false).boxed(),
+    };
+    // The filter stands before both: what is not written is not counted.
+    tracing_subscriber::registry().with(filter).with(lines).with(MessageCounter::new(metrics)).init();
 }

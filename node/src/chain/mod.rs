@@ -275,6 +275,19 @@ impl Chain {
         self.links.below(height).pop().map_or_else(|| self.genesis.validators.clone(), |link| link.validators)
     }
 
+    /// Every validator set so far, genesis first.
+    pub fn validator_history(&self) -> Vec<ValidatorSet> {
+        let changes = self.links.below(Height(u64::MAX)).into_iter().map(|link| link.validators);
+        std::iter::once(self.genesis.validators.clone()).chain(changes).collect()
+    }
+
+    /// First heights of the set that is in force after the tip and of the one that waits: they change when who validates,
+    /// or is about to, changes.
+    pub fn validator_change(&self) -> Option<(Height, Option<Height>)> {
+        let record = stele_ledger::query::validators(&self.view())?;
+        Some((record.current.since, record.pending.map(|pending| pending.since)))
+    }
+
     /// An epoch certificate that the ledger took in, by its hash.
     pub fn epoch_certificate(&self, hash: &Hash) -> Option<EpochCertificate> {
         self.epochs.find(hash)

@@ -58,7 +58,11 @@ impl Chain {
             ContentHash::Sha256 => StateHash::Sha256,
             ContentHash::Sm3 => StateHash::Sm3,
         };
-        let options = stele_state::Options { durability: Durability::None, ..stele_state::Options::new(hash) };
+        // No header certifies the results of the tip yet. So the state is opened below it, where the header of the tip
+        // says what it must be, and the tip is executed again.
+        let height_max = blocks.tip()?.map(|tip| tip.saturating_sub(1));
+        let options =
+            stele_state::Options { durability: Durability::None, height_max, ..stele_state::Options::new(hash) };
         let opened = MemoryMap::open(&directory.join("state"), options)?;
         let mut state = opened.map;
         if opened.height.is_none() {

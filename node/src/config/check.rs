@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use stele_types::parameters::PROTOCOL_REHEARSALS;
+
 use super::error::{ConfigError, Fault};
 use super::sections::{Config, SignerName, VoteMode};
 
@@ -171,6 +173,13 @@ impl Config {
         faults.within("admission.queue_bytes_max", wide(admission.queue_bytes_max), 64 * 1024, 1 << 36);
         faults.within("admission.party_share_percent", u64::from(admission.party_share_percent), 1, 100);
         faults.within("accel.threads", wide(self.accel.threads), 0, 1_024);
+        if (1..PROTOCOL_REHEARSALS).contains(&self.order.rehearse_version) {
+            let remedy = format!(
+                "name a version from {PROTOCOL_REHEARSALS} on in a test network; a real version needs a release that \
+                 implements it"
+            );
+            faults.add("order.rehearse_version", "not the version of a rehearsal", remedy);
+        }
     }
 }
 

@@ -10,6 +10,9 @@ use super::sections::Config;
 /// A configuration has a few kilobytes; anything larger is another file.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
+/// Digits of the file's hash that are shown: enough to tell files apart.
+const HASH_DIGITS: usize = 16;
+
 impl Config {
     /// Reads a file, resolves its relative paths, and checks what needs no look at the machine.
     ///
@@ -32,6 +35,7 @@ impl Config {
     /// `Syntax`, `Invalid`.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let mut config: Self = toml::from_str(text).map_err(|error| syntax(text, path, &error))?;
+        config.hash = stele_types::Hash::of(text.as_bytes()).to_hex().chars().take(HASH_DIGITS).collect();
         config.resolve(path.parent().unwrap_or(Path::new("")));
         let faults = config.faults();
         if faults.is_empty() { Ok(config) } else { Err(ConfigError::Invalid { path: path.to_owned(), faults }) }

@@ -7,6 +7,7 @@
 mod check;
 mod error;
 mod file;
+mod reload;
 mod sections;
 
 pub use error::{ConfigError, Fault};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 /// The whole file.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// What this node is.
@@ -34,10 +34,13 @@ pub struct Config {
     /// The node's own log.
     #[serde(default)]
     pub log: LogSection,
+    /// First 16 hexadecimal digits of the SHA-256 of the file.
+    #[serde(skip)]
+    pub hash: String,
 }
 
 /// `[node]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct NodeSection {
     /// Name of this node in its own log, for the operator's eyes only.
@@ -49,7 +52,7 @@ pub struct NodeSection {
 }
 
 /// `[peers]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct PeersSection {
     /// Address on which peers reach this node.
@@ -105,7 +108,7 @@ impl SignerName {
 }
 
 /// `[validator]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct ValidatorSection {
     /// Who holds the keys.
@@ -120,7 +123,7 @@ pub struct ValidatorSection {
 }
 
 /// `[seal]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct SealSection {
     /// Who holds the checkpoint key.
@@ -130,7 +133,7 @@ pub struct SealSection {
 }
 
 /// `[api]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct ApiSection {
     /// Listener for parties: TLS with client certificates.
@@ -151,7 +154,7 @@ pub struct ApiSection {
 }
 
 /// `[api.limits]`: what one listener or one request may cost.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub struct ApiLimits {
     /// Connections of one listener. An idle one costs about 30 KB with TLS, so ten thousand are 300 MB.
@@ -206,7 +209,7 @@ impl Default for ApiLimits {
 }
 
 /// `[admission]`.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdmissionSection {
     /// Statements that wait to be ordered: about two seconds of the target rate.
@@ -233,7 +236,7 @@ pub enum AccelBackend {
 }
 
 /// `[accel]`.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub struct AccelSection {
     /// Where batches are verified.
@@ -243,7 +246,7 @@ pub struct AccelSection {
 }
 
 /// `[order]`.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub struct OrderSection {
     /// No new height for this long, while a quorum is connected and blocks are due: the engine is restarted.
@@ -252,16 +255,24 @@ pub struct OrderSection {
     pub watchdog_restarts_max: u32,
     /// Longest such pause.
     pub watchdog_pause_max_ms: u64,
+    /// A protocol version that this program does not implement and runs with the rules of its own all the same: to
+    /// rehearse an upgrade in a test network. 0: none.
+    pub rehearse_version: u32,
 }
 
 impl Default for OrderSection {
     fn default() -> Self {
-        Self { watchdog_stall_ms: 30_000, watchdog_restarts_max: 3, watchdog_pause_max_ms: 600_000 }
+        Self {
+            watchdog_stall_ms: 30_000,
+            watchdog_restarts_max: 3,
+            watchdog_pause_max_ms: 600_000,
+            rehearse_version: 0,
+        }
     }
 }
 
 /// `[metrics]`.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub struct MetricsSection {
     /// Listener for `/metrics`, `/livez` and `/readyz`: plain on loopback, elsewhere TLS with a certificate of the
@@ -311,7 +322,7 @@ impl LogLevel {
 }
 
 /// `[log]`.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogSection {
     /// Form.

@@ -3,7 +3,7 @@
 use prometheus::IntGaugeVec;
 
 use super::family::CounterFamily;
-use super::label::{Label as _, Severity, Task};
+use super::label::{Label as _, Severity};
 use super::registry::Registry;
 
 /// What was built, from what, with what.
@@ -38,8 +38,6 @@ pub struct BuildMetrics {
     config: IntGaugeVec,
     /// Lines of the node's own log.
     pub messages: CounterFamily<Severity>,
-    /// Restarts of long-lived tasks.
-    pub task_restarts: CounterFamily<Task>,
 }
 
 impl BuildMetrics {
@@ -55,19 +53,13 @@ impl BuildMetrics {
         Self {
             config: registry.late_info(
                 "stele_config_info",
-                "Hash of the configuration in force, without secrets; the value is 1. Nodes of one network that \
-                 differ here are configured differently.",
+                "SHA-256 of the configuration file in force, its first 16 hexadecimal digits; the value is 1.",
                 "hash",
             ),
             messages: registry.counters(
                 "stele_log_messages_total",
                 "Lines of the node's own log by severity.",
                 Severity::every(),
-            ),
-            task_restarts: registry.counters(
-                "stele_task_restarts_total",
-                "Restarts of long-lived tasks by their supervisor.",
-                Task::every(),
             ),
         }
     }

@@ -40,7 +40,7 @@ fn heading(name: &str) -> &str {
     match name {
         "stele_log_messages_total" => "process",
         _ => match name.trim_start_matches("stele_").split('_').next().unwrap_or_default() {
-            "build" | "config" | "task" => "process",
+            "build" | "config" => "process",
             "receipt" => "pipeline",
             word => word,
         },

@@ -219,15 +219,6 @@ labels! {
         /// The signed checkpoint.
         Seal = "seal",
     }
-    /// Long-lived tasks that a supervisor starts again.
-    Task "task" {
-        /// The consensus engine.
-        OrderEngine = "order_engine",
-        /// The checkpoint signer.
-        Seal = "seal",
-        /// The index of statement ids.
-        Index = "index",
-    }
     /// Severity of a line of the node's own log.
     Severity "level" {
         /// Failures.

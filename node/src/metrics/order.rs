@@ -65,6 +65,7 @@ pub struct OrderMetrics {
     peers: Gauge,
     sync_lag: Gauge,
     journal_bytes: Gauge,
+    rehearsed_version: Gauge,
     is_validator: Gauge,
     block_interval: Histogram,
     decisions: ImportedHistogram,
@@ -107,6 +108,10 @@ impl OrderMetrics {
             peers: registry.gauges("stele_order_peers", "Peer links that are up."),
             sync_lag: registry.gauges("stele_order_sync_lag_blocks", "Blocks that the most advanced peer is ahead."),
             journal_bytes: registry.gauges("stele_order_journal_bytes", "Size of the engine's journal."),
+            rehearsed_version: registry.gauges(
+                "stele_order_rehearsed_version",
+                "Protocol version that the configuration lets this node rehearse; 0 outside of rehearsals.",
+            ),
             is_validator: registry.gauges("stele_order_is_validator", "Whether this node votes, 0 or 1."),
             block_interval: registry.histograms(
                 "stele_order_block_interval_seconds",
@@ -158,6 +163,10 @@ impl OrderMetrics {
         }
         let seconds = Duration::from_millis(figures.decision_ms_total).as_secs_f64();
         self.decisions.import(figures.decision_buckets, seconds);
+    }
+    /// The protocol version that this node rehearses.
+    pub fn rehearses(&self, version: u32) {
+        self.rehearsed_version.set((), u64::from(version));
     }
     /// Whether this node votes at the height.
     pub fn validator(&self, votes: bool) {

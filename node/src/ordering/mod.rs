@@ -20,15 +20,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use stele_order::{Application, ApplicationError, Candidate, Decided, Equivocation, HeightStart, Proposed, Verdict};
 use stele_types::cbor::Blob;
-use stele_types::parameters::PROTOCOL_VERSION;
 use stele_types::{Block, BlockId, Height, PartyId, ValidatorId, cbor};
-use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 pub use forward::forward_overdue;
 pub use votes::{BallotSigner, EpochKey};
 
 use crate::admission::{Admission, Pooled, Verified, unix_ms};
+use crate::alarm::Alarm;
 use crate::chain::{Chain, ChainError, Prepared, Writer};
 use crate::metrics::Metrics;
 use crate::metrics::label::Class;
@@ -52,7 +51,8 @@ pub struct Ordering {
     prepared: Mutex<HashMap<BlockId, Arc<Prepared>>>,
     drawn: Mutex<Vec<Draw>>,
     clock: Arc<ReceiptClock>,
-    alarm: watch::Sender<Option<String>>,
+    alarm: Arc<Alarm>,
+    protocol_version_max: u32,
 }
 
 /// Statements of one proposal of this node.
@@ -81,31 +81,30 @@ pub struct Parts {
     pub validator: ValidatorId,
     /// Directory for proofs of misbehaviour.
     pub evidence: PathBuf,
+    /// Raised when this node must not vote any more.
+    pub alarm: Arc<Alarm>,
+    /// Newest protocol version whose heights this node executes.
+    pub protocol_version_max: u32,
 }
 
 impl Ordering {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { chain, writer, admission, signatures, verified, metrics, clock, validator, evidence } = parts;
         Arc::new(Self {
-            chain,
-            writer: Arc::new(Mutex::new(writer)),
-            admission,
-            signatures,
-            verified,
-            metrics,
-            validator,
-            evidence,
+            chain: parts.chain,
+            writer: Arc::new(Mutex::new(parts.writer)),
+            admission: parts.admission,
+            signatures: parts.signatures,
+            verified: parts.verified,
+            metrics: parts.metrics,
+            validator: parts.validator,
+            evidence: parts.evidence,
             prepared: Mutex::default(),
             drawn: Mutex::default(),
-            clock,
-            alarm: watch::Sender::new(None),
+            clock: parts.clock,
+            alarm: parts.alarm,
+            protocol_version_max: parts.protocol_version_max,
         })
-    }
-
-    /// Set when the node found that it must not vote any more.
-    pub fn alarm(&self) -> watch::Receiver<Option<String>> {
-        self.alarm.subscribe()
     }
 
     fn prepared(&self) -> MutexGuard<'_, HashMap<BlockId, Arc<Prepared>>> {
@@ -160,13 +159,7 @@ impl Ordering {
     }
 
     fn halt(&self, error: &ChainError) -> ApplicationError {
-        let reason = format!("{}: {error}", error.code());
-        if matches!(error, ChainError::Diverged { .. }) {
-            self.metrics.execute.state_root_mismatches.increment(());
-        }
-        error!(code = error.code(), %error, "this node stops voting");
-        self.alarm.send_replace(Some(reason.clone()));
-        ApplicationError::Halt { reason }
+        ApplicationError::Halt { reason: self.alarm.raise_for(error) }
     }
 
     fn record_commit(&self, prepared: &Prepared, parent_time_ms: u64, started: Instant) {
@@ -187,17 +180,18 @@ impl Application for Ordering {
     async fn next(&self) -> Result<HeightStart, ApplicationError> {
         let head = self.chain.head();
         let frame = &head.frame;
-        if frame.protocol_version > PROTOCOL_VERSION {
+        if frame.protocol_version > self.protocol_version_max {
             let reason = format!(
-                "height {} needs protocol version {}, this program executes {PROTOCOL_VERSION}: install the new release",
+                "height {} needs protocol version {}, this program executes {}: install the new release",
                 head.tip.height.next(),
-                frame.protocol_version
+                frame.protocol_version,
+                self.protocol_version_max
             );
             warn!(version = frame.protocol_version, "halting cleanly at the activation of a newer protocol version");
-            self.alarm.send_replace(Some(reason.clone()));
+            self.alarm.raise(reason.clone());
             return Err(ApplicationError::Halt { reason });
         }
-        if let Some(reason) = self.alarm.borrow().clone() {
+        if let Some(reason) = self.alarm.reason() {
             return Err(ApplicationError::Halt { reason });
         }
         Ok(HeightStart {
@@ -237,7 +231,7 @@ impl Application for Ordering {
     }
 
     async fn validate(&self, candidate: Candidate) -> Verdict {
-        let height = candidate.height;
+        let (height, sender) = (candidate.height, candidate.sender);
         match self.judge(candidate).await {
             Ok(prepared) => {
                 let id = prepared.id;
@@ -246,6 +240,15 @@ impl Application for Ordering {
             }
             Err(validate::Refusal::Invalid(id, reason)) => {
                 warn!(%height, block = %id, reason, "voting nil on an invalid proposal");
+                Verdict::Invalid(id, reason)
+            }
+            Err(validate::Refusal::OtherResults(id, what)) => {
+                let reason = validate::mismatch_code(what);
+                warn!(%height, block = %id, reason, "voting nil on a proposal that certifies other results than these");
+                if let Some(sender) = sender {
+                    let faulty_max = self.chain.head().frame.validators.faulty_max();
+                    self.alarm.note_other_results(sender, faulty_max, height, what);
+                }
                 Verdict::Invalid(id, reason)
             }
             Err(validate::Refusal::Malformed(reason)) => {

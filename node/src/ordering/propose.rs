@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 
 use stele_ledger::SigningKeys;
 use stele_order::ApplicationError;
-use stele_types::{Block, Header, Height, Statement};
+use stele_types::{Block, Header, Height, NetworkId, Statement, ValidatorId};
 
 use super::{Draw, Ordering};
 use crate::admission::unix_ms;
@@ -48,7 +48,7 @@ impl Ordering {
             }
             let leaf_hashes: Vec<[u8; 32]> =
                 statements.iter().map(|statement| stele_merkle::log::leaf_hash(statement.entry())).collect();
-            let header = header(&head, &chain, validator, height, round, &leaf_hashes);
+            let header = header(&head, chain.network(), validator, (height, round), unix_ms(), &leaf_hashes);
             let block = Block {
                 header,
                 parent_certificate: head.certificate.as_deref().cloned(),
@@ -81,23 +81,24 @@ impl Ordering {
     }
 }
 
-fn header(
+/// The header of a block on `head`; `now_ms` is this node's clock.
+pub(super) fn header(
     head: &Head,
-    chain: &crate::chain::Chain,
-    proposer: stele_types::ValidatorId,
-    height: Height,
-    creation_round: u32,
+    network: NetworkId,
+    proposer: ValidatorId,
+    (height, creation_round): (Height, u32),
+    now_ms: u64,
     leaf_hashes: &[[u8; 32]],
 ) -> Header {
     let (tip, frame) = (&head.tip, &head.frame);
     Header {
-        network: chain.network(),
+        network,
         protocol_version: frame.protocol_version,
         height,
         creation_round,
         proposer,
         // A proposer whose clock lags behind the parent takes the next millisecond.
-        time_ms: unix_ms().max(tip.time_ms + 1),
+        time_ms: now_ms.max(tip.time_ms + 1),
         parent: tip.block,
         parent_certificate: head.certificate.as_deref().map(stele_types::CommitCertificate::hash).unwrap_or_default(),
         statements_root: stele_types::Hash(stele_merkle::log::root_of(leaf_hashes)),

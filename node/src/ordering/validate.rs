@@ -16,8 +16,10 @@ use crate::signatures::Signed;
 
 /// Why a block does not get this node's vote.
 pub(super) enum Refusal {
-    /// It decodes but breaks a rule, or certifies other results than this node has.
+    /// It decodes but breaks a rule.
     Invalid(BlockId, &'static str),
+    /// It certifies other results than this node has: which result differs.
+    OtherResults(BlockId, &'static str),
     /// It is not a block.
     Malformed(&'static str),
     /// This node cannot tell now.
@@ -133,7 +135,7 @@ fn check(chain: &Chain, candidate: &Candidate, now_ms: u64) -> Result<Checked, R
     let header = block.header.clone();
     let invalid = |reason| Refusal::Invalid(id, reason);
     check_header(chain.network(), &head, &header, candidate.height).map_err(invalid)?;
-    if let Err(reason) = check_roots(&head, &header) {
+    if let Err(ChainError::Diverged { what, .. }) = check_results(&head, &header) {
         // A decided block that certifies other results than this node has: refusing it would leave the node waiting for
         // ever. It goes on to its commit, which is reached only if the engine finds the quorum for it, and halts there.
         if candidate.origin == Origin::Sync {
@@ -145,7 +147,7 @@ fn check(chain: &Chain, candidate: &Candidate, now_ms: u64) -> Result<Checked, R
                 rule_versions: Vec::new(),
             });
         }
-        return Err(invalid(reason));
+        return Err(Refusal::OtherResults(id, what));
     }
     check_proposer(&head, &header, candidate).map_err(invalid)?;
     check_time(&head, &header, candidate.origin, now_ms).map_err(invalid)?;
@@ -202,17 +204,14 @@ fn check_header(
     Ok(())
 }
 
-/// Whether the header certifies the results that this node has.
-fn check_roots(head: &Head, header: &Header) -> Result<(), &'static str> {
-    match check_results(head, header) {
-        Err(ChainError::Diverged { what, .. }) => Err(match what {
-            "state root" => "state_root_mismatch",
-            "log root" | "log size" => "log_root_mismatch",
-            "outcomes root" => "outcomes_root_mismatch",
-            "parameters" => "parameters_mismatch",
-            _ => "validators_mismatch",
-        }),
-        _ => Ok(()),
+/// Stable code for a result that [`check_results`] found to differ.
+pub(super) fn mismatch_code(what: &str) -> &'static str {
+    match what {
+        "state root" => "state_root_mismatch",
+        "log root" | "log size" => "log_root_mismatch",
+        "outcomes root" => "outcomes_root_mismatch",
+        "parameters" => "parameters_mismatch",
+        _ => "validators_mismatch",
     }
 }
 
@@ -270,3 +269,6 @@ fn check_parent_certificate(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@
 mod certificate;
 mod error;
 mod identity;
+mod slot;
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use rustls::{RootCertStore, ServerConfig};
 pub use certificate::{ClientCertificate, Validity};
 pub use error::TlsError;
 pub use identity::{TlsIdentity, read_authorities};
+pub use slot::TlsSlot;
 
 /// Protocols offered, HTTP/2 first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];

@@ -120,6 +120,8 @@ pub struct Options {
     /// A snapshot is written once the log since the last one has this many bytes and twice the snapshot's size. Smaller
     /// values shorten recovery and write more.
     pub snapshot_log_bytes: u64,
+    /// Greatest height that is opened; commits above it are dropped, and their owner makes them again. None: all.
+    pub height_max: Option<u64>,
 }
 
 impl Options {
@@ -129,7 +131,7 @@ impl Options {
     /// The defaults for a hash function: every commit on disk.
     #[must_use]
     pub const fn new(hash: StateHash) -> Self {
-        Self { hash, durability: Durability::Sync, snapshot_log_bytes: Self::SNAPSHOT_LOG_BYTES }
+        Self { hash, durability: Durability::Sync, snapshot_log_bytes: Self::SNAPSHOT_LOG_BYTES, height_max: None }
     }
 }
 

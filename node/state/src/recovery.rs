@@ -53,8 +53,12 @@ pub(crate) fn recover(directory: &Path, options: &Options) -> Result<Recovered, 
     let mut end = None;
     for (index, file) in logs.iter().enumerate().skip(first) {
         let last = index + 1 == logs.len();
-        let file_end = state.redo(file, last)?;
+        let file_end = state.redo(file, last, options.height_max)?;
         end = Some((file, file_end));
+        if file_end.beyond {
+            drop_logs(directory, &logs[index + 1..])?;
+            break;
+        }
     }
     put_aside(directory, &listing, state.report_height)?;
     let position = state.position();
@@ -67,7 +71,7 @@ pub(crate) fn recover(directory: &Path, options: &Options) -> Result<Recovered, 
             } else {
                 WriteLog::create(directory, log.sequence() + 1, options.hash, options.durability, position)?
             };
-            (log, end.torn)
+            (log, if end.beyond { 0 } else { end.torn })
         }
         None => (WriteLog::create(directory, 0, options.hash, options.durability, position)?, 0),
     };
@@ -104,7 +108,8 @@ fn base(
     report: &mut Recovery,
 ) -> Result<(Redo, usize), StateError> {
     let log_from = |position| logs.iter().position(|file| file.header.start == position);
-    for (_, path) in &listing.snapshots {
+    let wanted = |height: &u64| options.height_max.is_none_or(|max| *height <= max);
+    for (_, path) in listing.snapshots.iter().filter(|(height, _)| wanted(height)) {
         let reason = match load(path, options.hash) {
             Ok((header, tree, bytes)) => {
                 let position = Position { height: Some(header.height), root: header.root };
@@ -132,6 +137,14 @@ fn base(
         }
         first => Ok((Redo::new(Tree::new(options.hash), None), first.unwrap_or(0))),
     }
+}
+
+/// Deletes log files whose records all lie above the greatest height that is wanted.
+fn drop_logs(directory: &Path, logs: &[LogFile]) -> Result<(), StateError> {
+    for file in logs {
+        std::fs::remove_file(&file.path).map_err(StateError::io("delete", &file.path))?;
+    }
+    if logs.is_empty() { Ok(()) } else { sync_directory(directory) }
 }
 
 /// Renames snapshots newer than the one that was loaded, so that they do not count as a generation.
@@ -169,12 +182,12 @@ impl Redo {
         self.history.push(&mut self.tree, height, Retired::default());
     }
 
-    fn redo(&mut self, file: &LogFile, last: bool) -> Result<LogEnd, StateError> {
+    fn redo(&mut self, file: &LogFile, last: bool, height_max: Option<u64>) -> Result<LogEnd, StateError> {
         let corrupt = |offset, what| StateError::Corrupt { path: file.path.clone(), offset, what };
         if file.header.start != self.position() {
             return Err(corrupt(0, "the file does not continue the state before it"));
         }
-        let end = file.replay(|Record { header, writes, offset }| {
+        let end = file.replay(height_max, |Record { header, writes, offset }| {
             let position = self.position();
             if header.root_before != position.root || position.height.is_some_and(|height| height >= header.height) {
                 return Err(corrupt(offset, "the record does not continue the state before it"));
@@ -188,7 +201,7 @@ impl Redo {
             self.records += 1;
             Ok(())
         })?;
-        if end.torn > 0 && !last {
+        if end.torn > 0 && !end.beyond && !last {
             return Err(corrupt(end.length, "a record is damaged and a newer file follows"));
         }
         self.log_bytes += end.length;

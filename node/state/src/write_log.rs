@@ -216,8 +216,10 @@ pub(crate) struct Record {
 pub(crate) struct LogEnd {
     /// Length of the file up to there.
     pub(crate) length: u64,
-    /// Bytes behind it that an interrupted write left.
+    /// Bytes behind it that an interrupted write left, or that are not wanted.
     pub(crate) torn: u64,
+    /// Whether the record behind it is sound and lies above the greatest height that is wanted.
+    pub(crate) beyond: bool,
 }
 
 impl LogFile {
@@ -238,7 +240,12 @@ impl LogFile {
     ///
     /// In a file whose records were flushed one by one, only the last record can be incomplete: a sound header behind
     /// the damage proves that it is not the last. Otherwise the disk may have lost any record, and the owner replays.
-    pub(crate) fn replay(&self, mut visit: impl FnMut(Record) -> Result<(), StateError>) -> Result<LogEnd, StateError> {
+    /// Reading ends before a record above `height_max`.
+    pub(crate) fn replay(
+        &self,
+        height_max: Option<u64>,
+        mut visit: impl FnMut(Record) -> Result<(), StateError>,
+    ) -> Result<LogEnd, StateError> {
         let read = |error| StateError::io("read", &self.path)(error);
         let file = File::open(&self.path).map_err(StateError::io("open", &self.path))?;
         let length = file.metadata().map_err(read)?.len();
@@ -248,7 +255,7 @@ impl LogFile {
         while offset < length {
             let rest = length - offset;
             let corrupt = |what| StateError::Corrupt { path: self.path.clone(), offset, what };
-            let end = LogEnd { length: offset, torn: rest };
+            let end = LogEnd { length: offset, torn: rest, beyond: false };
             let mut bytes = [0; HEADER_BYTES];
             if rest < HEADER_BYTES as u64 {
                 return Ok(end);
@@ -260,6 +267,9 @@ impl LogFile {
                 }
                 return Ok(end);
             };
+            if height_max.is_some_and(|max| header.height > max) {
+                return Ok(LogEnd { beyond: true, ..end });
+            }
             let total = HEADER_BYTES as u64 + u64::from(header.body_bytes);
             if total > rest {
                 return Ok(end);
@@ -277,7 +287,7 @@ impl LogFile {
             visit(Record { header, writes, offset })?;
             offset += total;
         }
-        Ok(LogEnd { length: offset, torn: 0 })
+        Ok(LogEnd { length: offset, torn: 0, beyond: false })
     }
 
     /// Whether a sound record header stands anywhere at or behind an offset.

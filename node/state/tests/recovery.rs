@@ -60,6 +60,37 @@ fn copy(from: &Path) -> TempDir {
 }
 
 #[test]
+fn commits_above_the_greatest_height_wanted_are_dropped_and_can_be_made_again() {
+    let roots = roots(40);
+    for (durability, snapshot_log_bytes) in
+        [(Durability::Sync, u64::MAX), (Durability::None, u64::MAX), (Durability::None, 2_000)]
+    {
+        let options = Options { durability, snapshot_log_bytes, ..OPTIONS };
+        let directory = TempDir::new().unwrap();
+        let mut map = open(directory.path(), options).map;
+        for height in 0..40 {
+            commit(&mut map, height);
+        }
+        map.sync().unwrap();
+        drop(map);
+        for max in [39, 38, 37, 30] {
+            let copy = copy(directory.path());
+            let opened = open(copy.path(), Options { height_max: Some(max), ..options });
+            assert_eq!((opened.height, opened.root), (Some(max), roots[usize::try_from(max).unwrap()]));
+            assert_eq!(opened.recovery.bytes_dropped, 0);
+            let mut map = opened.map;
+            for height in max + 1..40 {
+                assert_eq!(commit(&mut map, height), roots[usize::try_from(height).unwrap()]);
+            }
+            map.sync().unwrap();
+            drop(map);
+            let again = open(copy.path(), options);
+            assert_eq!((again.height, again.root), (Some(39), roots[39]));
+        }
+    }
+}
+
+#[test]
 fn a_new_directory_opens_empty_and_a_reopened_one_where_it_was() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("state");

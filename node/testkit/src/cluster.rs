@@ -207,6 +207,21 @@ impl Cluster {
         std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     }
 
+    /// Waits until a node's log holds `text`.
+    ///
+    /// # Errors
+    /// When it does not after `wait_max`; the log is in the error.
+    pub async fn wait_log(&self, node: usize, text: &str, wait_max: Duration) -> Result<()> {
+        let deadline = Instant::now() + wait_max;
+        while !self.log(node)?.contains(text) {
+            if Instant::now() > deadline {
+                bail!("the log of node {node} never says {text:?}:\n{}", self.log(node)?);
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+
     /// Waits until a node ends by itself.
     ///
     /// # Errors

@@ -29,20 +29,7 @@ impl Drop for Processes {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_minority_refuses_and_heals() -> Result<()> {
-    let namespaces = Namespaces::create(NODES)?;
-    let hosts = (0..NODES).map(Namespaces::address).collect();
-    let cluster = Cluster::prepare(&InitOptions { hosts, ..InitOptions::default() }, "")?;
-    let steled = cluster::steled()?;
-    let mut processes = Processes(Vec::new());
-    for (node, profile) in cluster.network.profile().nodes.iter().enumerate() {
-        let dir = cluster.network.dir().node(&profile.name);
-        let log = std::fs::File::create(dir.log())?;
-        let mut command = namespaces.command(node, &steled);
-        command.arg("run").arg("--config").arg(dir.config()).current_dir(dir.root());
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        processes.0.push(command.spawn().context("cannot start a node in its namespace")?);
-    }
-    wait_ready(&cluster).await?;
+    let (namespaces, cluster, processes) = start().await?;
     let majority = (0..ALONE).map(|node| cluster.client("agency-1", node)).collect::<Result<Vec<_>>>()?;
     let load = Load::over(majority, &cluster.author("agency-1")?, LoadOptions::default());
     load.wait_more(200, Duration::from_secs(60)).await?;
@@ -68,6 +55,48 @@ async fn the_minority_refuses_and_heals() -> Result<()> {
     println!("{:?}", agreement::check(&cluster, &acknowledged).await?);
     drop(processes);
     Ok(())
+}
+
+/// Two and two: neither half is a quorum.
+#[tokio::test(flavor = "multi_thread")]
+async fn neither_half_goes_on_and_both_heal() -> Result<()> {
+    let (namespaces, cluster, processes) = start().await?;
+    let load = Load::start(&cluster, "agency-1", LoadOptions::default())?;
+    load.wait_more(200, Duration::from_secs(60)).await?;
+    namespaces.split(&[2, 3])?;
+    // Blocks that were under way may still be decided; then both halves must stand still.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let (before, acknowledged) = (cluster.heights().await, load.acknowledged());
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let after = cluster.heights().await;
+    ensure!(before.iter().all(Option::is_some) && before == after, "a half went on: {before:?}, then {after:?}");
+    ensure!(load.acknowledged() == acknowledged, "a half acknowledged statements");
+
+    namespaces.heal(&[2, 3])?;
+    load.wait_more(200, Duration::from_secs(120)).await.context("healing")?;
+    let acknowledged = load.finish().await?;
+    println!("{:?}", agreement::check(&cluster, &acknowledged).await?);
+    drop(processes);
+    Ok(())
+}
+
+/// A network with each node in a namespace of its own, running and ready.
+async fn start() -> Result<(Namespaces, Cluster, Processes)> {
+    let namespaces = Namespaces::create(NODES)?;
+    let hosts = (0..NODES).map(Namespaces::address).collect();
+    let cluster = Cluster::prepare(&InitOptions { hosts, ..InitOptions::default() }, "")?;
+    let steled = cluster::steled()?;
+    let mut processes = Processes(Vec::new());
+    for (node, profile) in cluster.network.profile().nodes.iter().enumerate() {
+        let dir = cluster.network.dir().node(&profile.name);
+        let log = std::fs::File::create(dir.log())?;
+        let mut command = namespaces.command(node, &steled);
+        command.arg("run").arg("--config").arg(dir.config()).current_dir(dir.root());
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        processes.0.push(command.spawn().context("cannot start a node in its namespace")?);
+    }
+    wait_ready(&cluster).await?;
+    Ok((namespaces, cluster, processes))
 }
 
 async fn wait_ready(cluster: &Cluster) -> Result<()> {

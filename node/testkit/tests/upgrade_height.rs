@@ -4,8 +4,11 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use stele_testkit::{Cluster, Load, LoadOptions};
+use stele_ctl::localnet::READY_WAIT_MAX;
+use stele_ctl::network::init::InitOptions;
+use stele_testkit::{Cluster, Load, LoadOptions, agreement};
 use stele_types::governance::ProtocolUpgrade;
+use stele_types::parameters::PROTOCOL_REHEARSALS;
 use stele_types::{Command, Height};
 
 /// Exit status of a halted node.
@@ -56,5 +59,54 @@ async fn an_old_program_halts_cleanly_at_the_activation_height() -> Result<()> {
     ensure!(again.code() == Some(HALTED), "started again, the node ended with {again}");
     let newest = acknowledged.iter().filter_map(|status| status.height).max().unwrap_or(Height(0));
     ensure!(newest.0 < activation_height, "an acknowledgement at height {newest}");
+    Ok(())
+}
+
+/// Three operators have installed the new release, one has not. Only one protocol version exists, so the new release is the
+/// same program, configured to rehearse the next version.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_old_node_halts_cleanly_while_the_others_go_on_and_rejoins_when_it_is_upgraded() -> Result<()> {
+    const OLD: usize = 3;
+    let version = PROTOCOL_REHEARSALS;
+    let rehearse = format!("[order]\nrehearse_version = {version}\n");
+    let mut cluster = Cluster::prepare(&InitOptions::default(), &rehearse)?;
+    let path = cluster.network.dir().node("node-4").config();
+    let upgraded = std::fs::read_to_string(&path)?;
+    std::fs::write(&path, upgraded.replace(&rehearse, ""))?;
+    cluster.network.start_all()?;
+    cluster.network.wait_ready(READY_WAIT_MAX)?;
+    ensure!(cluster.log(0)?.contains("rehearses a protocol version"), "a rehearsal says that it is one");
+
+    let activation_height = cluster.height(0).await? + AHEAD;
+    cluster.govern(&Command::ProtocolUpgrade(ProtocolUpgrade { activation_height, version })).await?;
+    ensure!(cluster.height(0).await? < activation_height, "the decision took more than {AHEAD} heights");
+    let load = Load::start(&cluster, "agency-1", LoadOptions::default())?;
+    let mut highest = 0;
+    let deadline = std::time::Instant::now() + Duration::from_secs(120);
+    let ended = loop {
+        ensure!(std::time::Instant::now() < deadline, "the old node has not halted at {highest}");
+        if let Some(status) = cluster.network.ended(OLD)? {
+            break status;
+        }
+        highest = highest.max(cluster.height(OLD).await.unwrap_or_default());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    let log = cluster.log(OLD)?;
+    ensure!(ended.code() == Some(HALTED), "the old node ended with {ended}:\n{log}");
+    ensure!(highest == activation_height - 1, "it halted at {highest}, not below {activation_height}");
+    ensure!(log.contains(&format!("needs protocol version {version}")), "the halt does not name the version:\n{log}");
+
+    load.wait_more(200, Duration::from_secs(60)).await.context("the others must go on")?;
+    ensure!(cluster.height(0).await? > activation_height, "the new version is not in force");
+    std::fs::write(&path, upgraded)?;
+    cluster.network.start(OLD)?;
+    cluster.network.wait_node_ready(OLD, READY_WAIT_MAX)?;
+    // Three of four are a quorum: without node 0, the upgraded node must vote.
+    cluster.network.kill(0)?;
+    load.wait_more(200, Duration::from_secs(90)).await?;
+    cluster.network.start(0)?;
+    cluster.network.wait_ready(READY_WAIT_MAX)?;
+    let acknowledged = load.finish().await?;
+    println!("{:?}", agreement::check(&cluster, &acknowledged).await?);
     Ok(())
 }

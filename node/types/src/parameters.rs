@@ -9,6 +9,11 @@ use crate::suite::Suite;
 /// The protocol version that this program executes; it halts cleanly at the activation of a newer one.
 pub const PROTOCOL_VERSION: u32 = 1;
 
+/// Protocol versions from here on are rehearsals: no program implements one, and no verifier accepts a header of one. A
+/// node that is configured for it runs one with the rules of [`PROTOCOL_VERSION`], so that operators of a test network
+/// can practise an upgrade.
+pub const PROTOCOL_REHEARSALS: u32 = 1 << 31;
+
 crate::record! {
     /// A suite that statements may use, with the version of its acceptance rule.
     pub struct SuiteRule {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, Subcommand};
-use stele_hsm::{Signer as _, SoftwareSigner};
+use stele_hsm::{Signer as _, SoftwareSigner, VoteGuard};
 use stele_types::governance::EpochCertify;
 use stele_types::hash::KeyId;
 use stele_types::party::{KeyEnrol, KeyReset, KeyRevoke, KeyRotate, RevocationReason};
@@ -71,6 +71,19 @@ pub enum KeyCommand {
     },
     /// Make an epoch key for a validator, certify it with the long-term key and publish the certificate
     Epoch(EpochArguments),
+    /// Make the vote guard of a validator whose guard is lost; it signs nothing below a height
+    Guard(GuardArguments),
+}
+
+/// Arguments of `key guard`.
+#[derive(Debug, Args)]
+pub struct GuardArguments {
+    /// Long-term key of the validator; the guard is made beside it
+    #[arg(long)]
+    pub validator_key: PathBuf,
+    /// First height at which it may vote again: two above the newest height of the network, read after the node stopped
+    #[arg(long)]
+    pub from_height: u64,
 }
 
 /// Arguments of `key epoch`.
@@ -119,6 +132,7 @@ impl KeyCommand {
                 dual.propose(session, &Command::KeyReset(KeyReset { party, key })).await
             }
             Self::Epoch(arguments) => arguments.run(session).await,
+            Self::Guard(arguments) => arguments.run(session),
         }
     }
 }
@@ -152,6 +166,27 @@ async fn rotate(session: &Session, file: &Path) -> Result<u8> {
     Ok(code)
 }
 
+impl GuardArguments {
+    fn run(self, session: &Session) -> Result<u8> {
+        let validator = ValidatorId::of(&compressed(&SoftwareSigner::open(&self.validator_key)?)?);
+        let path = self.validator_key.with_extension("votes");
+        VoteGuard::create_from(&path, validator.0, self.from_height).map_err(|error| {
+            Failure::new("vote_guard_not_made", error.to_string())
+                .hint("a guard that is there is never replaced: it knows what was signed")
+        })?;
+        let record = Record::new()
+            .with("guard", path.display().to_string())
+            .with("validator", validator.to_hex())
+            .with("from_height", self.from_height);
+        session.output.record(&record)?;
+        Ok(0)
+    }
+}
+
+fn compressed(signer: &SoftwareSigner) -> Result<[u8; 33]> {
+    signer.public_key().sec1_compressed.as_slice().try_into().context("compressed public key")
+}
+
 impl EpochArguments {
     async fn run(self, session: &Session) -> Result<u8> {
         let client = session.party_client()?;
@@ -168,9 +203,6 @@ impl EpochArguments {
         }
         let long_term_key = self.node_dir.join("validator.key");
         let long_term = SoftwareSigner::open(&long_term_key)?;
-        let compressed = |signer: &SoftwareSigner| -> Result<[u8; 33]> {
-            signer.public_key().sec1_compressed.as_slice().try_into().context("compressed public key")
-        };
         let file = self.node_dir.join(format!("epoch-{from}.key"));
         let epoch = SoftwareSigner::generate(&file)?;
         let validator = ValidatorId::of(&compressed(&long_term)?);

@@ -8,11 +8,12 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use stele_types::Suite;
 
+use crate::commands::governed::party_id;
 use crate::commands::upgrade::UpgradeCommand;
 use crate::commands::{block_on, words};
 use crate::failure::Failure;
 use crate::localnet::{LocalNetwork, READY_WAIT_MAX, steled_beside_this_program};
-use crate::network::init::{BASE_PORT, InitOptions, VoteMode, init};
+use crate::network::init::{BASE_PORT, InitOptions, NewNode, VoteMode, add_node, init};
 use crate::network::profile::Profile;
 use crate::output::{Record, note};
 use crate::session::Session;
@@ -27,6 +28,8 @@ pub enum NetworkCommand {
     Init(InitArguments),
     /// Run a network on this machine, on loopback, until Ctrl-C; it is made first when DIR is empty
     Local(LocalArguments),
+    /// Make the directory of one more node for a network whose authority is here; it joins with `upgrade validators`
+    AddNode(AddNodeArguments),
     /// Propose a change of version, parameters or validators from a height on
     #[command(subcommand)]
     Upgrade(UpgradeCommand),
@@ -72,6 +75,23 @@ pub struct InitArguments {
     pub hosts: Vec<String>,
 }
 
+/// Arguments of `network add-node`.
+#[derive(Debug, Args)]
+pub struct AddNodeArguments {
+    /// Name of the node
+    #[arg(long)]
+    pub name: String,
+    /// Name or id of the party that operates it; it must be enrolled
+    #[arg(long)]
+    pub operator: String,
+    /// Its host
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
+    /// First of its five ports
+    #[arg(long)]
+    pub first_port: u16,
+}
+
 /// Arguments of `network local`.
 #[derive(Debug, Args)]
 pub struct LocalArguments {
@@ -111,6 +131,7 @@ impl NetworkCommand {
         match self {
             Self::Init(arguments) => arguments.run(session),
             Self::Local(arguments) => arguments.run(session),
+            Self::AddNode(arguments) => arguments.run(session),
             Self::Upgrade(command) => block_on(command.run(session)),
         }
     }
@@ -136,6 +157,30 @@ impl InitArguments {
              register something   stele --network-dir {dir} --as agency-1 submit FILE\n\n\
              Give each party and node its own directory and nothing else; ca.key belongs to whoever admits members.\n\
              The network id is the SHA-256 of genesis.cbor: hand that file to everyone who verifies receipts."
+        ))?;
+        Ok(0)
+    }
+}
+
+impl AddNodeArguments {
+    fn run(self, session: &Session) -> Result<u8> {
+        let operator = party_id(session, &self.operator)?;
+        let new = NewNode { name: self.name, host: self.host, first_port: self.first_port, operator };
+        let (node, validator) = add_node(&session.dir()?, &new)?;
+        let record = Record::new()
+            .with("node", node.name.as_str())
+            .with("validator", validator.id().to_hex())
+            .with("peer_id", hex::encode(validator.peer_id()))
+            .with("peer", node.peer.as_str());
+        session.output.record(&record)?;
+        let dir = session.dir()?.node(&node.name);
+        let (dir, operator) = (dir.root().display(), self.operator);
+        session.output.text(&format!(
+            "\nNext:\n  \
+             propose it         stele network upgrade validators --add {dir},{operator} --approve-as GOVERNOR\n  \
+             start it           steled run --config {dir}/steled.toml\n\n\
+             The others let it in once the change is decided; nothing has to be restarted. To let them dial it as well, \
+             add its address and peer id to peers.persistent of their configurations and send them SIGHUP."
         ))?;
         Ok(0)
     }

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use clap::ValueEnum;
 use p256::ecdsa::signature::Signer as _;
 use p256::pkcs8::DecodePrivateKey as _;
-use stele_hsm::{Signer as _, SoftwareSigner};
+use stele_hsm::{Signer as _, SoftwareSigner, VoteGuard};
 use stele_types::cbor::{List, Text};
 use stele_types::limits::VALIDATORS_MAX;
 use stele_types::party::{Founder, OrganisationCode, Role, RoleSet};
@@ -128,20 +128,25 @@ impl InitOptions {
     fn node(&self, index: usize) -> Result<NodeProfile> {
         let host = self.hosts.get(index).or(self.hosts.first()).ok_or_else(|| anyhow!("no host"))?;
         let first = self.base_port + u16::try_from(index * 10).context("port range")?;
-        let address = |offset: u16| match host.parse::<IpAddr>() {
-            Ok(IpAddr::V6(ip)) => format!("[{ip}]:{}", first + offset),
-            _ => format!("{host}:{}", first + offset),
-        };
-        let local = is_loopback(host);
-        Ok(NodeProfile {
-            name: format!("node-{}", index + 1),
-            peer: address(0),
-            party: address(1),
-            public: address(2),
-            plain: local.then(|| address(3)),
-            // Metrics are for the machine's own collector; they do not leave the host unless the operator says so.
-            metrics: if local { address(4) } else { format!("127.0.0.1:{}", first + 4) },
-        })
+        Ok(node_profile(&format!("node-{}", index + 1), host, first))
+    }
+}
+
+/// The addresses of a node whose five ports begin at `first`.
+fn node_profile(name: &str, host: &str, first: u16) -> NodeProfile {
+    let address = |offset: u16| match host.parse::<IpAddr>() {
+        Ok(IpAddr::V6(ip)) => format!("[{ip}]:{}", first + offset),
+        _ => format!("{host}:{}", first + offset),
+    };
+    let local = is_loopback(host);
+    NodeProfile {
+        name: name.to_owned(),
+        peer: address(0),
+        party: address(1),
+        public: address(2),
+        plain: local.then(|| address(3)),
+        // Metrics are for the machine's own collector; they do not leave the host unless the operator says so.
+        metrics: if local { address(4) } else { format!("127.0.0.1:{}", first + 4) },
     }
 }
 
@@ -236,7 +241,7 @@ pub fn init(root: &Path, options: &InitOptions) -> Result<Network> {
             .filter(|(other, _)| *other != index)
             .map(|(_, (node, validator))| (node.peer.clone(), hex::encode(validator.peer_id())))
             .collect();
-        write_node(&dir.node(&node.name), node, options, &persistent, &authority, &bytes)?;
+        write_node(&dir.node(&node.name), node, options.mode, &persistent, &authority, &bytes)?;
     }
     let profile = Profile { name: options.name.clone(), network: genesis.network().to_hex(), nodes };
     profile.save(&dir)?;
@@ -306,7 +311,8 @@ pub fn validator_of(dir: &Path, party: PartyId) -> Result<Validator> {
     Ok(Validator { public_key: compressed(&long_term)?, peer_key, party })
 }
 
-/// Keys of one node: long-term validator key, seal key, peer key and, for delegated votes, an epoch key.
+/// Keys of one node: long-term validator key with its vote guard, seal key, peer key and, for delegated votes, an epoch
+/// key.
 fn make_keys(dir: &NodeDir, operator: PartyId, mode: VoteMode) -> Result<(Validator, Option<EpochCertificate>)> {
     let long_term = SoftwareSigner::generate(&dir.file("validator.key")).context("validator key")?;
     SoftwareSigner::generate(&dir.file("seal.key")).context("seal key")?;
@@ -317,6 +323,8 @@ fn make_keys(dir: &NodeDir, operator: PartyId, mode: VoteMode) -> Result<(Valida
         peer_key: peer.public_key().try_into().context("peer key")?,
         party: operator,
     };
+    // Made with the key and never again by itself: a guard that is missing later was lost.
+    VoteGuard::create(&dir.file("validator.votes"), validator.id().0).context("vote guard")?;
     let certificate = match mode {
         VoteMode::Direct => None,
         VoteMode::Delegated => {
@@ -369,10 +377,52 @@ fn peer_key_text(key: &SigningKey) -> Result<zeroize::Zeroizing<String>> {
     Ok(zeroize::Zeroizing::new(format!("{}\n", hex::encode(*seed))))
 }
 
+/// A node that joins a network that runs.
+#[derive(Clone, Debug)]
+pub struct NewNode {
+    /// Its name.
+    pub name: String,
+    /// Its host.
+    pub host: String,
+    /// First of its five ports.
+    pub first_port: u16,
+    /// The party that operates it.
+    pub operator: PartyId,
+}
+
+/// Makes the directory of one more node: keys, guard, certificate, and a configuration that names every other node. It
+/// votes with its long-term key until an epoch key is made for it. Its addresses are added to the profile. Who it is on
+/// the ledger has to be decided: see `network upgrade validators`.
+///
+/// # Errors
+/// When there is such a node, the authority's key is not here, or a file cannot be written.
+pub fn add_node(dir: &NetworkDir, new: &NewNode) -> Result<(NodeProfile, Validator)> {
+    let mut profile = Profile::load(dir)?;
+    check_party_name(&new.name)?;
+    let node_dir = dir.node(&new.name);
+    fs::create_dir(node_dir.root()).map_err(|error| {
+        Failure::new("node_exists_here", format!("cannot create {}: {error}", node_dir.root().display()))
+            .hint("choose another name; keys are never overwritten")
+    })?;
+    let authority = Authority::open(&dir.ca_certificate(), &dir.ca_key())?;
+    let genesis = fs::read(dir.genesis()).context("cannot read genesis.cbor")?;
+    let node = node_profile(&new.name, &new.host, new.first_port);
+    let (validator, _) = make_keys(&node_dir, new.operator, VoteMode::Direct)?;
+    let mut persistent = Vec::new();
+    for other in &profile.nodes {
+        let peer_id = validator_of(dir.node(&other.name).root(), new.operator)?.peer_id();
+        persistent.push((other.peer.clone(), hex::encode(peer_id)));
+    }
+    write_node(&node_dir, &node, VoteMode::Direct, &persistent, &authority, &genesis)?;
+    profile.nodes.push(node.clone());
+    profile.save(dir)?;
+    Ok((node, validator))
+}
+
 fn write_node(
     dir: &NodeDir,
     node: &NodeProfile,
-    options: &InitOptions,
+    mode: VoteMode,
     persistent: &[(String, String)],
     authority: &Authority,
     genesis: &[u8],
@@ -389,7 +439,7 @@ fn write_node(
     let listen = |address: &str| listen_address(address);
     let config = NodeConfig {
         name: &node.name,
-        mode: options.mode,
+        mode,
         peer_listen: &listen(&node.peer),
         persistent,
         party_listen: &listen(&node.party),

@@ -6,6 +6,6 @@ pub mod init;
 pub mod layout;
 pub mod profile;
 
-pub use init::{InitOptions, VoteMode, init};
+pub use init::{InitOptions, NewNode, VoteMode, add_node, init};
 pub use layout::NetworkDir;
 pub use profile::{NodeProfile, PartyProfile, Profile};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use stele_order::{Order, OrderConfig, Peer, PeerIdentity};
+use stele_order::{Endpoint, Order, OrderConfig, Peer, PeerIdentity};
 use stele_types::{BlockId, EpochCertificate, Hash, Height, NetworkId, PartyId, Validator, ValidatorId, ValidatorSet};
 
 use crate::application::App;
@@ -63,6 +63,10 @@ impl Default for Plan {
             on_disk: false,
         }
     }
+}
+
+fn endpoint(address: SocketAddr) -> Option<Endpoint> {
+    Some(Endpoint { host: address.ip().to_string(), port: address.port() })
 }
 
 pub(crate) struct Network {
@@ -138,11 +142,7 @@ impl Network {
         for (index, (signer, identity)) in signers.into_iter().zip(identities).enumerate() {
             let peers = (0..count)
                 .filter(|other| *other != index)
-                .map(|other| Peer {
-                    host: addresses[other].ip().to_string(),
-                    port: addresses[other].port(),
-                    peer_id: records[other].peer_id(),
-                })
+                .map(|other| Peer { endpoint: endpoint(addresses[other]), peer_id: records[other].peer_id() })
                 .collect();
             let data: PathBuf = network.directory.join(index.to_string());
             let mut config = OrderConfig::new(NETWORK, signer.key.public(), addresses[index], peers, identity, data);
@@ -181,7 +181,7 @@ impl Network {
         let identity = PeerIdentity::random().unwrap();
         let record = Validator { public_key: [2; 33], peer_key: *identity.public_key(), party: PartyId([0; 16]) };
         let address = addresses(&self.directory.join("address.twin"), 1)[0];
-        let twin_peer = Peer { host: address.ip().to_string(), port: address.port(), peer_id: record.peer_id() };
+        let twin_peer = Peer { endpoint: endpoint(address), peer_id: record.peer_id() };
         let mut config = original.config.clone();
         (config.listen, config.peer_identity, config.directory) = (address, identity, self.directory.join("twin"));
         let signer = Signer::open(Key::open(&self.directory.join("key.0")), None);

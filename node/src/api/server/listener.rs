@@ -18,7 +18,7 @@ use super::connection::{self, Protocol};
 use crate::config::ApiLimits;
 use crate::metrics::Metrics;
 use crate::metrics::label::{Handshake, Listener, TlsSuite};
-use crate::tls::ClientCertificate;
+use crate::tls::{ClientCertificate, TlsSlot};
 
 /// Pause after a failed accept: the usual reason is that the process has no file descriptor left, and one comes free only
 /// when a connection ends.
@@ -29,7 +29,7 @@ pub(super) struct Acceptor {
     pub(super) kind: Listener,
     pub(super) local: SocketAddr,
     pub(super) socket: TcpListener,
-    pub(super) tls: Option<TlsAcceptor>,
+    pub(super) tls: Option<TlsSlot>,
     pub(super) router: Router,
     pub(super) gate: Gate,
     pub(super) limits: ApiLimits,
@@ -39,7 +39,7 @@ pub(super) struct Acceptor {
 /// What every connection of a listener shares.
 pub(super) struct Context {
     pub(super) kind: Listener,
-    pub(super) tls: Option<TlsAcceptor>,
+    pub(super) tls: Option<TlsSlot>,
     pub(super) router: Router,
     pub(super) gate: Gate,
     pub(super) limits: ApiLimits,
@@ -114,6 +114,7 @@ impl Context {
             let peer = Peer { listener: self.kind, certificate: None };
             return connection::serve(self, stream, peer, Protocol::Http1).await;
         };
+        let tls = TlsAcceptor::from(tls.current());
         let limit = Duration::from_millis(self.limits.handshake_timeout_ms);
         let shaken = tokio::select! {
             () = self.stop.cancelled() => return,

@@ -1,6 +1,7 @@
 //! Listeners: accepting, bounding, timing out, stopping.
 
 mod activity;
+mod certificates;
 mod connection;
 mod listener;
 mod stall;
@@ -10,7 +11,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +20,8 @@ use super::router::{Gate, Shared, router};
 use crate::config::{ApiSection, MetricsSection};
 use crate::metrics::Metrics;
 use crate::metrics::label::Listener;
-use crate::tls::{self, TlsError, TlsIdentity};
+use crate::tls::{TlsError, TlsSlot};
+pub use certificates::Certificates;
 use listener::Acceptor;
 
 /// Why the API cannot be served.
@@ -52,11 +53,12 @@ impl ApiError {
 }
 
 /// A listener with its key in the configuration, its address and its TLS settings.
-type Wanted = (Listener, &'static str, Option<SocketAddr>, Option<Arc<ServerConfig>>);
+type Wanted = (Listener, &'static str, Option<SocketAddr>, Option<TlsSlot>);
 
 /// The listeners, bound and not serving yet.
 pub struct Api {
     acceptors: Vec<Acceptor>,
+    certificates: Certificates,
     grace: Duration,
 }
 
@@ -71,17 +73,14 @@ impl Api {
         backend: Arc<dyn Backend>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, ApiError> {
-        let identity = TlsIdentity::load(&section.certificate, &section.key)?;
-        let authorities = || tls::read_authorities(&section.client_ca);
-        metrics.tls.certificate_expiry(identity.validity().not_after);
-        let mutual = tls::mutual_config(&identity, authorities()?)?;
+        let certificates = Certificates::read(section, Arc::clone(&metrics))?;
         let shared = Shared::new(backend, Arc::clone(&metrics), section.limits);
         let router = router(&shared);
         let mut acceptors = Vec::new();
-        let admin_tls = admin.listen.filter(|address| !address.ip().is_loopback()).map(|_| Arc::clone(&mutual));
+        let admin_tls = admin.listen.filter(|address| !address.ip().is_loopback()).map(|_| certificates.mutual());
         let wanted: [Wanted; 4] = [
-            (Listener::Party, "api.party_listen", Some(section.party_listen), Some(mutual)),
-            (Listener::Public, "api.public_listen", section.public_listen, Some(tls::public_config(&identity)?)),
+            (Listener::Party, "api.party_listen", Some(section.party_listen), Some(certificates.mutual())),
+            (Listener::Public, "api.public_listen", section.public_listen, Some(certificates.public())),
             (Listener::Plain, "api.plain_listen", section.plain_listen, None),
             (Listener::Admin, "metrics.listen", admin.listen, admin_tls),
         ];
@@ -94,19 +93,24 @@ impl Api {
                 kind,
                 local,
                 socket,
-                tls: tls.map(Into::into),
+                tls,
                 router: router.clone(),
                 gate: Gate::new(section.limits.requests_max),
                 limits: section.limits,
                 metrics: Arc::clone(&metrics),
             });
         }
-        Ok(Self { acceptors, grace: Duration::from_millis(section.limits.shutdown_grace_ms) })
+        Ok(Self { acceptors, certificates, grace: Duration::from_millis(section.limits.shutdown_grace_ms) })
     }
 
     /// The address that a listener is bound to; with port 0 in the configuration the system chose the port.
     pub fn address(&self, listener: Listener) -> Option<SocketAddr> {
         self.acceptors.iter().find(|acceptor| acceptor.kind == listener).map(|acceptor| acceptor.local)
+    }
+
+    /// The certificates that it serves with.
+    pub fn certificates(&self) -> Certificates {
+        self.certificates.clone()
     }
 
     /// Serves until `stop` is cancelled; then accepts nothing more, lets requests in progress end within the grace, and

@@ -317,8 +317,8 @@ impl Backend for MemoryLedger {
     async fn advanced(&self, height: Height) {
         let _ = self.height.subscribe().wait_for(|now| *now > height.0).await;
     }
-    fn not_ready(&self) -> Option<&'static str> {
-        self.lock().not_ready
+    fn not_ready(&self) -> Option<std::borrow::Cow<'static, str>> {
+        self.lock().not_ready.map(Into::into)
     }
     fn in_force(&self) -> InForce {
         InForce { parameters: self.genesis.parameters.clone(), validators: self.genesis.validators.clone() }

@@ -3,6 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
+/// What to do when blocks that were once durable are gone.
+const PEERS_HAVE_IT: &str = "the peers have the blocks: check the disk, move the data directory away, keep the keys \
+                             and the vote guard, and start the node to fetch them";
+
 /// Failure of a block store call.
 #[derive(Debug, thiserror::Error)]
 pub enum BlockStoreError {
@@ -22,7 +26,7 @@ pub enum BlockStoreError {
         source: io::Error,
     },
     /// Bytes that were once durable no longer check.
-    #[error("block {height} is corrupt in {} at byte {offset}", segment.display())]
+    #[error("block {height} is corrupt in {} at byte {offset}; {PEERS_HAVE_IT}", segment.display())]
     Corrupt {
         /// Height of the damaged record.
         height: u64,
@@ -32,10 +36,10 @@ pub enum BlockStoreError {
         offset: u64,
     },
     /// A segment file carries no valid header, or names another first height than its file name.
-    #[error("segment header of {} is corrupt", .0.display())]
+    #[error("segment header of {} is corrupt; {PEERS_HAVE_IT}", .0.display())]
     SegmentCorrupt(PathBuf),
     /// A segment file is absent: the store's heights would have a gap.
-    #[error("segment that begins at height {0} is missing")]
+    #[error("segment that begins at height {0} is missing; {PEERS_HAVE_IT}")]
     SegmentMissing(u64),
     /// The height to append is not the one after the tip.
     #[error("expected height {expected}, got {given}")]

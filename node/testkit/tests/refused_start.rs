@@ -1,0 +1,88 @@
+//! What keeps a node from starting: it says which file it is and what to do, with a stable code.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use stele_ctl::localnet::READY_WAIT_MAX;
+use stele_ctl::network::init::InitOptions;
+use stele_testkit::{Cluster, Load, LoadOptions, agreement};
+use stele_types::Genesis;
+use stele_types::cbor::{Blob, List};
+use stele_types::party::Role;
+
+/// Exit status of a node that did not start.
+const FAILED: i32 = 1;
+
+fn one() -> InitOptions {
+    InitOptions { validators: 1, ..InitOptions::default() }
+}
+
+/// Starts a node that must end by itself, and returns what it said.
+async fn refusal(cluster: &mut Cluster, node: usize) -> Result<String> {
+    let before = cluster.log(node).unwrap_or_default().len();
+    cluster.network.start(node)?;
+    let status = cluster.wait_ended(node, Duration::from_secs(30)).await?;
+    ensure!(status.code() == Some(FAILED), "ended with {status}:\n{}", cluster.log(node)?);
+    Ok(cluster.log(node)?.split_off(before))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_genesis_file_that_founds_no_network_is_refused() -> Result<()> {
+    let mut cluster = Cluster::prepare(&one(), "")?;
+    let path = cluster.network.dir().node("node-1").file("genesis.cbor");
+    let genesis = Genesis::from_bytes(&std::fs::read(&path)?)?;
+    // It decodes, but a governor's key is no point of the curve: that founder could never sign.
+    let mut founders = genesis.founders.clone().into_vec();
+    let mut outside = vec![0xff; 33];
+    outside[0] = 2;
+    let governor = founders.iter_mut().find(|founder| founder.roles.contains(Role::Governor)).context("a governor")?;
+    governor.key.public_key = Blob::new(outside)?;
+    let unsound = Genesis { founders: List::new(founders)?, ..genesis };
+    std::fs::write(&path, unsound.to_bytes())?;
+    let said = refusal(&mut cluster, 0).await?;
+    ensure!(said.contains("genesis_invalid") && said.contains("genesis.cbor"), "{said}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_validator_without_its_guard_does_not_start_until_one_is_made_above_what_it_may_have_signed() -> Result<()> {
+    let mut cluster = Cluster::start()?;
+    let load = Load::start(&cluster, "agency-1", LoadOptions::default())?;
+    load.wait_more(200, Duration::from_secs(60)).await?;
+    cluster.network.kill(3)?;
+    cluster.network.wipe(3)?;
+    let key = cluster.network.dir().node("node-4").file("validator.key");
+    std::fs::remove_file(key.with_extension("votes"))?;
+    let said = refusal(&mut cluster, 3).await?;
+    ensure!(said.contains("vote_guard_missing") && said.contains("stele key guard"), "{said}");
+    ensure!(!key.with_extension("votes").exists(), "a guard was made silently");
+
+    load.wait_more(200, Duration::from_secs(60)).await?;
+    let from_height = cluster.height(0).await? + 20;
+    let made = key_guard(&key, from_height)?;
+    ensure!(made.contains(&from_height.to_string()), "{made}");
+    ensure!(key_guard(&key, from_height).is_err(), "a guard that exists was replaced");
+    cluster.network.start(3)?;
+    cluster.network.wait_node_ready(3, READY_WAIT_MAX)?;
+    cluster.wait_height(3, from_height + 2, Duration::from_secs(60)).await?;
+    // Three of four are a quorum: without node 0, the new guard must let it vote.
+    cluster.network.kill(0)?;
+    load.wait_more(200, Duration::from_secs(90)).await?;
+    cluster.network.start(0)?;
+    cluster.network.wait_ready(READY_WAIT_MAX)?;
+    let acknowledged = load.finish().await?;
+    println!("{:?}", agreement::check(&cluster, &acknowledged).await?);
+    Ok(())
+}
+
+/// Runs `stele key guard`.
+fn key_guard(key: &Path, from_height: u64) -> Result<String> {
+    let stele = stele_testkit::cluster::steled()?.with_file_name("stele");
+    let mut command = Command::new(&stele);
+    command.args(["key", "guard", "--validator-key"]).arg(key).args(["--from-height", &from_height.to_string()]);
+    let output = command.output().with_context(|| format!("cannot run {}", stele.display()))?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
