@@ -1,0 +1,17 @@
+//! Networks of real processes, in one program: each file would link the whole of client and engine again.
+
+mod bad_input;
+mod damaged_stores;
+mod fairness;
+mod forwarding;
+mod idle_connections;
+mod joining_validator;
+mod kill_all;
+mod kill_one;
+mod network_split;
+mod quorum_lost;
+mod refused_start;
+mod reload;
+mod tampered_state;
+mod upgrade_height;
+mod wiped_node;
