@@ -19,6 +19,7 @@ pub mod api;
 pub mod backend;
 pub mod chain;
 pub mod config;
+pub mod daemon;
 pub mod metrics;
 pub mod node;
 pub mod observe;
