@@ -20,6 +20,7 @@ mod state;
 mod writer;
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use stele_ledger::Frame;
@@ -44,6 +45,9 @@ use records::{EpochRecords, LinkRecords};
 use seals::Seals;
 
 pub use crate::store::Location;
+
+/// File in the chain's directory that asks the next start to build the derived stores again.
+const REBUILD_MARK: &str = "rebuild";
 
 /// Blocks kept decoded: at most a few tens of megabytes.
 const RECENT_BLOCKS_MAX: usize = 16;
@@ -93,6 +97,7 @@ pub struct Head {
 
 /// The committed chain, shared by all readers.
 pub struct Chain {
+    directory: PathBuf,
     network: NetworkId,
     genesis: Genesis,
     genesis_bytes: Vec<u8>,
@@ -206,10 +211,15 @@ impl Chain {
         if location.height() > self.tip().height.0 {
             return Ok(None);
         }
-        match self.result(location)? {
-            Some((_, Some(index))) => self.location_of_leaf(index),
-            _ => Ok(Some(location)),
+        let Some((_, Some(index))) = self.result(location)? else { return Ok(Some(location)) };
+        let first = self.location_of_leaf(index)?;
+        // Where it was ordered again it is another statement of its own block; anything else is damage.
+        if let Some(other) = first.filter(|first| *first != location)
+            && self.statement_id(other)? != Some(*id)
+        {
+            return Err(self.damaged("outcomes", location.height()));
         }
+        Ok(first)
     }
 
     /// Outcome of the statement at a location.
@@ -257,7 +267,22 @@ impl Chain {
         if index.0 >= self.tip().log_size {
             return Ok(None);
         }
-        Ok(Some(self.log.location(index.0)?))
+        let location = self.log.location(index.0)?;
+        // The log says where the leaf's statement lies, the outcomes say which leaf the statement has: neither file is
+        // read with a checksum, and both are not wrong in the same way.
+        match self.result(location) {
+            Ok(Some((_, Some(leaf)))) if leaf == index => Ok(Some(location)),
+            _ => Err(self.damaged("log and outcomes", location.height())),
+        }
+    }
+
+    /// Damage of a derived store that showed while it was read: the next start builds all of them again.
+    fn damaged(&self, store: &'static str, height: u64) -> ChainError {
+        tracing::error!(store, height, "a derived store is damaged; the next start builds it again from the blocks");
+        if let Err(error) = std::fs::write(self.directory.join(REBUILD_MARK), store) {
+            tracing::error!(%error, "the next start was not told; remove the derived stores by hand");
+        }
+        ChainError::Damaged { store, height }
     }
 
     /// The exact bytes of the statement at a location.

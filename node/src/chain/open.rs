@@ -16,7 +16,7 @@ use super::records::{EpochRecords, LinkRecords};
 use super::seals::Seals;
 use super::state::MapView;
 use super::writer::{GENESIS_HEIGHT, Prepared, Writer, check_results};
-use super::{Chain, ChainError, Head, Tip};
+use super::{Chain, ChainError, Head, REBUILD_MARK, Tip};
 use crate::store::blocks::{BlockStore, BlockStoreOptions};
 use crate::store::index::{IndexOptions, StatementIndex};
 use crate::store::log::{LogStore, LogWriter};
@@ -34,18 +34,17 @@ impl Chain {
         std::fs::create_dir_all(directory).map_err(ChainError::io("create the data directory"))?;
         let network = genesis.network();
         mark_network(directory, network)?;
+        let mark = directory.join(REBUILD_MARK);
+        if mark.exists() {
+            warn!("a derived store was damaged when it was read: rebuilding all of them from the blocks");
+            remove_derived(directory)?;
+            std::fs::remove_file(mark).map_err(ChainError::io("remove the mark of a damaged store"))?;
+        }
         match Self::recover(directory, genesis_bytes, &genesis) {
             Ok(opened) => Ok(opened),
             Err(error) if is_derived(&error) => {
                 warn!(code = error.code(), %error, "derived stores are damaged: rebuilding them from the blocks");
-                for name in DERIVED {
-                    match std::fs::remove_dir_all(directory.join(name)) {
-                        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                            return Err(ChainError::io("remove a damaged store")(error));
-                        }
-                        _ => {}
-                    }
-                }
+                remove_derived(directory)?;
                 Self::recover(directory, genesis_bytes, &genesis)
             }
             Err(error) => Err(error),
@@ -84,6 +83,7 @@ impl Chain {
         let index = StatementIndex::open(&directory.join("index"), IndexOptions::default())?;
         let head = recovered_head(genesis, &blocks, &outcomes, &state, &log_writer, height, frame)?;
         let chain = Arc::new(Self {
+            directory: directory.to_owned(),
             network: genesis.network(),
             genesis: genesis.clone(),
             genesis_bytes: genesis_bytes.to_vec(),
@@ -223,6 +223,18 @@ fn recovered_head(
         })
     });
     Ok(Head { tip, certificate: Some(Arc::new(cbor::from_slice(stored.certificate())?)), certified, frame })
+}
+
+fn remove_derived(directory: &Path) -> Result<(), ChainError> {
+    for name in DERIVED {
+        match std::fs::remove_dir_all(directory.join(name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(ChainError::io("remove a damaged store")(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Whether throwing the derived stores away can help.
