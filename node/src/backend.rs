@@ -8,10 +8,8 @@ use bytes::Bytes;
 use stele_ledger::{StateKey, query};
 use stele_merkle::tile::Tile;
 use stele_types::cbor::Blob;
-use stele_types::exchange::StateProof;
-use stele_types::{
-    Block, Bundle, CommitCertificate, Genesis, Hash, Header, Height, LogIndex, PartyId, Receipt, StatementId,
-};
+use stele_types::exchange::{CertifiedHeader, StateProof};
+use stele_types::{Block, Bundle, CommitCertificate, Genesis, Hash, Height, LogIndex, PartyId, Receipt, StatementId};
 
 use crate::admission::Admission;
 use crate::alarm::Alarm;
@@ -48,6 +46,7 @@ impl From<ChainError> for BackendError {
     fn from(error: ChainError) -> Self {
         match error {
             ChainError::NotCertified => Self::NotCertified,
+            ChainError::TrustPathTooLong { .. } => Self::TrustPathTooLong,
             error => Self::Failed(Box::new(error)),
         }
     }
@@ -137,12 +136,12 @@ impl Backend for NodeBackend {
         Ok(self.chain.receipt(index)?)
     }
 
-    fn bundle(&self, id: &StatementId, with_entry: bool) -> Result<Option<Bundle>, BackendError> {
-        Ok(self.chain.bundle(id, with_entry)?)
+    fn bundle(&self, id: &StatementId, with_entry: bool, from: Height) -> Result<Option<Bundle>, BackendError> {
+        Ok(self.chain.bundle(id, with_entry, from)?)
     }
 
-    fn header(&self, height: Height) -> Result<Option<(Header, CommitCertificate)>, BackendError> {
-        Ok(self.chain.header(height)?)
+    fn header(&self, height: Height, from: Height) -> Result<Option<CertifiedHeader>, BackendError> {
+        Ok(self.chain.certified_header(height, from)?)
     }
 
     fn block(&self, height: Height) -> Result<Option<(Block, CommitCertificate)>, BackendError> {
@@ -172,9 +171,8 @@ impl Backend for NodeBackend {
         Ok(path.into_iter().map(Hash).collect())
     }
 
-    fn prove_state(&self, key: &StateKey) -> Result<StateProof, BackendError> {
-        let proven = self.chain.prove_state(key)?;
-        let (header, certificate) = proven.certified_by.unzip();
+    fn prove_state(&self, key: &StateKey, from: Height) -> Result<StateProof, BackendError> {
+        let proven = self.chain.prove_state(key, from)?;
         let too_large = |_| BackendError::Failed("a state proof exceeds its bound".into());
         Ok(StateProof {
             key: Hash(*key),
@@ -182,8 +180,7 @@ impl Backend for NodeBackend {
             proof: Blob::new(proven.proof).map_err(too_large)?,
             root: proven.root,
             height: proven.height,
-            header,
-            certificate,
+            certified_by: proven.certified_by,
         })
     }
 }

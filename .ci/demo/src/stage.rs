@@ -36,8 +36,8 @@ impl Stage {
         let mut network = LocalNetwork::open_or_init(&root, options, &steled()?)?;
         network.start_all()?;
         network.wait_ready(READY_WAIT_MAX)?;
-        let session =
-            Session { network_dir: Some(root), party: None, nodes: Vec::new(), output: Output::new(Format::Table) };
+        let output = Output::new(Format::Table);
+        let session = Session { network_dir: Some(root), party: None, nodes: Vec::new(), pin: None, output };
         Ok(Self { network, session, _directory: directory })
     }
 

@@ -82,6 +82,13 @@ pub struct LimitsView {
     pub wait_max_ms: u64,
 }
 
+/// RFC 9162 consistency proof.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct ConsistencyView {
+    /// Hashes, hexadecimal.
+    pub(crate) path: Vec<String>,
+}
+
 /// Part of the feed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FeedPage {

@@ -5,17 +5,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use stele_types::cbor::{self, Decoder, Field};
 use stele_types::exchange::{BundleReply, CertifiedHeader, StateProof, StatementStatus, Submitted};
-use stele_types::limits::{BUNDLE_BYTES_MAX, GENESIS_BYTES_MAX, STATEMENT_BYTES_MAX};
-use stele_types::{Height, StatementId};
+use stele_types::limits::{BUNDLE_BYTES_MAX, GENESIS_BYTES_MAX, PATH_MAX, STATEMENT_BYTES_MAX};
+use stele_types::{Hash, Height, StatementId};
 
 use crate::error::ClientError;
-use crate::model::{FeedPage, NetworkView};
+use crate::model::{ConsistencyView, FeedPage, NetworkView};
 use crate::transport::{Ask, Client, Response};
 
 const JSON: &str = "application/json";
 const COSE: &str = "application/cose";
 const CBOR: &str = "application/cbor";
 const CBOR_SEQUENCE: &str = "application/cbor-seq";
+/// Nodes of a consistency path: one more than an inclusion path (RFC 9162 section 2.1.4).
+const CONSISTENCY_PATH_MAX: usize = PATH_MAX + 1;
 
 /// What a status request waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,8 +89,9 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn bundles(&self, ids: &[StatementId], with_entries: bool) -> Result<Vec<BundleReply>, ClientError> {
-        let path = if with_entries { "/v1/bundles?entry=1" } else { "/v1/bundles" };
-        sequence(&self.ask(Ask::post(path, CBOR_SEQUENCE, CBOR_SEQUENCE, id_sequence(ids))).await?)
+        let entries = if with_entries { "&entry=1" } else { "" };
+        let path = format!("/v1/bundles?from={}{entries}", self.trusted());
+        sequence(&self.ask(Ask::post(&path, CBOR_SEQUENCE, CBOR_SEQUENCE, id_sequence(ids))).await?)
     }
 
     /// `GET /entries/{entry}`: the statement of an id, or of a log index, as it was registered.
@@ -116,16 +119,31 @@ impl Client {
     /// [`ClientError`].
     pub async fn bundle(&self, id: &StatementId, with_entry: bool, wait: Duration) -> Result<Bytes, ClientError> {
         let entry = if with_entry { "&entry=1" } else { "" };
-        let path = format!("/bundles/{id}?wait_ms={}{entry}", wait.as_millis());
+        let path = format!("/bundles/{id}?from={}&wait_ms={}{entry}", self.trusted(), wait.as_millis());
         bounded(self.ask(Ask::get(&path, CBOR).waiting(wait)).await?, BUNDLE_BYTES_MAX, "larger than a bundle")
     }
 
-    /// `GET /v1/headers/{height}`: header and commit certificate.
+    /// `GET /v1/headers/{height}`: header, commit certificate, and the way to it from the validators that the caller
+    /// trusts.
     ///
     /// # Errors
     /// [`ClientError`].
     pub async fn header(&self, height: Height) -> Result<CertifiedHeader, ClientError> {
-        value(&self.ask(Ask::get(&format!("/v1/headers/{height}"), CBOR)).await?)
+        value(&self.ask(Ask::get(&format!("/v1/headers/{height}?from={}", self.trusted()), CBOR)).await?)
+    }
+
+    /// `GET /v1/consistency`: RFC 9162 proof that the log of `new` leaves begins with that of `old` leaves.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn consistency(&self, old: u64, new: u64) -> Result<Vec<Hash>, ClientError> {
+        let response = self.ask(Ask::get(&format!("/v1/consistency?old={old}&new={new}"), JSON)).await?;
+        let view: ConsistencyView = json(&response)?;
+        if view.path.len() > CONSISTENCY_PATH_MAX {
+            return Err(unexpected(&response, "longer than a consistency proof"));
+        }
+        let hash = |text: &String| Hash::from_hex(text).ok_or_else(|| unexpected(&response, "a hash is malformed"));
+        view.path.iter().map(hash).collect()
     }
 
     /// `GET /v1/checkpoint`: the newest tree head, signed by this node: a COSE_Sign1 with the log root as payload.
@@ -142,7 +160,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn state(&self, kind: &str, id: &str) -> Result<Vec<StateProof>, ClientError> {
-        let path = format!("/v1/state/{}/{}", path_part(kind), path_part(id));
+        let path = format!("/v1/state/{}/{}?from={}", path_part(kind), path_part(id), self.trusted());
         sequence(&self.ask(Ask::get(&path, CBOR_SEQUENCE)).await?)
     }
 

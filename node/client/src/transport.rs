@@ -12,6 +12,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, LINK, LOCATION, RETRY_AFTER, USER_AGENT};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use stele_types::Height;
 
 use crate::connector;
 use crate::endpoint::{Endpoint, Scheme};
@@ -96,6 +97,7 @@ pub struct ClientBuilder {
     tls: Option<TlsSettings>,
     bounds: Bounds,
     retry: RetryPolicy,
+    trusted: Option<Height>,
 }
 
 impl ClientBuilder {
@@ -123,6 +125,12 @@ impl ClientBuilder {
         self.retry = retry;
         self
     }
+    /// First height of the validators that the caller trusts: the proofs that nodes give begin there, not at genesis.
+    #[must_use]
+    pub const fn trusting(mut self, height: Height) -> Self {
+        self.trusted = Some(height);
+        self
+    }
     /// The client. No connection is opened yet.
     ///
     /// # Errors
@@ -143,6 +151,7 @@ impl ClientBuilder {
                 tls,
                 bounds: self.bounds,
                 retry: self.retry,
+                trusted: self.trusted.unwrap_or(Height(1)),
             }),
         })
     }
@@ -161,6 +170,8 @@ struct Inner {
     tls: Option<Arc<rustls::ClientConfig>>,
     bounds: Bounds,
     retry: RetryPolicy,
+    /// First height of the validators that the caller trusts.
+    trusted: Height,
 }
 
 struct Node {
@@ -189,6 +200,11 @@ impl Client {
     /// The nodes, in the order in which they were named.
     pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
         self.inner.nodes.iter().map(|node| &node.endpoint)
+    }
+
+    /// First height of the validators that the caller trusts.
+    pub(crate) fn trusted(&self) -> Height {
+        self.inner.trusted
     }
 
     /// Asks until a node answers with 2xx, an error that stays, or the tries are used up.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::output::Output;
+
 /// A failure with a stable snake_case code and a hint of what to do.
 #[derive(Debug)]
 pub struct Failure {
@@ -39,14 +41,21 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Writes an error to standard error: what failed, its code, and what to do.
-pub fn report(error: &anyhow::Error) {
+/// Writes an error to standard error: what failed, its code, and what to do; as one JSON object where programs read.
+pub fn report(error: &anyhow::Error, output: Output) {
     use std::io::Write as _;
     let (code, hint) = code_and_hint(error);
     let mut stderr = std::io::stderr().lock();
+    if output.is_json() {
+        let view = serde_json::json!({ "error": code, "message": format!("{error:#}"), "what_to_do": hint });
+        let _ = writeln!(stderr, "{view}");
+        return;
+    }
     // A closed standard error leaves nobody to tell.
-    let _ = writeln!(stderr, "error[{code}]: {error:#}");
-    if let Some(hint) = hint {
+    let what = format!("{error:#}");
+    let _ = writeln!(stderr, "error[{code}]: {what}");
+    // What a node says of a refusal is part of the error already.
+    if let Some(hint) = hint.filter(|hint| !what.ends_with(hint.as_str())) {
         let _ = writeln!(stderr, "  what to do: {hint}");
     }
 }
@@ -67,10 +76,23 @@ pub fn code_and_hint(error: &anyhow::Error) -> (String, Option<String>) {
             return (signer.code().to_owned(), None);
         }
     }
-    ("failed".into(), None)
+    io_code_and_hint(error)
 }
 
-fn client_hint(error: &stele_client::ClientError) -> Option<&'static str> {
+/// The code and the hint of a file that could not be used.
+fn io_code_and_hint(error: &anyhow::Error) -> (String, Option<String>) {
+    use std::io::ErrorKind;
+    let kind = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
+    let (code, hint) = match kind {
+        Some(ErrorKind::NotFound) => ("file_missing", Some("check the path; relative ones begin where you are now")),
+        Some(ErrorKind::AlreadyExists) => ("file_exists", Some("choose another name; nothing is overwritten")),
+        Some(ErrorKind::PermissionDenied) => ("file_denied", Some("check owner and mode of the file")),
+        _ => ("failed", None),
+    };
+    (code.to_owned(), hint.map(str::to_owned))
+}
+
+fn client_hint(error: &stele_client::ClientError) -> Option<&str> {
     use stele_client::ClientError;
     match error {
         ClientError::Connect { .. } | ClientError::Timeout { .. } => {
@@ -81,6 +103,7 @@ fn client_hint(error: &stele_client::ClientError) -> Option<&'static str> {
         ClientError::TooLarge { .. } => Some("ask for less at once"),
         ClientError::Unexpected { .. } => Some("node and command line may be of different versions"),
         // The node's own detail says what to do.
-        ClientError::Refused { .. } | ClientError::Endpoint { .. } | ClientError::NoEndpoint => None,
+        ClientError::Refused { detail, .. } => detail.as_deref(),
+        ClientError::Endpoint { .. } | ClientError::NoEndpoint => None,
     }
 }

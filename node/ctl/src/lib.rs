@@ -30,6 +30,7 @@ pub mod output;
 pub mod pki;
 pub mod progress;
 pub mod registration;
+pub mod rejection;
 pub mod session;
 pub mod standing;
 pub mod state_query;

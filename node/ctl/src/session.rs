@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use stele_client::{Bounds, Client, ClientBuilder, ClientIdentity, Endpoint, RetryPolicy, TlsSettings};
-use stele_types::Genesis;
+use stele_types::{Genesis, Hash, Height};
 use stele_verify::TrustAnchor;
 
 use crate::author::Author;
@@ -27,6 +27,8 @@ pub struct Session {
     pub party: Option<String>,
     /// Nodes to speak to instead of those of the profile: their names, or URLs.
     pub nodes: Vec<String>,
+    /// A height with the hash of the validators that decide it, trusted instead of those of genesis.
+    pub pin: Option<(Height, Hash)>,
     /// Where results go.
     pub output: Output,
 }
@@ -57,14 +59,18 @@ impl Session {
     pub fn genesis(&self) -> Result<Genesis> {
         load_genesis(&self.dir()?.genesis())
     }
-    /// Trust in the network from its genesis file on.
+    /// Trust in the network from its genesis file on, or from the pin on when there is one.
     ///
     /// # Errors
     /// When the genesis file is missing or malformed.
     pub fn anchor(&self) -> Result<TrustAnchor> {
         let path = self.dir()?.genesis();
         let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        TrustAnchor::genesis(&bytes).map_err(|error| Failure::new(error.code(), error.to_string()).into())
+        let anchor = TrustAnchor::genesis(&bytes).with_context(|| path.display().to_string())?;
+        Ok(match self.pin {
+            Some((height, validators)) => anchor.pinned_at(height, validators),
+            None => anchor,
+        })
     }
     /// Name of the party to act as.
     ///
@@ -108,7 +114,7 @@ impl Session {
     pub fn party_client_of(&self, name: &str) -> Result<Client> {
         let tls = self.party_tls(name)?;
         let endpoints = self.endpoints(|node| &node.party)?;
-        Ok(with_endpoints(Client::builder().tls(tls), endpoints).build()?)
+        Ok(self.with_endpoints(Client::builder().tls(tls), endpoints).build()?)
     }
     /// TLS settings with the certificate of a party.
     ///
@@ -133,7 +139,7 @@ impl Session {
             return self.party_client();
         }
         let endpoints = self.endpoints(|node| &node.public)?;
-        Ok(with_endpoints(Client::builder().tls(self.tls()?), endpoints).build()?)
+        Ok(self.with_endpoints(Client::builder().tls(self.tls()?), endpoints).build()?)
     }
     /// A client of the public listener of one node, which gives up soon: for looking at each node by itself.
     ///
@@ -172,8 +178,9 @@ impl Session {
         };
         self.nodes.iter().map(named).collect()
     }
-}
 
-fn with_endpoints(builder: ClientBuilder, endpoints: Vec<Endpoint>) -> ClientBuilder {
-    endpoints.into_iter().fold(builder.retry(RETRY), ClientBuilder::endpoint)
+    fn with_endpoints(&self, builder: ClientBuilder, endpoints: Vec<Endpoint>) -> ClientBuilder {
+        let builder = builder.retry(RETRY).trusting(self.pin.map_or(Height(1), |(height, _)| height));
+        endpoints.into_iter().fold(builder, ClientBuilder::endpoint)
+    }
 }

@@ -2,9 +2,9 @@
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use stele_client::Client;
-use stele_types::exchange::StateProof;
+use stele_types::exchange::{self, StateProof};
 use stele_types::{Hash, Height};
-use stele_verify::{TrustAnchor, chain, state};
+use stele_verify::{CertifiedHeader, TrustAnchor, chain, state};
 
 use crate::describe::Object;
 use crate::failure::Failure;
@@ -36,15 +36,23 @@ pub async fn query(client: &Client, anchor: &TrustAnchor, object: &Object) -> Re
     proofs.iter().map(|proof| verify(anchor, proof)).collect()
 }
 
+/// Walks from the anchor to the header of an answer and checks its quorum.
+///
+/// # Errors
+/// When the way does not lead there.
+pub fn certify<'a>(anchor: &TrustAnchor, answer: &'a exchange::CertifiedHeader) -> Result<CertifiedHeader<'a>> {
+    let exchange::CertifiedHeader { header, certificate, epoch_certificates, chain: links } = answer;
+    Ok(chain::certify(anchor, links, epoch_certificates, header, certificate)?)
+}
+
 fn verify(anchor: &TrustAnchor, proof: &StateProof) -> Result<Proven> {
-    let (Some(header), Some(certificate)) = (&proof.header, &proof.certificate) else {
+    let Some(answer) = &proof.certified_by else {
         bail!(
             Failure::new("not_certified", "the node has no header that certifies this value yet")
                 .hint("the next header certifies it; ask again in a moment")
         );
     };
-    let certified = chain::certify(anchor, &[], &[], header, certificate)
-        .context("the header that certifies the value (after a change of validators, pin a newer height with --pin)")?;
+    let certified = certify(anchor, answer).context("the header that certifies the value")?;
     let value = proof.value.as_deref();
     state::verify(anchor, certified, &proof.key.0, value, &proof.proof).context("the proof of the value")?;
     if certified.results_height() != proof.height {

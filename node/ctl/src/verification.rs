@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use stele_merkle::state::StateHash;
 use stele_types::limits::{BUNDLE_BYTES_MAX, GENESIS_BYTES_MAX, STATEMENT_BYTES_MAX};
 use stele_types::{Hash, Height, NetworkId, StatementId, Suite};
@@ -162,38 +163,49 @@ pub fn parse_pin(text: &str) -> Result<(Height, Hash), String> {
 }
 
 /// A verdict as named values, in order.
-pub fn verdict_values(verdict: &Verdict) -> Vec<(&'static str, String)> {
-    let mut values = vec![("verdict", verdict.as_str().to_owned()), ("statement", verdict.statement().to_hex())];
+pub fn verdict_values(verdict: &Verdict) -> Vec<(&'static str, Value)> {
+    let mut values: Vec<(_, Value)> =
+        vec![("verdict", verdict.as_str().into()), ("statement", verdict.statement().to_hex().into())];
     match verdict {
         Verdict::Registered(it) => values.extend([
-            ("network", it.network.to_hex()),
-            ("issuer", it.issuer.to_hex()),
-            ("key", it.key.to_hex()),
-            ("index", it.index.to_string()),
-            ("height", it.height.to_string()),
-            ("log_size", it.log_size.to_string()),
-            ("time_ms", it.time_ms.to_string()),
-            ("header", it.header.to_hex()),
+            ("network", it.network.to_hex().into()),
+            ("issuer", it.issuer.to_hex().into()),
+            ("key", it.key.to_hex().into()),
+            ("index", it.index.0.into()),
+            ("height", it.height.0.into()),
+            ("log_size", it.log_size.into()),
+            ("time_ms", it.time_ms.into()),
+            ("header", it.header.to_hex().into()),
         ]),
         Verdict::Rejected(it) => values.extend([
-            ("network", it.network.to_hex()),
-            ("code", it.code.as_str().to_owned()),
-            ("height", it.height.to_string()),
-            ("time_ms", it.time_ms.to_string()),
-            ("header", it.header.to_hex()),
+            ("network", it.network.to_hex().into()),
+            ("code", it.code.as_str().into()),
+            ("height", it.height.0.into()),
+            ("time_ms", it.time_ms.into()),
+            ("header", it.header.to_hex().into()),
         ]),
         Verdict::VouchedByOneNode(it) => values.extend([
-            ("network", it.network.to_hex()),
-            ("issuer", it.issuer.to_hex()),
-            ("key", it.key.to_hex()),
-            ("index", it.index.to_string()),
-            ("checkpoint_key", it.checkpoint_key.to_hex()),
-            ("height", it.height.to_string()),
-            ("log_size", it.log_size.to_string()),
-            ("time_ms", it.time_ms.to_string()),
+            ("network", it.network.to_hex().into()),
+            ("issuer", it.issuer.to_hex().into()),
+            ("key", it.key.to_hex().into()),
+            ("index", it.index.0.into()),
+            ("checkpoint_key", it.checkpoint_key.to_hex().into()),
+            ("height", it.height.0.into()),
+            ("log_size", it.log_size.into()),
+            ("time_ms", it.time_ms.into()),
         ]),
     }
     values
+}
+
+/// A refusal as named values, in order: what scripts read in place of a verdict.
+pub fn refusal_values(error: &VerificationError) -> Vec<(&'static str, Value)> {
+    vec![
+        ("verdict", if error.exit_code() == EXIT_INVALID { "invalid" } else { "none" }.into()),
+        ("error", error.code().into()),
+        ("message", error.to_string().into()),
+        ("what_to_do", error.advice().into()),
+    ]
 }
 
 fn public_key(text: &str) -> Result<PublicKey, VerificationError> {

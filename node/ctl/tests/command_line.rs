@@ -10,7 +10,7 @@ use stele_ctl::commands::Cli;
 fn stele(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stele"));
     command.args(arguments);
-    for variable in ["STELE_NETWORK_DIR", "STELE_AS", "STELE_NODE"] {
+    for variable in ["STELE_NETWORK_DIR", "STELE_AS", "STELE_NODE", "STELE_PIN"] {
         command.env_remove(variable);
     }
     command.output().unwrap()
@@ -70,7 +70,7 @@ fn no_argument_takes_the_place_of_a_global_one() {
     }
     let command = Cli::command();
     let globals: Vec<_> = command.get_arguments().filter(|a| a.is_global_set()).map(|a| a.get_id().clone()).collect();
-    assert_eq!(globals.len(), 4);
+    assert_eq!(globals.len(), 5);
     check(&command, &globals, "stele");
 }
 
@@ -92,6 +92,14 @@ fn errors_carry_a_code_and_say_what_to_do() {
     assert!(error.starts_with("error[party_name_invalid]: "), "{error}");
     let error = text(&stele(&["--network-dir", net, "--node", "node-9", "query", "network"]).stderr);
     assert!(error.starts_with("error[node_unknown]: ") && error.contains("node-1"), "{error}");
+}
+
+#[test]
+fn programs_read_errors_as_json() {
+    let output = stele(&["--output", "json", "key", "show", "nowhere.key"]);
+    let error: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!((output.status.code(), &error["error"]), (Some(1), &"file_missing".into()));
+    assert!(error["what_to_do"].as_str().is_some_and(|text| text.contains("path")), "{error}");
 }
 
 #[test]
@@ -141,6 +149,16 @@ fn man_pages_and_completions_come_from_the_command_line_itself() {
     let page = std::fs::read_to_string(man.join("stele-receipt-verify.1")).unwrap();
     assert!(page.contains("Exit codes") && page.contains("genesis"), "{page}");
     assert!(text(&stele(&["completions", "bash"]).stdout).contains("_stele()"));
+    // A reader that has seen enough, as `head` does, ends the program quietly.
+    let mut child = Command::new(env!("CARGO_BIN_EXE_stele"))
+        .args(["completions", "bash"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let ended = child.wait_with_output().unwrap();
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{}", text(&ended.stderr));
 }
 
 #[test]
@@ -164,4 +182,14 @@ fn the_verifier_tells_usage_from_an_invalid_proof() {
     assert!(error.starts_with("error[malformed]: "), "{error}");
     let error = text(&stele(&["receipt", "verify", genesis, "--genesis", genesis]).stderr);
     assert!(error.starts_with("error[malformed]: "), "{error}");
+    // Scripts read a refusal where they look for the verdict.
+    for (program, arguments) in [
+        (env!("CARGO_BIN_EXE_stele-verify"), &[genesis, "--genesis", genesis, "--json"][..]),
+        (env!("CARGO_BIN_EXE_stele"), &["-o", "json", "receipt", "verify", genesis, "--genesis", genesis]),
+    ] {
+        let output = Command::new(program).args(arguments).output().unwrap();
+        let refusal: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((output.status.code(), output.stderr.is_empty()), (Some(1), true));
+        assert_eq!((&refusal["verdict"], &refusal["error"]), (&"invalid".into(), &"malformed".into()));
+    }
 }

@@ -10,11 +10,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use stele_ledger::StateKey;
 use stele_merkle::tile::Tile;
-use stele_types::exchange::StateProof;
+use stele_types::exchange::{CertifiedHeader, StateProof};
 use stele_types::party::RoleSet;
 use stele_types::{
-    Block, Bundle, Checkpoint, Code, CommitCertificate, Genesis, Hash, Header, Height, LogIndex, Parameters, PartyId,
-    Receipt, StatementId, ValidatorSet,
+    Block, Bundle, Checkpoint, Code, CommitCertificate, Genesis, Hash, Height, LogIndex, Parameters, PartyId, Receipt,
+    StatementId, ValidatorSet,
 };
 
 pub use crate::store::Location;
@@ -92,6 +92,9 @@ pub enum BackendError {
     /// The bytes were pruned.
     #[error("the bytes were pruned")]
     Pruned,
+    /// Too many changes of validators lie between the trusted height and the certifying header.
+    #[error("the changes of validators do not fit into one proof")]
+    TrustPathTooLong,
     /// The node failed; the source is for its own log only.
     #[error("the node failed")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -140,16 +143,16 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// `NotCertified`, `Failed`.
     fn receipt(&self, index: LogIndex) -> Result<Option<Receipt>, BackendError>;
-    /// The quorum bundle of an executed statement.
+    /// The quorum bundle of an executed statement, for verifiers that trust the validator set of `from`.
     ///
     /// # Errors
-    /// `NotCertified`, `Failed`.
-    fn bundle(&self, id: &StatementId, with_entry: bool) -> Result<Option<Bundle>, BackendError>;
-    /// A header with this node's certificate.
+    /// `NotCertified`, `TrustPathTooLong`, `Failed`.
+    fn bundle(&self, id: &StatementId, with_entry: bool, from: Height) -> Result<Option<Bundle>, BackendError>;
+    /// A header with this node's certificate, for verifiers that trust the validator set of `from`.
     ///
     /// # Errors
-    /// `Failed`.
-    fn header(&self, height: Height) -> Result<Option<(Header, CommitCertificate)>, BackendError>;
+    /// `TrustPathTooLong`, `Failed`.
+    fn header(&self, height: Height, from: Height) -> Result<Option<CertifiedHeader>, BackendError>;
     /// A block with this node's certificate.
     ///
     /// # Errors
@@ -167,9 +170,9 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// `Failed`.
     fn consistency(&self, old: u64, new: u64) -> Result<Vec<Hash>, BackendError>;
-    /// A value of the state, or its absence, with proof.
+    /// A value of the state, or its absence, with proof, for verifiers that trust the validator set of `from`.
     ///
     /// # Errors
-    /// `NotCertified`, `Failed`.
-    fn prove_state(&self, key: &StateKey) -> Result<StateProof, BackendError>;
+    /// `NotCertified`, `TrustPathTooLong`, `Failed`.
+    fn prove_state(&self, key: &StateKey, from: Height) -> Result<StateProof, BackendError>;
 }

@@ -5,7 +5,7 @@ use axum::extract::{RawQuery, State as Extract};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use stele_merkle::tile::{Tile, TileKind, entry_bundle};
-use stele_types::exchange::{CertifiedBlock, CertifiedHeader};
+use stele_types::exchange::CertifiedBlock;
 use stele_types::{Block, Code, LogIndex};
 
 use super::access::Caller;
@@ -18,12 +18,15 @@ use super::router::State;
 use super::view::{CertifiedHeaderView, CheckpointView, ConsistencyView, OctetsView};
 use crate::metrics::label::ProofKind;
 
-/// A header with this node's certificate for it.
+/// A header with this node's certificate for it, and the way to its validators.
 #[utoipa::path(
     get, path = "/v1/headers/{height}", tag = "chain",
-    params(("height" = u64, Path, description = "Height, from 1")),
+    params(
+        ("height" = u64, Path, description = "Height, from 1"),
+        ("from" = Option<u64>, Query, description = "Height whose validators the caller trusts: the chain begins there. 1 by default"),
+    ),
     responses(
-        (status = 200, description = "Header and certificate", content((CertifiedHeaderView = "application/json"), (OctetsView = "application/cbor"))),
+        (status = 200, description = "Header, certificate, epoch certificates and validator-set changes", content((CertifiedHeaderView = "application/json"), (OctetsView = "application/cbor"))),
         (status = "4XX", description = "Refused", body = super::problem::ProblemView, content_type = "application/problem+json"),
     )
 )]
@@ -33,14 +36,14 @@ pub(super) async fn header(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    Parameters::read(query.as_deref(), &[])?;
+    let from = Parameters::read(query.as_deref(), &["from"])?.from()?;
     let form = format::choose(&headers, &[JSON, CBOR])?;
     let height = parameters::height(&text)?;
-    let found = state.read(move |backend| backend.header(height)).await?;
-    let (header, certificate) = found.ok_or_else(|| Problem::not_found("height"))?;
-    let certified = CertifiedHeader { header, certificate };
-    // Certificates of one block differ per node, so the tag names both.
-    let tag = format!("{}-{}", certified.certificate.hash().to_hex(), if form == CBOR { "cbor" } else { "json" });
+    let found = state.read(move |backend| backend.header(height, from)).await?;
+    let certified = found.ok_or_else(|| Problem::not_found("height"))?;
+    // Certificates of one block differ per node, and the chain by where it begins, so the tag names all of them.
+    let word = if form == CBOR { "cbor" } else { "json" };
+    let tag = format!("{}-{from}-{word}", certified.certificate.hash().to_hex());
     Ok(cache::immutable(&headers, &tag, Keep::Public, || match form {
         CBOR => format::cbor(&certified),
         _ => format::json(&CertifiedHeaderView::from(&certified)),

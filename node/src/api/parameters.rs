@@ -72,6 +72,11 @@ impl<'q> Parameters<'q> {
         }
     }
 
+    /// `from`: the height whose validators the caller trusts; without it, those of genesis.
+    pub(super) fn from(&self) -> Result<Height, Problem> {
+        Ok(Height(self.number("from", 1, u64::MAX)?.unwrap_or(1)))
+    }
+
     /// `wait_ms` and `wait`: how long to wait for how much.
     pub(super) fn wait(&self, wait_max_ms: u64) -> Result<Wait, Problem> {
         let milliseconds = self.number("wait_ms", 0, wait_max_ms)?.unwrap_or(0);

@@ -98,6 +98,9 @@ impl From<BackendError> for Problem {
         match error {
             BackendError::NotCertified => Self::new(Code::NotCertified),
             BackendError::Pruned => Self::new(Code::Pruned),
+            BackendError::TrustPathTooLong => Self::new(Code::TooLarge).detail(
+                "too many changes of validators for one proof; name a later height whose validators you trust with from",
+            ),
             BackendError::Failed(source) => {
                 tracing::error!(error = %source, "a request failed");
                 Self::new(Code::Internal)

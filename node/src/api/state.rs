@@ -10,9 +10,9 @@ use stele_ledger::value::{
 };
 use stele_ledger::{StateKey, Stored};
 use stele_types::asset::CertificateNumber;
-use stele_types::exchange::{CertifiedHeader, StateProof};
+use stele_types::exchange::StateProof;
 use stele_types::party::Role;
-use stele_types::{Family, KeyId, ObjectId, PartyId, StatementId};
+use stele_types::{Family, Height, KeyId, ObjectId, PartyId, StatementId};
 
 use super::access::Caller;
 use super::backend::{Backend, BackendError};
@@ -143,6 +143,7 @@ impl Readers {
     params(
         ("kind" = String, Path, description = "`party`, `key`, `record`, `asset`, `certificate`, `mandate` or `proposal`"),
         ("id" = String, Path, description = "Id in hexadecimal, or the number of a certificate as printed"),
+        ("from" = Option<u64>, Query, description = "Height whose validators the caller trusts: the chain begins there. 1 by default"),
     ),
     responses(
         (status = 200, description = "The values with proofs; a value that is absent is proven absent",
@@ -157,14 +158,14 @@ pub(super) async fn state(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    Parameters::read(query.as_deref(), &[])?;
+    let from = Parameters::read(query.as_deref(), &["from"])?.from()?;
     let form = format::choose(&headers, &[JSON, CBOR_SEQUENCE])?;
     let query = Query::read(&kind, &id)?;
     // Without a certificate only certificates can be asked for, whatever there is.
     if !matches!(query, Query::Certificate(_)) {
         caller.party()?;
     }
-    let answer = state.read(move |backend| read(backend, &caller, &query)).await;
+    let answer = state.read(move |backend| read(backend, &caller, &query, from)).await;
     state.metrics.log.proof(ProofKind::State, matches!(answer, Ok(Some(_))));
     let found = answer?.ok_or_else(|| Problem::not_found("value"))?;
     Ok(cache::volatile(if form == JSON {
@@ -176,13 +177,18 @@ pub(super) async fn state(
 
 type Found = (StateProof, Option<Value>);
 
-fn read(backend: &dyn Backend, caller: &Caller, query: &Query) -> Result<Option<Vec<Found>>, BackendError> {
-    let Some(first) = read_one(backend, caller, query)? else { return Ok(None) };
+fn read(
+    backend: &dyn Backend,
+    caller: &Caller,
+    query: &Query,
+    from: Height,
+) -> Result<Option<Vec<Found>>, BackendError> {
+    let Some(first) = read_one(backend, caller, query, from)? else { return Ok(None) };
     let mut found = vec![first];
     if let (Query::Certificate(_), (StateProof { value: Some(value), .. }, _)) = (query, &found[0]) {
         let certificate = CertificateRecord::from_value(value).map_err(|error| BackendError::Failed(error.into()))?;
         let asset_query = Query::Asset(certificate.asset);
-        let proof = backend.prove_state(&asset_query.key())?;
+        let proof = backend.prove_state(&asset_query.key(), from)?;
         // Who knows the number may read the certificate: this is the one way to an asset that is open to all.
         let described = described(&asset_query, &proof)?.map(|(value, _)| value);
         found.push((proof, described));
@@ -190,8 +196,13 @@ fn read(backend: &dyn Backend, caller: &Caller, query: &Query) -> Result<Option<
     Ok(Some(found))
 }
 
-fn read_one(backend: &dyn Backend, caller: &Caller, query: &Query) -> Result<Option<Found>, BackendError> {
-    let proof = backend.prove_state(&query.key())?;
+fn read_one(
+    backend: &dyn Backend,
+    caller: &Caller,
+    query: &Query,
+    from: Height,
+) -> Result<Option<Found>, BackendError> {
+    let proof = backend.prove_state(&query.key(), from)?;
     let (value, readers) = match described(query, &proof)? {
         Some((value, readers)) => (Some(value), readers),
         None => (None, query.absence_readers()),
@@ -205,7 +216,6 @@ fn described(query: &Query, proof: &StateProof) -> Result<Option<(Value, Readers
 }
 
 fn view((proof, value): &Found) -> StateProofView {
-    let certified = proof.header.clone().zip(proof.certificate.clone());
     StateProofView {
         key: proof.key.to_hex(),
         record: value.clone(),
@@ -213,7 +223,7 @@ fn view((proof, value): &Found) -> StateProofView {
         proof: hex::encode(&*proof.proof),
         root: proof.root.to_hex(),
         height: proof.height.0,
-        certified_by: certified.map(|(header, certificate)| (&CertifiedHeader { header, certificate }).into()),
+        certified_by: proof.certified_by.as_ref().map(Into::into),
     }
 }
 

@@ -8,7 +8,7 @@ use axum::extract::{RawQuery, Request, State as Extract};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use stele_types::exchange::BundleReply;
-use stele_types::{Bundle, Code, LogIndex, PartyId, Receipt, Statement, StatementId, cbor};
+use stele_types::{Bundle, Code, Height, LogIndex, PartyId, Receipt, Statement, StatementId, cbor};
 
 use super::access::Caller;
 use super::backend::{Backend, BackendError, Location};
@@ -191,6 +191,7 @@ fn receipt_of(backend: &dyn Backend, name: EntryName) -> Result<Option<Receipt>,
     params(
         ("statement" = String, Path, description = "Statement id"),
         ("entry" = Option<u8>, Query, description = "1: with the statement itself"),
+        ("from" = Option<u64>, Query, description = "Height whose validators the caller trusts: the chain begins there. 1 by default"),
         ("wait_ms" = Option<u64>, Query, description = "How long to wait for the certificate"),
     ),
     responses(
@@ -205,12 +206,12 @@ pub(super) async fn bundle(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let query = Parameters::read(query.as_deref(), &["entry", "wait_ms"])?;
-    let (wait, with_entry) = (query.wait(state.limits.wait_max_ms)?, query.flag("entry")?);
+    let query = Parameters::read(query.as_deref(), &["entry", "from", "wait_ms"])?;
+    let (wait, with_entry, from) = (query.wait(state.limits.wait_max_ms)?, query.flag("entry")?, query.from()?);
     format::choose(&headers, &[CBOR])?;
     let id = parameters::statement(&text)?;
     let deadline = Instant::now() + wait.time;
-    let answer = sealed(&state, deadline, move |backend| bundle_of(backend, &caller, &id, with_entry)).await;
+    let answer = sealed(&state, deadline, move |backend| bundle_of(backend, &caller, &id, with_entry, from)).await;
     state.metrics.log.proof(ProofKind::Bundle, matches!(answer, Ok(Some(_))));
     let bundle = answer?.ok_or_else(|| Problem::not_found("statement"))?;
     Ok(cache::volatile(format::cbor(&bundle)))
@@ -222,16 +223,20 @@ fn bundle_of(
     caller: &Caller,
     id: &StatementId,
     with_entry: bool,
+    from: Height,
 ) -> Result<Option<Bundle>, BackendError> {
     let readable = with_entry
         && find(backend, EntryName::Id(*id))?.is_some_and(|found| caller.may_read(&found.issuer, found.registered));
-    backend.bundle(id, readable)
+    backend.bundle(id, readable, from)
 }
 
 /// The quorum bundles of many statements.
 #[utoipa::path(
     post, path = "/v1/bundles", tag = "statements",
-    params(("entry" = Option<u8>, Query, description = "1: with the statements themselves")),
+    params(
+        ("entry" = Option<u8>, Query, description = "1: with the statements themselves"),
+        ("from" = Option<u64>, Query, description = "Height whose validators the caller trusts: the chains begin there. 1 by default"),
+    ),
     request_body(content((StatementsView = "application/json"), (OctetsView = "application/cbor-seq"))),
     responses(
         (status = 200, description = "One reply for each id, in order: a bundle or a code", body = OctetsView, content_type = "application/cbor-seq"),
@@ -244,7 +249,8 @@ pub(super) async fn bundles(
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    let with_entry = Parameters::read(parts.uri.query(), &["entry"])?.flag("entry")?;
+    let query = Parameters::read(parts.uri.query(), &["entry", "from"])?;
+    let (with_entry, from) = (query.flag("entry")?, query.from()?);
     let sent = content_type(&parts.headers, &[CBOR_SEQUENCE, JSON])?;
     format::choose(&parts.headers, &[CBOR_SEQUENCE])?;
     let body = state.bodies.read(&parts.headers, body, state.limits.body_bytes_max).await?;
@@ -253,7 +259,7 @@ pub(super) async fn bundles(
     let replies = state
         .read(move |backend| {
             ids.into_iter()
-                .map(|statement| match bundle_of(backend, &caller, &statement, with_entry) {
+                .map(|statement| match bundle_of(backend, &caller, &statement, with_entry, from) {
                     Ok(Some(bundle)) => Ok(BundleReply { statement, bundle: Some(bundle), refusal: None }),
                     Ok(None) => Ok(BundleReply { statement, bundle: None, refusal: Some(Code::NotFound) }),
                     Err(BackendError::NotCertified) => {

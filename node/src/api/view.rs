@@ -2,7 +2,9 @@
 //! numbers are JSON numbers.
 
 use serde::{Deserialize, Serialize};
+use stele_types::cbor::{self, Field};
 use stele_types::exchange::{CertifiedHeader, StatementStatus, Submitted};
+use stele_types::parameters::Timeouts;
 use stele_types::{CommitCertificate, Header, Parameters, Validator, VoteKey};
 use utoipa::ToSchema;
 
@@ -191,6 +193,10 @@ pub(super) struct CertifiedHeaderView {
     block: String,
     header: HeaderView,
     certificate: CertificateView,
+    /// Epoch certificates that the signatures name, in deterministic CBOR.
+    epoch_certificates: Vec<String>,
+    /// Validator-set changes from the trusted height on, in deterministic CBOR.
+    chain: Vec<String>,
 }
 
 impl From<&CertifiedHeader> for CertifiedHeaderView {
@@ -199,8 +205,14 @@ impl From<&CertifiedHeader> for CertifiedHeaderView {
             block: certified.header.id().to_hex(),
             header: (&certified.header).into(),
             certificate: (&certified.certificate).into(),
+            epoch_certificates: encoded(certified.epoch_certificates.iter()),
+            chain: encoded(certified.chain.iter()),
         }
     }
+}
+
+fn encoded<'v, T: Field + 'v>(values: impl Iterator<Item = &'v T>) -> Vec<String> {
+    values.map(|value| hex::encode(cbor::to_vec(value))).collect()
 }
 
 /// The newest signed checkpoint.
@@ -298,6 +310,32 @@ pub(super) struct ParametersView {
     clock_behind_ms: u64,
     heartbeat_ms: u64,
     proposal_life_ms: u64,
+    timeouts: TimeoutsView,
+}
+
+/// Time-outs of the rounds, milliseconds; the second of each pair is added for every further round.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Timeouts)]
+pub(super) struct TimeoutsView {
+    propose_ms: u32,
+    propose_step_ms: u32,
+    prevote_ms: u32,
+    prevote_step_ms: u32,
+    precommit_ms: u32,
+    precommit_step_ms: u32,
+}
+
+impl From<&Timeouts> for TimeoutsView {
+    fn from(timeouts: &Timeouts) -> Self {
+        Self {
+            propose_ms: timeouts.propose_ms,
+            propose_step_ms: timeouts.propose_step_ms,
+            prevote_ms: timeouts.prevote_ms,
+            prevote_step_ms: timeouts.prevote_step_ms,
+            precommit_ms: timeouts.precommit_ms,
+            precommit_step_ms: timeouts.precommit_step_ms,
+        }
+    }
 }
 
 /// A suite that statements may use.
@@ -325,6 +363,7 @@ impl From<&Parameters> for ParametersView {
             clock_behind_ms: parameters.clock_behind_ms,
             heartbeat_ms: parameters.heartbeat_ms,
             proposal_life_ms: parameters.proposal_life_ms,
+            timeouts: (&parameters.timeouts).into(),
         }
     }
 }

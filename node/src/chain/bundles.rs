@@ -3,11 +3,9 @@
 use stele_merkle::log::MemoryTree;
 use stele_types::bundle::OutcomeProof;
 use stele_types::cbor::{Blob, List};
-use stele_types::{
-    Bundle, ChainLink, CommitCertificate, EpochCertificate, Hash, Height, InclusionProof, LogIndex, Outcome, Receipt,
-    StatementId, VoteKey,
-};
+use stele_types::{Bundle, Hash, Height, InclusionProof, LogIndex, Outcome, Receipt, StatementId};
 
+use super::trust_path::TrustPath;
 use super::{Chain, ChainError, Location, SignedCheckpoint};
 
 /// Version of the bundle's form.
@@ -35,11 +33,12 @@ impl Chain {
         Ok((Receipt { checkpoint: seal.checkpoint.clone(), proof, signature: seal.signature }, seal))
     }
 
-    /// The quorum bundle of a statement that was executed, registered or rejected; none when it is unknown.
+    /// The quorum bundle of a statement that was executed, registered or rejected, for verifiers that trust the validator
+    /// set of `from`; none when it is unknown.
     ///
     /// # Errors
-    /// `not_certified` while no committed header certifies its result; failure of a store.
-    pub fn bundle(&self, id: &StatementId, with_entry: bool) -> Result<Option<Bundle>, ChainError> {
+    /// `not_certified` while no committed header certifies its result; `trust_path_too_long`; failure of a store.
+    pub fn bundle(&self, id: &StatementId, with_entry: bool, from: Height) -> Result<Option<Bundle>, ChainError> {
         let Some(location) = self.locate(id)? else { return Ok(None) };
         let Some(outcome) = self.outcome(location)? else { return Ok(None) };
         if outcome.statement != *id {
@@ -53,8 +52,7 @@ impl Chain {
             None => (None, Some(self.outcome_proof(location, outcome)?), Height(location.height()), None),
         };
         let Some((header, certificate)) = self.header(results.next())? else { return Err(ChainError::NotCertified) };
-        let chain = self.links.below(header.height);
-        let epoch_certificates = self.epoch_certificates(&certificate, &chain)?;
+        let TrustPath { epoch_certificates, links } = self.trust_path(&header, &certificate, from)?;
         let entry = match with_entry.then(|| self.entry(location)).transpose()?.flatten() {
             Some(entry) => Some(Blob::new(entry.to_vec())?),
             None => None,
@@ -67,7 +65,7 @@ impl Chain {
             header,
             certificate,
             epoch_certificates,
-            chain: List::new(chain)?,
+            chain: links,
             checkpoint_key: key,
         }))
     }
@@ -81,25 +79,5 @@ impl Chain {
             .map_err(|_| ChainError::Damaged { store: "outcomes", height: location.height() })?;
         let path = List::new(path.into_iter().map(Hash).collect())?;
         Ok(OutcomeProof { outcome, tree_size: leaves.len() as u64, position, path })
-    }
-
-    /// The epoch certificates that the signatures of `certificate` and of the links name, each once.
-    fn epoch_certificates<const MAX: usize>(
-        &self,
-        certificate: &CommitCertificate,
-        chain: &[ChainLink],
-    ) -> Result<List<EpochCertificate, MAX>, ChainError> {
-        let mut hashes: Vec<Hash> = std::iter::once(certificate)
-            .chain(chain.iter().map(|link| &link.certificate))
-            .flat_map(|certificate| certificate.signatures.iter())
-            .filter_map(|signature| match signature.signature.key {
-                VoteKey::Delegated(hash) => Some(hash),
-                VoteKey::Direct => None,
-            })
-            .collect();
-        hashes.sort_unstable();
-        hashes.dedup();
-        let certificates = hashes.iter().filter_map(|hash| self.epochs.find(hash)).collect();
-        Ok(List::new(certificates)?)
     }
 }

@@ -73,6 +73,12 @@ pub enum ChainError {
     /// Results are not certified by a committed header yet.
     #[error("the result is not certified by a header yet")]
     NotCertified,
+    /// Too many changes of validators lie between the trusted height and a header for one answer.
+    #[error("{links} changes of validators do not fit into one proof; begin it at a later height")]
+    TrustPathTooLong {
+        /// How many.
+        links: usize,
+    },
 }
 
 impl ChainError {
@@ -90,6 +96,7 @@ impl ChainError {
             Self::ForeignData { .. } => "foreign_data",
             Self::HistoryMissing { .. } => "history_missing",
             Self::NotCertified => "not_certified",
+            Self::TrustPathTooLong { .. } => "trust_path_too_long",
         }
     }
     pub(crate) fn io(action: &'static str) -> impl FnOnce(std::io::Error) -> Self {

@@ -17,6 +17,7 @@ mod outcomes;
 mod records;
 mod seals;
 mod state;
+mod trust_path;
 mod writer;
 
 use std::collections::VecDeque;

@@ -4,7 +4,8 @@ use std::sync::{PoisonError, RwLockReadGuard};
 
 use stele_ledger::{StateKey, StateView};
 use stele_state::{MemoryMap, StateMap};
-use stele_types::{CommitCertificate, Hash, Header, Height};
+use stele_types::exchange::CertifiedHeader;
+use stele_types::{Hash, Height};
 
 use super::{Chain, ChainError};
 
@@ -42,7 +43,7 @@ pub struct ProvenState {
     /// Height after which the state stands.
     pub height: Height,
     /// The header that certifies the root, once it is committed.
-    pub certified_by: Option<(Header, CommitCertificate)>,
+    pub certified_by: Option<CertifiedHeader>,
 }
 
 impl Chain {
@@ -51,18 +52,19 @@ impl Chain {
         StateReader(self.state.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A value with its proof under the newest root that a committed header certifies.
+    /// A value with its proof under the newest root that a committed header certifies, for verifiers that trust the
+    /// validator set of `from`.
     ///
     /// # Errors
-    /// `not_certified` before the second block; failure of a store.
-    pub fn prove_state(&self, key: &StateKey) -> Result<ProvenState, ChainError> {
+    /// `not_certified` before the second block; `trust_path_too_long`; failure of a store.
+    pub fn prove_state(&self, key: &StateKey, from: Height) -> Result<ProvenState, ChainError> {
         let (height, proven) = {
             let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
             // Under the lock the head cannot move past the state.
             let height = self.certified();
             (height, state.prove(key, height.0)?)
         };
-        let certified_by = self.header(height.next())?;
+        let certified_by = self.certified_header(height.next(), from)?;
         Ok(ProvenState {
             value: proven.value,
             proof: proven.proof.encode(),

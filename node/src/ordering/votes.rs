@@ -16,7 +16,7 @@ pub struct EpochKey {
     pub signer: Arc<dyn Signer>,
 }
 
-/// Signs ballots with an epoch key that covers the height, else with the long-term key, which is always valid.
+/// Signs ballots with the newest epoch key that covers the height, else with the long-term key, which is always valid.
 pub struct BallotSigner {
     validator: ValidatorId,
     long_term: Arc<dyn Signer>,
@@ -37,7 +37,9 @@ impl BallotSigner {
 #[async_trait]
 impl VoteSigner for BallotSigner {
     async fn sign(&self, ballot: Ballot) -> Result<VoteSignature, SignerError> {
-        let epoch = (self.epochs)().into_iter().find(|epoch| epoch.certificate.covers(ballot.height));
+        // Certificates of one validator may overlap; a key that was certified later takes the place of the one before.
+        let covering = (self.epochs)().into_iter().filter(|epoch| epoch.certificate.covers(ballot.height));
+        let epoch = covering.max_by_key(|epoch| epoch.certificate.from_height);
         let (signer, key) = match &epoch {
             Some(epoch) => (&epoch.signer, VoteKey::Delegated(epoch.certificate.hash())),
             None => (&self.long_term, VoteKey::Direct),

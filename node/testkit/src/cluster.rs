@@ -83,8 +83,8 @@ impl Cluster {
                 .with_context(|| format!("cannot write {}", path.display()))?;
         }
         let network = LocalNetwork::of(&made, &steled)?;
-        let session =
-            Session { network_dir: Some(root), party: None, nodes: Vec::new(), output: Output::new(Format::Table) };
+        let output = Output::new(Format::Table);
+        let session = Session { network_dir: Some(root), party: None, nodes: Vec::new(), pin: None, output };
         Ok(Self { network, session, directory })
     }
 

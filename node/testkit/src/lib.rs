@@ -16,6 +16,7 @@
 pub mod agreement;
 pub mod chance;
 pub mod cluster;
+pub mod command_line;
 pub mod load;
 pub mod memory;
 pub mod namespaces;
@@ -24,6 +25,7 @@ pub mod wire;
 
 pub use chance::Chance;
 pub use cluster::Cluster;
+pub use command_line::CommandLine;
 pub use load::{Load, LoadOptions};
 
 /// Size of a test: `quick` normally, `slow` when `STELE_SLOW=1`.

@@ -4,12 +4,13 @@
 //! the node's OpenAPI document.
 
 use crate::block::Block;
-use crate::bundle::Bundle;
-use crate::cbor::Blob;
+use crate::bundle::{Bundle, ChainLink};
+use crate::cbor::{Blob, List};
 use crate::code::Code;
 use crate::hash::{Hash, StatementId};
 use crate::header::{Header, Height, LogIndex};
-use crate::vote::CommitCertificate;
+use crate::limits::{CHAIN_LINKS_MAX, VALIDATORS_MAX};
+use crate::vote::{CommitCertificate, EpochCertificate};
 
 /// One value of the state tree.
 pub const STATE_VALUE_BYTES_MAX: usize = 64 * 1024;
@@ -59,12 +60,16 @@ crate::record! {
 }
 
 crate::record! {
-    /// A header with a quorum for it.
+    /// A header with a quorum for it, and the way to that quorum from genesis or a pinned height.
     pub struct CertifiedHeader {
         /// The header.
         1 => header: Header,
         /// The quorum.
         2 => certificate: CommitCertificate,
+        /// Epoch certificates that the signatures name, each once.
+        3 => epoch_certificates: List<EpochCertificate, { VALIDATORS_MAX * 4 }>,
+        /// Validator-set changes below the header, ascending.
+        4 => chain: List<ChainLink, CHAIN_LINKS_MAX>,
     }
 }
 
@@ -91,10 +96,8 @@ crate::record! {
         4 => root: Hash,
         /// Height after which the root stands.
         5 => height: Height,
-        /// Header whose state root this is, once there is one.
-        6 => header: Option<Header>,
-        /// Quorum for the header.
-        7 => certificate: Option<CommitCertificate>,
+        /// The header whose state root this is, once there is one.
+        6 => certified_by: Option<CertifiedHeader>,
     }
 }
 

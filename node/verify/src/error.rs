@@ -297,11 +297,16 @@ impl VerifyError {
 impl fmt::Display for VerifyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Malformed { part: Part::PublicKey, .. } => {
+                f.write_str("the public key is no SubjectPublicKeyInfo of a known suite, in PEM or DER")
+            }
             Self::Malformed { part, source } => write!(f, "the {part} does not decode: {source}"),
             Self::TooLarge { part, length } => write!(f, "{length} bytes are too many for a {part}"),
             Self::VersionUnsupported { version } => write!(f, "bundle version {version} is not known"),
             Self::ProtocolUnsupported { version } => write!(f, "protocol version {version} is not known"),
-            Self::BundleForm => f.write_str("a bundle has either a receipt or an outcome"),
+            Self::BundleForm => {
+                f.write_str("a bundle has either a receipt with its checkpoint key, or an outcome and no such key")
+            }
             Self::GenesisInvalid(error) => error.fmt(f),
             Self::OtherNetwork { found } => write!(f, "the proof is of network {found}"),
             Self::AnchorSetMissing { validators } => write!(f, "no validator set with the pinned hash {validators}"),

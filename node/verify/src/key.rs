@@ -46,8 +46,9 @@ impl PublicKey {
             return Err(VerifyError::TooLarge { part: Part::PublicKey, length: file.len() });
         }
         let der = match core::str::from_utf8(file) {
+            // Blank lines around it are what copying and pasting leaves.
             Ok(text) if text.trim_start().starts_with("-----BEGIN") => {
-                let (label, der) = p256::pkcs8::Document::from_pem(text.trim_start()).map_err(|_| MALFORMED)?;
+                let (label, der) = p256::pkcs8::Document::from_pem(text.trim()).map_err(|_| MALFORMED)?;
                 if label != "PUBLIC KEY" {
                     return Err(MALFORMED);
                 }

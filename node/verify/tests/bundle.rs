@@ -139,6 +139,14 @@ fn a_rejected_statement_cannot_be_presented_as_registered() {
     assert_eq!(verify(&network, &neither), Err(VerifyError::BundleForm));
 }
 
+/// A checkpoint key beside an outcome was once ignored, so that any key in its place gave the same verdict.
+#[test]
+fn a_rejection_with_a_checkpoint_key_is_refused() {
+    let network = Network::with_history("north");
+    let with_key = Bundle { checkpoint_key: network.bundle(1).checkpoint_key, ..network.bundle(3) };
+    assert_eq!(verify(&network, &with_key), Err(VerifyError::BundleForm));
+}
+
 #[test]
 fn an_applied_outcome_is_no_rejection() {
     let network = Network::with_history("north");

@@ -10,6 +10,7 @@ mod fixture;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
 use fixture::Network;
 use stele_types::{Receipt, cbor};
@@ -18,8 +19,13 @@ use stele_verify::statement::{attach_receipts, strip_receipts};
 /// The release that receipts are tested with, and the two packages that it needs.
 const PACKAGE: &str = "scitt-cose==0.5.0";
 
-/// The directory of the virtual environment's programs, made on first use.
-fn programs() -> PathBuf {
+/// The directory of the virtual environment's programs, made on first use: once in a process, whose tests share its id.
+fn programs() -> &'static Path {
+    static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAMS.get_or_init(install)
+}
+
+fn install() -> PathBuf {
     let environment = Path::new(env!("CARGO_TARGET_TMPDIR")).join("scitt-cose-0.5.0");
     let programs = environment.join("bin");
     if programs.join("scitt-cose").exists() {

@@ -205,3 +205,13 @@ fn keys_come_and_go_as_subject_public_key_info() {
     assert!(PublicKey::from_spki(&[0x30; 91]).is_err());
     assert!(PublicKey::new(Suite::MlDsa44, &[0; 1312]).is_err());
 }
+
+/// `jq -r` ends a PEM text with a blank line, and such a key file was once refused.
+#[test]
+fn key_files_may_end_in_blank_lines() {
+    let key = Network::with_history("north").public_checkpoint_key();
+    let pem = key.to_spki_pem().unwrap();
+    for text in [format!("{pem}\n"), format!("\n{pem}\n\n"), pem.trim_end().to_owned()] {
+        assert_eq!(PublicKey::from_spki(text.as_bytes()).as_ref(), Ok(&key), "{text:?}");
+    }
+}

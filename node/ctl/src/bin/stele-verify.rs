@@ -3,11 +3,14 @@
 
 #![forbid(unsafe_code)]
 
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use stele_ctl::verification::{Request, VerificationError, parse_pin, verdict_values};
+use serde_json::Value;
+use stele_ctl::verification::{Request, VerificationError, parse_pin, refusal_values, verdict_values};
 use stele_types::{NetworkId, StatementId};
+use stele_verify::Verdict;
 
 const HELP: &str = "\
 Verifies a quorum bundle or a bare receipt of a Stele network, offline.
@@ -24,76 +27,90 @@ Options:
   --statement FILE      the statement, when the bundle does not carry it
   --id ID               statement id that the proof must be about
   --key KEY             public checkpoint key, for a bare receipt: PEM or DER file, or a SEC1 point in hexadecimal
-  --json                print JSON
+  --json                print JSON, refusals too
   --help, --version
 
 Exit codes: 0 registered, 1 invalid, 2 usage, 3 vouched by one node only, 4 rejected.
 ";
 
 fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let json = arguments.iter().any(|argument| argument == "--json");
     let mut stdout = std::io::stdout().lock();
-    let mut stderr = std::io::stderr().lock();
-    match run() {
-        // A closed output leaves nobody to tell; the exit code still tells.
+    // A closed output leaves nobody to tell; the exit code still tells.
+    match run(arguments) {
         Ok(Answer::Text(text)) => {
             let _ = stdout.write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
-        Ok(Answer::Verdict(text, code)) => {
-            let _ = stdout.write_all(text.as_bytes());
-            ExitCode::from(code)
+        Ok(Answer::Verdict(verdict)) => {
+            let values = verdict_values(&verdict);
+            let _ = stdout.write_all(if json { as_json(values) } else { as_lines(values) }.as_bytes());
+            ExitCode::from(verdict.exit_code())
         }
         Err(error) => {
-            let _ = writeln!(stderr, "error[{}]: {error}\n  what to do: {}", error.code(), error.advice());
+            if json {
+                let _ = stdout.write_all(as_json(refusal_values(&error)).as_bytes());
+            } else {
+                let (code, advice) = (error.code(), error.advice());
+                let _ = writeln!(std::io::stderr().lock(), "error[{code}]: {error}\n  what to do: {advice}");
+            }
             ExitCode::from(error.exit_code())
         }
     }
 }
 
-enum Answer {
-    Text(String),
-    Verdict(String, u8),
+type Values = Vec<(&'static str, Value)>;
+
+fn as_json(values: Values) -> String {
+    let pairs: serde_json::Map<String, Value> =
+        values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    format!("{}\n", Value::Object(pairs))
 }
 
-fn run() -> Result<Answer, VerificationError> {
+fn as_lines(values: Values) -> String {
+    let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    values.into_iter().map(|(name, value)| format!("{name:<16}{}\n", text(value))).collect()
+}
+
+enum Answer {
+    Text(String),
+    Verdict(Verdict),
+}
+
+fn run(arguments: Vec<OsString>) -> Result<Answer, VerificationError> {
     let usage = |what: String| VerificationError::Usage(what);
     let mut request = Request::default();
-    let mut json = false;
     let mut proof = None;
-    let mut arguments = std::env::args().skip(1);
+    let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
-        let mut value = || arguments.next().ok_or_else(|| usage(format!("{argument} needs a value")));
-        match argument.as_str() {
+        let option = argument.to_string_lossy().into_owned();
+        let mut value = || arguments.next().ok_or_else(|| usage(format!("{option} needs a value")));
+        match option.as_str() {
             "--help" | "-h" => return Ok(Answer::Text(HELP.to_owned())),
             "--version" | "-V" => return Ok(Answer::Text(format!("stele-verify {}\n", env!("CARGO_PKG_VERSION")))),
-            "--json" => json = true,
+            "--json" => {}
             "--genesis" => request.genesis = Some(value()?.into()),
             "--statement" => request.statement = Some(value()?.into()),
-            "--key" => request.key = Some(value()?),
-            "--pin" => request.pin = Some(parse_pin(&value()?).map_err(usage)?),
-            "--network" => {
-                let id =
-                    NetworkId::from_hex(&value()?).ok_or_else(|| usage("--network: 64 hexadecimal digits".into()))?;
-                request.network = Some(id);
+            "--key" => request.key = Some(text(value()?)),
+            "--pin" => {
+                request.pin = Some(parse_pin(&text(value()?)).map_err(|error| usage(format!("--pin: {error}")))?);
             }
-            "--id" => {
-                let id = StatementId::from_hex(&value()?).ok_or_else(|| usage("--id: 64 hexadecimal digits".into()))?;
-                request.id = Some(id);
-            }
+            "--network" => request.network = Some(id("--network", &text(value()?), NetworkId::from_hex)?),
+            "--id" => request.id = Some(id("--id", &text(value()?), StatementId::from_hex)?),
             other if other.starts_with("--") => return Err(usage(format!("unknown option {other}"))),
-            file if proof.is_none() => proof = Some(file.into()),
+            _ if proof.is_none() => proof = Some(argument.into()),
             other => return Err(usage(format!("one proof at a time; {other} is a second one"))),
         }
     }
     request.proof = proof.ok_or_else(|| usage("name the file of a bundle or receipt".into()))?;
-    let verdict = request.run()?;
-    let values = verdict_values(&verdict);
-    let text = if json {
-        let pairs: serde_json::Map<String, serde_json::Value> =
-            values.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
-        format!("{}\n", serde_json::Value::Object(pairs))
-    } else {
-        values.into_iter().map(|(name, value)| format!("{name:<16}{value}\n")).collect()
-    };
-    Ok(Answer::Verdict(text, verdict.exit_code()))
+    request.run().map(Answer::Verdict)
+}
+
+fn text(value: OsString) -> String {
+    value.to_string_lossy().into_owned()
+}
+
+fn id<T>(option: &str, text: &str, read: impl Fn(&str) -> Option<T>) -> Result<T, VerificationError> {
+    read(text).ok_or_else(|| VerificationError::Usage(format!("{option}: expected 64 hexadecimal digits, lower case")))
 }

@@ -7,14 +7,17 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use stele_ctl::commands::Cli;
 use stele_ctl::failure::report;
+use stele_ctl::output::Output;
 
 fn main() -> ExitCode {
-    match Cli::parse().run() {
+    let cli = Cli::parse();
+    let output = Output::new(cli.global.output);
+    match cli.run() {
         Ok(code) => ExitCode::from(code),
         // Whoever reads the output has seen enough, as `head` does.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            report(&error);
+            report(&error, output);
             ExitCode::FAILURE
         }
     }

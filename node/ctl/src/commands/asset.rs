@@ -15,6 +15,7 @@ use crate::commands::words;
 use crate::describe::{self, Object};
 use crate::failure::Failure;
 use crate::registration::{exit_code, register, status_record};
+use crate::rejection::explain;
 use crate::session::Session;
 use crate::state_query;
 
@@ -155,6 +156,7 @@ impl RegisterArguments {
             record = record.with("certificate", describe::read::<AssetRecord>(&value)?.number.to_text());
         }
         session.output.record(&record)?;
+        explain(session.output, status.code);
         Ok(code)
     }
 }

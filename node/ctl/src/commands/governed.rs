@@ -12,6 +12,7 @@ use crate::failure::Failure;
 use crate::network::profile::PartyProfile;
 use crate::output::Record;
 use crate::registration::{exit_code, register, status_record};
+use crate::rejection::explain;
 use crate::session::Session;
 
 /// How a proposal is made and, when both governors work here, approved.
@@ -29,8 +30,16 @@ impl DualControl {
     /// Proposes `command` as the chosen party; approves as a second one when it was named.
     ///
     /// # Errors
-    /// A refusal or a rejection, with its code.
+    /// A refusal, or no outcome in time.
     pub async fn propose(&self, session: &Session, command: &Command) -> Result<u8> {
+        self.propose_about(session, Record::new(), command).await
+    }
+
+    /// [`DualControl::propose`], with the values of `about` before the outcome.
+    ///
+    /// # Errors
+    /// A refusal, or no outcome in time.
+    pub async fn propose_about(&self, session: &Session, about: Record, command: &Command) -> Result<u8> {
         let author = session.author()?;
         if self.approve_as.as_deref() == session.party.as_deref() {
             bail!(
@@ -46,10 +55,11 @@ impl DualControl {
         let signed = author.command(&Command::Propose(proposal))?;
         let proposed = register(&session.party_client()?, &signed).await?;
         if proposed.code != Some(Code::Applied) {
-            session.output.record(&status_record(&proposed))?;
+            session.output.record(&about.and(status_record(&proposed)))?;
+            explain(session.output, proposed.code);
             return Ok(exit_code(&proposed));
         }
-        let record = Record::new().with("proposal", signed.id.to_hex()).with("command", command.as_str());
+        let record = about.with("proposal", signed.id.to_hex()).with("command", command.as_str());
         let Some(second) = &self.approve_as else {
             session.output.record(&record.with("state", "waits for approval"))?;
             session.output.text(&format!(
@@ -66,6 +76,7 @@ impl DualControl {
                 .with_option("outcome", status.code.map(Code::as_str))
                 .with_option("height", status.height.map(|height| height.0)),
         )?;
+        explain(session.output, status.code);
         Ok(exit_code(&status))
     }
 }
@@ -89,9 +100,18 @@ pub async fn approve(
 /// # Errors
 /// A refusal, or no outcome in time.
 pub async fn issue(session: &Session, command: &Command) -> Result<u8> {
+    issue_about(session, Record::new(), command).await
+}
+
+/// [`issue`], with the values of `about` before the outcome.
+///
+/// # Errors
+/// A refusal, or no outcome in time.
+pub async fn issue_about(session: &Session, about: Record, command: &Command) -> Result<u8> {
     let signed = session.author()?.command(command)?;
     let status = register(&session.party_client()?, &signed).await?;
-    session.output.record(&status_record(&status))?;
+    session.output.record(&about.and(status_record(&status)))?;
+    explain(session.output, status.code);
     Ok(exit_code(&status))
 }
 

@@ -6,19 +6,23 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use stele_hsm::{Signer as _, SoftwareSigner, VoteGuard};
+use stele_ledger::value::KeyRecord;
 use stele_types::governance::EpochCertify;
 use stele_types::hash::KeyId;
-use stele_types::party::{KeyEnrol, KeyReset, KeyRevoke, KeyRotate, RevocationReason};
-use stele_types::{Command, EpochCertificate, Height, Suite, ValidatorId};
+use stele_types::party::{EnrolledKey, KeyEnrol, KeyReset, KeyRevoke, KeyRotate, PublicKey, RevocationReason};
+use stele_types::{Code, Command, EpochCertificate, Height, Suite, ValidatorId};
 
 use crate::commands::governed::{DualControl, issue, party_id};
 use crate::commands::words;
+use crate::describe::{self, Object};
 use crate::failure::Failure;
 use crate::keys::SigningKey;
 use crate::network::init::certify_epoch;
+use crate::network::layout::NetworkDir;
 use crate::network::profile::PartyProfile;
 use crate::output::Record;
 use crate::session::Session;
+use crate::state_query;
 
 /// Heights that an epoch certificate covers unless another end is named.
 const EPOCH_HEIGHTS: u64 = EpochCertificate::HEIGHTS_MAX;
@@ -50,6 +54,11 @@ pub enum KeyCommand {
         /// Key file of the new key
         file: PathBuf,
     },
+    /// Sign with another enrolled key of the acting party from now on
+    Use {
+        /// Key file
+        file: PathBuf,
+    },
     /// End a key of the acting party
     Revoke {
         /// Key id
@@ -63,8 +72,15 @@ pub enum KeyCommand {
     Reset {
         /// Name or id
         party: String,
-        /// Key file of the new key
-        file: PathBuf,
+        /// Key file of the new key, when it lies here
+        #[arg(required_unless_present = "public_key")]
+        file: Option<PathBuf>,
+        /// Public half of a key that the party made, in the suite's canonical form, hexadecimal
+        #[arg(long, conflicts_with = "file", value_name = "HEX")]
+        public_key: Option<String>,
+        /// Suite of that key
+        #[arg(long, value_parser = words::suite, default_value = "es256")]
+        suite: Suite,
         /// How it is decided
         #[command(flatten)]
         dual: DualControl,
@@ -126,10 +142,21 @@ impl KeyCommand {
                 issue(session, &Command::KeyEnrol(KeyEnrol { key })).await
             }
             Self::Rotate { file } => rotate(session, &file).await,
+            Self::Use { file } => use_key(session, &file).await,
             Self::Revoke { key, reason } => issue(session, &Command::KeyRevoke(KeyRevoke { key, reason })).await,
-            Self::Reset { party, file, dual } => {
-                let (party, key) = (party_id(session, &party)?, SigningKey::load(&file)?.enrolled());
-                dual.propose(session, &Command::KeyReset(KeyReset { party, key })).await
+            Self::Reset { party, file, public_key, suite, dual } => {
+                let key = match (&file, &public_key) {
+                    (Some(file), _) => SigningKey::load(file)?.enrolled(),
+                    (None, Some(text)) => public_half(suite, text)?,
+                    (None, None) => bail!("name a key file or --public-key"),
+                };
+                let id = party_id(session, &party)?;
+                let code = dual.propose(session, &Command::KeyReset(KeyReset { party: id, key })).await?;
+                if code == 0 {
+                    let text = "Once it is approved, the party signs with it after: stele --as PARTY key use FILE";
+                    session.output.text(&format!("\n{text}"))?;
+                }
+                Ok(code)
             }
             Self::Epoch(arguments) => arguments.run(session).await,
             Self::Guard(arguments) => arguments.run(session),
@@ -150,13 +177,7 @@ async fn rotate(session: &Session, file: &Path) -> Result<u8> {
     let old = session.author()?.key().id();
     let code = issue(session, &Command::KeyRotate(KeyRotate { old, new: new.enrolled() })).await?;
     if code == 0 {
-        let path = dir.party(name).signing_key();
-        let kept = path.with_extension("key.old");
-        fs::rename(&path, &kept).with_context(|| format!("cannot move {}", path.display()))?;
-        new.save_new(&path)?;
-        let mut profile = PartyProfile::load(&dir, name)?;
-        (profile.suite, profile.key) = (new.suite().as_str().into(), new.id().to_hex());
-        profile.save(&dir.party(name))?;
+        let kept = put_in_place(&dir, name, &new)?;
         session.output.text(&format!(
             "\n{name} signs with {} from now on; the old key is {}",
             new.id(),
@@ -187,6 +208,60 @@ fn compressed(signer: &SoftwareSigner) -> Result<[u8; 33]> {
     signer.public_key().sec1_compressed.as_slice().try_into().context("compressed public key")
 }
 
+/// Puts a key in the place of the party's signing key; returns where the old one is kept.
+fn put_in_place(dir: &NetworkDir, name: &str, new: &SigningKey) -> Result<PathBuf> {
+    let mut profile = PartyProfile::load(dir, name)?;
+    let path = dir.party(name).signing_key();
+    // Under its own id, so that no key is ever overwritten.
+    let kept = path.with_file_name(format!("signing-{}.key", profile.key));
+    fs::rename(&path, &kept).with_context(|| format!("cannot move {}", path.display()))?;
+    new.save_new(&path)?;
+    (profile.suite, profile.key) = (new.suite().as_str().into(), new.id().to_hex());
+    profile.save(&dir.party(name))?;
+    Ok(kept)
+}
+
+async fn use_key(session: &Session, file: &Path) -> Result<u8> {
+    let new = SigningKey::load(file)?;
+    let (dir, name) = (session.dir()?, session.party_name()?);
+    let profile = PartyProfile::load(&dir, name)?;
+    let id = new.id();
+    if profile.key == id.to_hex() {
+        bail!(Failure::new("already_exists", format!("{name} signs with {id} already")).hint("nothing is left to do"));
+    }
+    let object = Object::Key(id);
+    let proven = state_query::query(&session.party_client()?, &session.anchor()?, &object).await?;
+    let known =
+        proven.first().and_then(|proven| proven.value.as_deref()).map(describe::read::<KeyRecord>).transpose()?;
+    let party = profile.party_id()?;
+    if known.is_none_or(|known| known.party != party || known.ended.is_some()) {
+        bail!(
+            Failure::new(Code::KeyUnknown.as_str(), format!("{id} is no live key of {name}, and that is proven"))
+                .hint("enrol it first: `stele key enrol`, or `stele key reset` when the party has no other key")
+        );
+    }
+    let kept = put_in_place(&dir, name, &new)?;
+    session.output.record(&key_record(&new).with("party", name).with("old_key_file", kept.display().to_string()))?;
+    Ok(0)
+}
+
+/// A public key that was made elsewhere.
+///
+/// # Errors
+/// When it does not have the form of its suite.
+pub fn public_half(suite: Suite, text: &str) -> Result<EnrolledKey> {
+    let bytes = hex::decode(text).context("--public-key is not hexadecimal")?;
+    let key =
+        EnrolledKey { suite, public_key: PublicKey::new(bytes).map_err(|_| anyhow!("--public-key is too long"))? };
+    if !key.has_suite_length() {
+        bail!(
+            Failure::new("key_invalid", format!("a {suite} key has {} bytes", suite.public_key_len()))
+                .hint("the curves take the compressed SEC1 point, Ed25519 the raw key")
+        );
+    }
+    Ok(key)
+}
+
 impl EpochArguments {
     async fn run(self, session: &Session) -> Result<u8> {
         let client = session.party_client()?;
@@ -210,7 +285,10 @@ impl EpochArguments {
         let heights = (Height(from), Height(until));
         let certificate = certify_epoch(&long_term_key, network, validator, compressed(&epoch)?, heights)?;
         let code = issue(session, &Command::EpochCertify(EpochCertify { certificate })).await?;
-        if code == 0 {
+        if code != 0 {
+            // It was refused for good, so nothing will ever be signed with this key.
+            fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
+        } else {
             let name = file.file_name().ok_or_else(|| anyhow!("file name"))?.to_string_lossy().into_owned();
             session.output.text(&format!(
                 "\nThe key is {}. Add \"{name}\" to validator.epoch_keys in steled.toml and restart the node.",

@@ -8,8 +8,9 @@ use stele_types::party::{MandateGive, MandateWithdraw};
 use stele_types::{Command, Family};
 
 use crate::author::{now_ms, object_id};
-use crate::commands::governed::{issue, party_id};
+use crate::commands::governed::{issue, issue_about, party_id};
 use crate::commands::words;
+use crate::output::Record;
 use crate::session::Session;
 
 /// Let another party act for the acting one.
@@ -54,8 +55,8 @@ impl MandateCommand {
                     valid_from_ms: now,
                     valid_until_ms: now.saturating_add(duration_ms),
                 };
-                session.output.text(&format!("mandate {mandate}\n"))?;
-                issue(session, &Command::MandateGive(give)).await
+                let about = Record::new().with("mandate", mandate.to_hex());
+                issue_about(session, about, &Command::MandateGive(give)).await
             }
             Self::Withdraw { mandate } => issue(session, &Command::MandateWithdraw(MandateWithdraw { mandate })).await,
         }

@@ -1,6 +1,6 @@
 //! `stele man` and `stele completions`: documents made from the command line itself.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -23,7 +23,13 @@ pub fn man(dir: &Path) -> Result<u8> {
 }
 
 /// Writes the completions of a shell to standard output.
-pub fn completions(shell: Shell) -> u8 {
-    clap_complete::generate(shell, &mut Cli::command(), "stele", &mut io::stdout().lock());
-    0
+///
+/// # Errors
+/// When standard output is closed.
+pub fn completions(shell: Shell) -> Result<u8> {
+    // The generator panics where it cannot write, so it writes to memory.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "stele", &mut script);
+    io::stdout().lock().write_all(&script)?;
+    Ok(0)
 }

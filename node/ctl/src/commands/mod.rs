@@ -22,9 +22,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
+use stele_types::{Hash, Height};
 
 use crate::output::{Format, Output};
 use crate::session::Session;
+use crate::verification::parse_pin;
 
 /// Command line of Stele: networks, keys, parties, statements and receipts.
 #[derive(Debug, Parser)]
@@ -57,6 +59,9 @@ pub struct Global {
         value_delimiter = ','
     )]
     pub nodes: Vec<String>,
+    /// Trust the validator set with this hash from this height on, instead of that of genesis
+    #[arg(long, global = true, env = "STELE_PIN", hide_env_values = true, value_name = "HEIGHT:HASH", value_parser = parse_pin)]
+    pub pin: Option<(Height, Hash)>,
     /// Form of the results
     #[arg(long, short, global = true, value_enum, default_value_t = Format::Table)]
     pub output: Format,
@@ -122,6 +127,7 @@ impl Cli {
             network_dir: self.global.network_dir,
             party: self.global.acting_party,
             nodes: self.global.nodes,
+            pin: self.global.pin,
             output: Output::new(self.global.output),
         };
         match self.command {
@@ -140,7 +146,7 @@ impl Cli {
             Command::Feed(arguments) => block_on(arguments.run(&session)),
             Command::Bench(arguments) => block_on(arguments.run(&session)),
             Command::Man { dir } => manual::man(&dir),
-            Command::Completions { shell } => Ok(manual::completions(shell)),
+            Command::Completions { shell } => manual::completions(shell),
         }
     }
 }

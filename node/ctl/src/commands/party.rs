@@ -4,18 +4,17 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use stele_types::cbor::List;
 use stele_types::hash::Hash;
-use stele_types::party::{
-    EnrolledKey, OrganisationCode, PartyEnrol, PartyStanding, PublicKey, Role, RoleChange, RoleSet, TlsPin,
-};
+use stele_types::party::{Founder, OrganisationCode, PartyEnrol, PartyStanding, Role, RoleChange, RoleSet, TlsPin};
 use stele_types::{Command, PartyId, Suite};
 
 use crate::commands::governed::{DualControl, issue, party_id};
+use crate::commands::key::public_half;
 use crate::commands::words;
 use crate::describe::Object;
 use crate::failure::Failure;
-use crate::network::init::{NewParty, found_party, write_leaf};
+use crate::network::init::{NewParty, found_again, found_party, write_leaf};
 use crate::network::profile::PartyProfile;
-use crate::output::Record;
+use crate::output::{Record, note};
 use crate::pki::{Authority, Usage};
 use crate::session::Session;
 use crate::state_query;
@@ -142,33 +141,14 @@ impl EnrolArguments {
         let roles = RoleSet::of(&self.roles);
         let enrol = match (&self.public_key, self.tls_pin) {
             (Some(public_key), Some(pin)) => {
-                let bytes = hex::decode(public_key).context("--public-key is not hexadecimal")?;
-                let key = EnrolledKey {
-                    suite: self.suite,
-                    public_key: PublicKey::new(bytes).map_err(|_| anyhow!("--public-key is too long"))?,
-                };
-                if !key.has_suite_length() {
-                    bail!(
-                        Failure::new(
-                            "key_invalid",
-                            format!("a {} key has {} bytes", self.suite, self.suite.public_key_len())
-                        )
-                        .hint("the curves take the compressed SEC1 point, Ed25519 the raw key")
-                    );
-                }
+                let key = public_half(self.suite, public_key)?;
                 let party = PartyId(crate::author::random()?);
                 PartyEnrol { party, organisation: self.organisation, roles, key, tls_pins: pins(vec![pin])? }
             }
             _ => {
-                let dir = session.dir()?;
-                let authority = Authority::open(&dir.ca_certificate(), &dir.ca_key())?;
-                let new = NewParty {
-                    name: &self.name,
-                    roles: &self.roles,
-                    suite: self.suite,
-                    organisation: self.organisation,
-                };
-                let (_, founder) = found_party(&dir, &authority, &new)?;
+                // Whoever cannot propose leaves no keys behind.
+                session.author()?;
+                let founder = self.keys_here(session).await?;
                 PartyEnrol {
                     party: founder.party,
                     organisation: founder.organisation,
@@ -178,8 +158,29 @@ impl EnrolArguments {
                 }
             }
         };
-        session.output.text(&format!("{} is party {}\n", self.name, enrol.party))?;
-        self.dual.propose(session, &Command::PartyEnrol(enrol)).await
+        let about = Record::new().with("name", self.name.as_str()).with("party", enrol.party.to_hex());
+        self.dual.propose_about(session, about, &Command::PartyEnrol(enrol)).await
+    }
+
+    /// The party with keys under its name here: made now, or by an enrolment that did not come through.
+    async fn keys_here(&self, session: &Session) -> Result<Founder> {
+        let dir = session.dir()?;
+        let new = NewParty { name: &self.name, roles: &self.roles, suite: self.suite, organisation: self.organisation };
+        let here = PartyProfile::names(&dir)?.contains(&self.name);
+        if !here {
+            let authority = Authority::open(&dir.ca_certificate(), &dir.ca_key())?;
+            return Ok(found_party(&dir, &authority, &new)?.1);
+        }
+        let party = PartyProfile::load(&dir, &self.name)?.party_id()?;
+        let proven = state_query::query(&session.party_client()?, &session.anchor()?, &Object::Party(party)).await?;
+        if proven.iter().any(|proven| proven.value.is_some()) {
+            bail!(
+                Failure::new("already_exists", format!("{} is enrolled as party {party}", self.name))
+                    .hint("choose another name for a new party; `stele party role` changes the roles of this one")
+            );
+        }
+        note(&format!("Using the keys that lie here under {}.", self.name));
+        found_again(&dir, &new)
     }
 }
 

@@ -12,6 +12,7 @@ use crate::commands::words;
 use crate::describe::{self, Object};
 use crate::failure::Failure;
 use crate::registration::{exit_code, status_record};
+use crate::rejection::explain;
 use crate::session::Session;
 use crate::state_query;
 
@@ -49,6 +50,7 @@ impl ProposalCommand {
             Self::Approve { proposal } => {
                 let status = approve(session, session.party_name()?, proposal).await?;
                 session.output.record(&status_record(&status))?;
+                explain(session.output, status.code);
                 Ok(exit_code(&status))
             }
             Self::Withdraw { proposal } => issue(session, &Command::Withdraw(Withdraw { proposal })).await,
@@ -85,7 +87,44 @@ async fn show(session: &Session, id: StatementId) -> Result<u8> {
     };
     let words = roles.map(|roles| roles.iter().map(Role::as_str).collect::<Vec<_>>());
     // `Debug` of a command names every field; commands carry no secret and no text.
-    session.output.record(&record.with_option("roles", words).with("content", format!("{command:?}")))?;
-    session.output.text(&format!("\nApprove it with: stele --as GOVERNOR proposal approve {id}"))?;
+    let content = with_hexadecimal(&format!("{command:?}"));
+    session.output.record(&record.with_option("roles", words).with("content", content))?;
+    if known.decision.is_none() {
+        session.output.text(&format!("\nApprove it with: stele --as GOVERNOR proposal approve {id}"))?;
+    }
     Ok(0)
+}
+
+/// Byte strings of a `Debug` text as hexadecimal digits in place of decimal lists.
+fn with_hexadecimal(text: &str) -> String {
+    const OPEN: &str = "Blob([";
+    const CLOSE: &str = "])";
+    let mut parts = text.split(OPEN);
+    let mut written = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let decoded = part.split_once(CLOSE).and_then(|(list, rest)| {
+            let bytes: Option<Vec<u8>> =
+                list.split(", ").filter(|byte| !byte.is_empty()).map(|byte| byte.parse().ok()).collect();
+            Some((hex::encode(bytes?), rest))
+        });
+        match decoded {
+            Some((digits, rest)) => written.extend([digits.as_str(), rest]),
+            None => written.extend([OPEN, part]),
+        }
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn byte_strings_are_shown_in_hexadecimal() {
+        assert_eq!(
+            with_hexadecimal("Key { public_key: Blob([3, 255]), pins: List([]) }"),
+            "Key { public_key: 03ff, pins: List([]) }"
+        );
+        assert_eq!(with_hexadecimal("Blob([]) Blob([x])"), " Blob([x])");
+    }
 }

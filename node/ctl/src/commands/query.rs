@@ -2,9 +2,10 @@
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Subcommand;
-use stele_types::Height;
-use stele_verify::chain;
+use stele_types::{Height, StatementId, exchange};
+use stele_verify::{CertifiedHeader, TrustAnchor, chain};
 
+use crate::commands::words;
 use crate::describe::Object;
 use crate::failure::Failure;
 use crate::output::{Record, note};
@@ -52,12 +53,20 @@ pub enum QueryCommand {
     /// What became of a statement, as one node says; `stele receipt get` fetches the proof
     Statement {
         /// Id, 64 hexadecimal digits
-        id: String,
+        #[arg(value_parser = words::statement_id)]
+        id: StatementId,
     },
     /// A block header with its quorum, verified
     Header {
         /// Height, from 1
         height: u64,
+    },
+    /// Whether the log only grew between two heights, verified
+    Consistency {
+        /// Lower height, from 1
+        old: u64,
+        /// Higher height
+        new: u64,
     },
     /// Parameters of the network, as one node says
     Network,
@@ -81,6 +90,7 @@ impl QueryCommand {
             Self::Proposal { id } => Object::parse("proposal", id)?,
             Self::Statement { id } => return statement(session, id).await,
             Self::Header { height } => return header(session, Height(*height)).await,
+            Self::Consistency { old, new } => return consistency(session, Height(*old), Height(*new)).await,
             Self::Network => return network(session).await,
             Self::Validators => return validators(session).await,
         };
@@ -97,25 +107,18 @@ impl QueryCommand {
     }
 }
 
-async fn statement(session: &Session, id: &str) -> Result<u8> {
-    let id = stele_types::StatementId::from_hex(id).ok_or_else(|| anyhow!("{id} is no statement id"))?;
-    let status = session.reader()?.statement(&id, stele_client::Wait::None).await?;
+async fn statement(session: &Session, id: &StatementId) -> Result<u8> {
+    let status = session.reader()?.statement(id, stele_client::Wait::None).await?;
     session.output.record(&crate::registration::status_record(&status))?;
     Ok(0)
 }
 
 async fn header(session: &Session, height: Height) -> Result<u8> {
     let answer = session.reader()?.header(height).await?;
-    let header = &answer.header;
-    chain::certify(&session.anchor()?, &[], &[], header, &answer.certificate).context("the quorum of the header")?;
-    if header.height != height {
-        bail!(
-            Failure::new("header_differs", "the node gave the header of another height")
-                .hint("ask another node with --node")
-        );
-    }
+    let header = certified(&session.anchor()?, height, &answer)?.header();
     let record = Record::new()
         .with("height", header.height.0)
+        .with("pin", format!("{}:{}", header.height, header.validators))
         .with("header", header.id().to_hex())
         .with("time_ms", header.time_ms)
         .with("creation_round", header.creation_round)
@@ -130,6 +133,50 @@ async fn header(session: &Session, height: Height) -> Result<u8> {
         .with("next_validators", header.next_validators.to_hex())
         .with("parameters", header.parameters.to_hex())
         .with("signatures", answer.certificate.signatures.len());
+    session.output.record(&record)?;
+    Ok(0)
+}
+
+/// The header of `height`, certified; a node may not answer with another one.
+fn certified<'a>(
+    anchor: &TrustAnchor,
+    height: Height,
+    answer: &'a exchange::CertifiedHeader,
+) -> Result<CertifiedHeader<'a>> {
+    let certified =
+        state_query::certify(anchor, answer).with_context(|| format!("the quorum of the header of height {height}"))?;
+    if certified.header().height != height {
+        bail!(
+            Failure::new("header_differs", "the node gave the header of another height")
+                .hint("ask another node with --node")
+        );
+    }
+    Ok(certified)
+}
+
+async fn consistency(session: &Session, old: Height, new: Height) -> Result<u8> {
+    if old > new {
+        bail!(
+            Failure::new("parameter_invalid", format!("height {old} is above height {new}"))
+                .hint("name the lower height first")
+        );
+    }
+    let (client, anchor) = (session.reader()?, session.anchor()?);
+    let (older, newer) = (client.header(old).await?, client.header(new).await?);
+    let (older, newer) = (certified(&anchor, old, &older)?, certified(&anchor, new, &newer)?);
+    let (old_size, new_size) = (older.header().log_size, newer.header().log_size);
+    // An empty log begins every other, and equal sizes need equal roots: neither has a path.
+    let path =
+        if old_size == 0 || old_size == new_size { Vec::new() } else { client.consistency(old_size, new_size).await? };
+    chain::verify_consistency(older, newer, &path).context("the proof that the log only grew")?;
+    let record = Record::new()
+        .with("consistent", true)
+        .with("old_height", old.0)
+        .with("old_log_size", old_size)
+        .with("old_log_root", older.header().log_root.to_hex())
+        .with("new_height", new.0)
+        .with("new_log_size", new_size)
+        .with("new_log_root", newer.header().log_root.to_hex());
     session.output.record(&record)?;
     Ok(0)
 }

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
-use stele_types::hash::{Hash, StatementId};
-use stele_types::{Height, NetworkId};
+use stele_types::NetworkId;
+use stele_types::hash::StatementId;
 
 use crate::commands::words;
 use crate::failure::{Failure, report};
 use crate::network::layout::NetworkDir;
 use crate::output::{Record, note};
 use crate::session::Session;
-use crate::verification::{Request, parse_pin, verdict_values};
+use crate::verification::{Request, refusal_values, verdict_values};
 
 /// How long the node may wait for the certificate.
 const WAIT: Duration = Duration::from_secs(20);
@@ -54,9 +54,6 @@ pub struct VerifyArguments {
     /// Genesis file [default: that of the network directory]
     #[arg(long, value_name = "FILE")]
     pub genesis: Option<PathBuf>,
-    /// Trust the validator set with this hash from this height on instead
-    #[arg(long, value_name = "HEIGHT:HASH", value_parser = parse_pin)]
-    pub pin: Option<(Height, Hash)>,
     /// Network id, when there is a pin and no genesis file
     #[arg(long, value_name = "HEX", value_parser = network_id)]
     pub network: Option<NetworkId>,
@@ -111,24 +108,30 @@ impl VerifyArguments {
             proof: self.proof,
             genesis,
             network: self.network,
-            pin: self.pin,
+            pin: session.pin,
             statement: self.statement,
             id: self.id,
             key: self.key,
         };
         match request.run() {
             Ok(verdict) => {
-                let record = verdict_values(&verdict)
-                    .into_iter()
-                    .fold(Record::new(), |record, (name, value)| record.with(name, value));
-                session.output.record(&record)?;
+                session.output.record(&record(verdict_values(&verdict)))?;
                 Ok(verdict.exit_code())
             }
             Err(error) => {
-                let code = error.exit_code();
-                report(&Failure::new(error.code(), error.to_string()).hint(error.advice()).into());
-                Ok(code)
+                // Scripts find a refusal where they look for the verdict; people read it as any other error.
+                if session.output.is_json() {
+                    session.output.record(&record(refusal_values(&error)))?;
+                } else {
+                    let failure = Failure::new(error.code(), error.to_string()).hint(error.advice());
+                    report(&failure.into(), session.output);
+                }
+                Ok(error.exit_code())
             }
         }
     }
+}
+
+fn record(values: Vec<(&'static str, serde_json::Value)>) -> Record {
+    values.into_iter().fold(Record::new(), |record, (name, value)| record.with(name, value))
 }

@@ -1,6 +1,6 @@
 //! `stele record`: anchors of records. The body and its salt stay with their owner.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, Subcommand};
@@ -12,9 +12,11 @@ use stele_types::hash::{Hash, ObjectId};
 use stele_types::record::{ContentHash, PlaceCode, RecordClass, Sensitivity};
 
 use crate::author::{object_id, random};
-use crate::commands::governed::{issue, party_id};
+use crate::commands::governed::{issue_about, party_id};
 use crate::commands::words;
-use crate::keys::write_secret_new;
+use crate::failure::Failure;
+use crate::keys::{read_secret, write_secret_new};
+use crate::output::Record;
 use crate::session::Session;
 
 /// Bytes of a salt.
@@ -33,7 +35,7 @@ pub enum RecordCommand {
 #[derive(Debug, Args)]
 #[group(id = "committed", required = true, multiple = false, args = ["body", "commitment"])]
 pub struct CommitmentArguments {
-    /// File of the body; its salt is written to FILE.salt
+    /// File of the body; its salt is FILE.salt, made when it is missing
     #[arg(long, value_name = "FILE")]
     pub body: Option<PathBuf>,
     /// Commitment made elsewhere
@@ -102,13 +104,12 @@ impl RecordCommand {
     /// # Errors
     /// What failed.
     pub async fn run(self, session: &Session) -> Result<u8> {
-        let command = match self {
+        let (record, command) = match self {
             Self::Put(arguments) => {
                 let on_behalf_of =
                     arguments.on_behalf_of.as_deref().map(|party| party_id(session, party)).transpose()?;
                 let record = arguments.record.map_or_else(object_id, Ok)?;
-                session.output.text(&format!("record {record}\n"))?;
-                Command::RecordPut(RecordPut {
+                let put = RecordPut {
                     record,
                     class: arguments.class,
                     schema: arguments.schema,
@@ -122,17 +123,21 @@ impl RecordCommand {
                     body_root: arguments.committed.body_root,
                     body_hash: arguments.committed.body_root.map(|_| ContentHash::Sha256),
                     on_behalf_of,
-                })
+                };
+                (record, Command::RecordPut(put))
             }
-            Self::Correct(arguments) => Command::RecordCorrect(RecordCorrect {
-                record: arguments.record,
-                follows: arguments.follows,
-                commitment: arguments.committed.commitment()?,
-                body_root: arguments.committed.body_root,
-                body_hash: arguments.committed.body_root.map(|_| ContentHash::Sha256),
-            }),
+            Self::Correct(arguments) => {
+                let correct = RecordCorrect {
+                    record: arguments.record,
+                    follows: arguments.follows,
+                    commitment: arguments.committed.commitment()?,
+                    body_root: arguments.committed.body_root,
+                    body_hash: arguments.committed.body_root.map(|_| ContentHash::Sha256),
+                };
+                (arguments.record, Command::RecordCorrect(correct))
+            }
         };
-        issue(session, &command).await
+        issue_about(session, Record::new().with("record", record.to_hex()), &command).await
     }
 }
 
@@ -141,17 +146,31 @@ impl CommitmentArguments {
         match (&self.body, self.commitment) {
             (Some(path), None) => {
                 let body = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-                let salt: [u8; SALT_BYTES] = random()?;
                 let mut name = path.clone().into_os_string();
                 name.push(".salt");
-                // Whoever has the salt can test guesses of the body, so it is kept like a key.
-                write_secret_new(&PathBuf::from(name), hex::encode(salt).as_bytes())?;
-                salted_commitment(&salt, &body)
+                salted_commitment(&salt(Path::new(&name))?, &body)
             }
             (None, Some(commitment)) => Ok(commitment),
             _ => bail!("name the body or its commitment"),
         }
     }
+}
+
+/// The salt in a file, which is made when it is missing, so that a command that failed can be given again. Whoever has a
+/// salt can test guesses of the body, so it is kept like a key.
+fn salt(path: &Path) -> Result<[u8; SALT_BYTES]> {
+    let mut salt = [0; SALT_BYTES];
+    if path.exists() {
+        hex::decode_to_slice(read_secret(path)?.trim_end(), &mut salt).map_err(|_| {
+            Failure::new("salt_malformed", format!("{} does not hold 64 hexadecimal digits", path.display())).hint(
+                "move it out of the way if it is no salt; without its salt nobody can show what a record commits to",
+            )
+        })?;
+    } else {
+        salt = random()?;
+        write_secret_new(path, hex::encode(salt).as_bytes())?;
+    }
+    Ok(salt)
 }
 
 /// `HMAC-SHA-256(salt, body)`: what a leaf may say of a body.

@@ -13,6 +13,7 @@ use crate::author::{Author, Signed};
 use crate::failure::Failure;
 use crate::output::Record;
 use crate::progress::Progress;
+use crate::rejection::explain;
 use crate::session::Session;
 use crate::submission::{Outcome, Submission};
 
@@ -73,6 +74,8 @@ impl SubmitArguments {
             [record] => session.output.record(record)?,
             records => session.output.records(records)?,
         }
+        let first_wrong = outcomes.iter().find_map(|it| it.refusal.or(it.code.filter(|code| *code != Code::Applied)));
+        explain(session.output, first_wrong);
         let refused = outcomes.iter().any(|outcome| outcome.refusal.is_some());
         let rejected = outcomes.iter().any(|outcome| outcome.code.is_some_and(|code| code != Code::Applied));
         Ok(match (refused, rejected) {

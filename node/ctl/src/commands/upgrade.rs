@@ -7,11 +7,13 @@ use clap::{Args, Subcommand};
 use stele_types::cbor::List;
 use stele_types::governance::{ParametersChange, ProtocolUpgrade, ValidatorsChange};
 use stele_types::parameters::{SuiteRule, Timeouts};
-use stele_types::{Command, Parameters, Suite, Validator, ValidatorId};
+use stele_types::{Command, Height, Parameters, Suite, Validator, ValidatorId};
 
 use crate::commands::governed::{DualControl, party_id};
+use crate::commands::words;
 use crate::failure::Failure;
 use crate::session::Session;
+use crate::state_query;
 
 /// How far ahead of the present height a change begins unless a height is named: time for the approval to be committed.
 const ACTIVATION_AHEAD: u64 = 100;
@@ -28,9 +30,9 @@ pub enum UpgradeCommand {
         #[command(flatten)]
         change: Change,
     },
-    /// New parameters: those of genesis with the named ones changed
+    /// New parameters: those in force with the named ones changed
     Parameters {
-        /// Changes as name=value, with the names of genesis.json; suites=es256:1,eddsa:1
+        /// Changes as name=value, with the names that `stele query network` shows; suites=es256:1,eddsa:1
         #[arg(required = true, value_name = "NAME=VALUE")]
         set: Vec<String>,
         /// When and how
@@ -44,8 +46,8 @@ pub enum UpgradeCommand {
         #[arg(long, value_name = "KEY,PEER_KEY,PARTY|NODE_DIR,PARTY")]
         add: Vec<String>,
         /// Id of a validator to remove
-        #[arg(long, value_name = "HEX")]
-        remove: Vec<String>,
+        #[arg(long, value_name = "HEX", value_parser = words::validator_id)]
+        remove: Vec<ValidatorId>,
         /// When and how
         #[command(flatten)]
         change: Change,
@@ -85,7 +87,7 @@ impl UpgradeCommand {
             }
             Self::Parameters { set, change } => {
                 let activation_height = change.height(session).await?;
-                let mut parameters = session.genesis()?.parameters;
+                let mut parameters = in_force(session).await?;
                 for pair in &set {
                     assign(&mut parameters, pair)?;
                 }
@@ -102,10 +104,6 @@ impl UpgradeCommand {
                     bail!(Failure::new("parameter_invalid", "no change was named").hint("use --add or --remove"));
                 }
                 let upsert = add.iter().map(|text| validator(session, text)).collect::<Result<Vec<_>>>()?;
-                let remove = remove
-                    .iter()
-                    .map(|text| ValidatorId::from_hex(text).ok_or_else(|| anyhow!("{text} is no validator id")))
-                    .collect::<Result<Vec<_>>>()?;
                 let activation_height = change.height(session).await?;
                 let (upsert, remove) = (List::new(upsert)?, List::new(remove)?);
                 (change, Command::ValidatorsChange(ValidatorsChange { activation_height, upsert, remove }))
@@ -141,6 +139,53 @@ fn validator(session: &Session, text: &str) -> Result<Validator> {
     }
 }
 
+/// The parameters in force: as a node tells them, with the hash that a certified header names.
+async fn in_force(session: &Session) -> Result<Parameters> {
+    let client = session.party_client()?;
+    let view = client.network().await?;
+    let answer = client.header(Height(view.height)).await?;
+    let certified = state_query::certify(&session.anchor()?, &answer).context("the quorum of the newest header")?;
+    let mut parameters = session.genesis()?.parameters;
+    read(&mut parameters, &view.parameters)?;
+    if parameters.hash() != certified.header().parameters {
+        bail!(
+            Failure::new("parameters_unproven", "the node tells other parameters than the newest header names")
+                .hint("a change may be taking effect just now: try again in a moment, or ask another node with --node")
+        );
+    }
+    Ok(parameters)
+}
+
+/// Reads parameters in their JSON form.
+fn read(parameters: &mut Parameters, view: &serde_json::Value) -> Result<()> {
+    let fields = view.as_object().ok_or_else(|| anyhow!("parameters are no object"))?;
+    for (name, value) in fields {
+        match (name.as_str(), value) {
+            // The hash is checked, and the hash of the state never changes.
+            ("hash" | "state_hash", _) => {}
+            ("protocol_version", version) => {
+                parameters.protocol_version = serde_json::from_value(version.clone()).context("protocol version")?;
+            }
+            ("suites", serde_json::Value::Array(rules)) => {
+                let rules: Vec<String> =
+                    rules.iter().map(|rule| format!("{}:{}", word(&rule["suite"]), rule["version"])).collect();
+                assign(parameters, &format!("suites={}", rules.join(",")))?;
+            }
+            ("timeouts", serde_json::Value::Object(timeouts)) => {
+                for (name, value) in timeouts {
+                    assign(parameters, &format!("timeouts.{name}={value}"))?;
+                }
+            }
+            (name, value) => assign(parameters, &format!("{name}={value}"))?,
+        }
+    }
+    Ok(())
+}
+
+fn word(value: &serde_json::Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
 /// Sets one parameter from `name=value`.
 fn assign(parameters: &mut Parameters, pair: &str) -> Result<()> {
     let (name, value) = pair.split_once('=').ok_or_else(|| anyhow!("{pair} is not NAME=VALUE"))?;
@@ -169,7 +214,7 @@ fn assign(parameters: &mut Parameters, pair: &str) -> Result<()> {
                 "timeouts.precommit_step_ms" => precommit_step_ms,
                 _ => bail!(
                     Failure::new("parameter_invalid", format!("there is no parameter {name}"))
-                        .hint("genesis.json lists them; time-outs are timeouts.propose_ms and so on")
+                        .hint("`stele query network` lists them; time-outs are timeouts.propose_ms and so on")
                 ),
             };
             *timeout = narrow()?;

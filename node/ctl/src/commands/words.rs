@@ -4,7 +4,7 @@ use stele_types::asset::{AssetKind, CancelReason, Origin, RightClass};
 use stele_types::hash::{Hash, KeyId, ObjectId, StatementId};
 use stele_types::party::{OrganisationCode, RevocationReason, Role};
 use stele_types::record::{ContentHash, PlaceCode, RecordClass, Sensitivity};
-use stele_types::{Family, Suite};
+use stele_types::{Family, Suite, ValidatorId};
 
 macro_rules! words {
     ($($(#[$meta:meta])* $name:ident -> $ty:ty;)*) => {$(
@@ -74,6 +74,8 @@ ids! {
     object_id -> ObjectId;
     /// A statement id.
     statement_id -> StatementId;
+    /// A validator id.
+    validator_id -> ValidatorId;
 }
 
 /// A division code.

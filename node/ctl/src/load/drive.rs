@@ -178,7 +178,10 @@ async fn follow(client: &Client, batch: &Batch) -> Result<()> {
                     Some(Code::Applied) => Ok(()),
                     code => {
                         let code = code.unwrap_or(Code::Internal);
-                        bail!(Failure::new(code.as_str(), format!("a statement of the load was rejected: {code}")))
+                        bail!(
+                            Failure::new(code.as_str(), format!("a statement of the load was rejected: {code}"))
+                                .hint(crate::rejection::meaning(code).1)
+                        )
                     }
                 };
             }

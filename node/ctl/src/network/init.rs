@@ -297,6 +297,31 @@ pub fn found_party(dir: &NetworkDir, authority: &Authority, new: &NewParty<'_>) 
     Ok((profile, founder))
 }
 
+/// A party whose directory [`found_party`] made before, with the roles and the organisation of `new`.
+///
+/// # Errors
+/// When its keys cannot be read or are of another suite.
+pub fn found_again(dir: &NetworkDir, new: &NewParty<'_>) -> Result<Founder> {
+    let mut profile = PartyProfile::load(dir, new.name)?;
+    let key = profile.signing_key(dir)?;
+    if key.suite() != new.suite {
+        bail!(
+            Failure::new("suite_differs", format!("the key of {} is of suite {}", new.name, key.suite()))
+                .hint(format!("name it with --suite {}, or choose another name", key.suite()))
+        );
+    }
+    let pin = Hash::from_hex(&profile.tls_pin).ok_or_else(|| anyhow!("malformed tls_pin in party.toml"))?;
+    profile.roles = new.roles.iter().map(|role| role.as_str().into()).collect();
+    profile.save(&dir.party(new.name))?;
+    Ok(Founder {
+        party: profile.party_id()?,
+        organisation: new.organisation,
+        roles: RoleSet::of(new.roles),
+        key: key.enrolled(),
+        tls_pins: List::new(vec![pin]).context("client certificate pin")?,
+    })
+}
+
 /// The validator record of a node whose keys lie in `dir`.
 ///
 /// # Errors

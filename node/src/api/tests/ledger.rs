@@ -16,7 +16,7 @@ use stele_merkle::tile::Tile;
 use stele_types::asset::{AssetKind, AssetRegister, Origin, RightClass};
 use stele_types::cbor::{self, Blob, List, Text};
 use stele_types::custody::RecordPut;
-use stele_types::exchange::StateProof;
+use stele_types::exchange::{CertifiedHeader, StateProof};
 use stele_types::party::{EnrolledKey, Founder, Role, RoleSet, TlsPin};
 use stele_types::record::{ContentHash, PlaceCode, RecordClass, Sensitivity};
 use stele_types::statement::Unsigned;
@@ -388,26 +388,28 @@ impl Backend for MemoryLedger {
         let proof = InclusionProof { tree_size: head.checkpoint.log_size, index, path };
         Ok(Some(Receipt { checkpoint: head.checkpoint, proof, signature: head.signature }))
     }
-    fn bundle(&self, id: &StatementId, with_entry: bool) -> Result<Option<Bundle>, BackendError> {
+    fn bundle(&self, id: &StatementId, with_entry: bool, from: Height) -> Result<Option<Bundle>, BackendError> {
         let Some(executed) = self.executed(id)? else { return Ok(None) };
         let receipt = executed.index.map(|index| self.receipt(index)).transpose()?.flatten();
         let next = Height(executed.location.height() + 1);
-        let (header, certificate) = self.header(next)?.ok_or(BackendError::NotCertified)?;
+        let certified = self.header(next, from)?.ok_or(BackendError::NotCertified)?;
         let entry = if with_entry { self.entry(executed.location)? } else { None };
         Ok(Some(Bundle {
             version: 1,
             entry: entry.map(|entry| Blob::new(entry.to_vec()).unwrap()),
             receipt,
             outcome: None,
-            header,
-            certificate,
-            epoch_certificates: List::default(),
-            chain: List::default(),
+            header: certified.header,
+            certificate: certified.certificate,
+            epoch_certificates: certified.epoch_certificates,
+            chain: certified.chain,
             checkpoint_key: None,
         }))
     }
-    fn header(&self, height: Height) -> Result<Option<(Header, CommitCertificate)>, BackendError> {
-        Ok(self.block(height)?.map(|(block, certificate)| (block.header, certificate)))
+    fn header(&self, height: Height, _: Height) -> Result<Option<CertifiedHeader>, BackendError> {
+        let (epoch_certificates, chain) = (List::default(), List::default());
+        let certified = self.block(height)?.map(|(block, certificate)| (block.header, certificate));
+        Ok(certified.map(|(header, certificate)| CertifiedHeader { header, certificate, epoch_certificates, chain }))
     }
     fn block(&self, height: Height) -> Result<Option<(Block, CommitCertificate)>, BackendError> {
         let block = usize::try_from(height.0 - 1).ok().and_then(|index| self.lock().blocks.get(index).cloned());
@@ -427,7 +429,7 @@ impl Backend for MemoryLedger {
         let path = stele_merkle::log::consistency_proof(&self.lock().log, old, new).unwrap();
         Ok(path.into_iter().map(Hash).collect())
     }
-    fn prove_state(&self, key: &StateKey) -> Result<StateProof, BackendError> {
+    fn prove_state(&self, key: &StateKey, _: Height) -> Result<StateProof, BackendError> {
         let inner = self.lock();
         Ok(StateProof {
             key: Hash(*key),
@@ -435,8 +437,7 @@ impl Backend for MemoryLedger {
             proof: Blob::new(inner.state.prove(key).encode()).unwrap(),
             root: Hash(inner.state.root()),
             height: Height(u64::try_from(inner.blocks.len()).unwrap()),
-            header: None,
-            certificate: None,
+            certified_by: None,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! Networks of real processes, in one program: each file would link the whole of client and engine again.
 
 mod bad_input;
+mod command_line_life;
 mod damaged_stores;
 mod fairness;
 mod forwarding;
@@ -14,4 +15,5 @@ mod refused_start;
 mod reload;
 mod tampered_state;
 mod upgrade_height;
+mod validators_change;
 mod wiped_node;

@@ -324,23 +324,28 @@ pub fn structures() -> Vec<Structure> {
     };
     let bare_status =
         StatementStatus { progress: None, height: None, position: None, code: None, index: None, ..status.clone() };
+    let certified = CertifiedHeader {
+        header: header(),
+        certificate: commit_certificate(),
+        epoch_certificates: list(vec![epoch_certificate()]),
+        chain: list(vec![chain_link()]),
+    };
     let proof = StateProof {
         key: hash(1),
         value: Some(Blob::new(vec![1, 2, 3]).unwrap()),
         proof: Blob::new(vec![0; 3]).unwrap(),
         root: hash(2),
         height: Height(9),
-        header: Some(header()),
-        certificate: Some(commit_certificate()),
+        certified_by: Some(certified.clone()),
     };
     let submitted =
         Submitted { statement: Some(StatementId([1; 32])), refusal: Some(Code::Saturated), retry_after_ms: Some(250) };
     let reply = BundleReply { statement: StatementId([1; 32]), bundle: Some(bundle()), refusal: None };
     let [command, envelope, public]: [Vec<u8>; 3] = statements().try_into().unwrap();
-    let certified = CertifiedHeader { header: header(), certificate: commit_certificate() };
+    let near = CertifiedHeader { epoch_certificates: List::default(), chain: List::default(), ..certified.clone() };
     let certified_block = CertifiedBlock { block: block(), certificate: commit_certificate() };
     let schedule = ProposerSchedule::new(4).after(5, 2, 0);
-    let no_proof = StateProof { value: None, header: None, certificate: None, ..proof.clone() };
+    let no_proof = StateProof { value: None, certified_by: None, ..proof.clone() };
     let first_block = Block { parent_certificate: None, entries: Vec::new(), ..block() };
     let rejected = Outcome { code: Code::IdConflict, index: None, ..outcome() };
     let refused = Submitted { statement: None, refusal: None, retry_after_ms: None };
@@ -375,7 +380,7 @@ pub fn structures() -> Vec<Structure> {
         record!("certificate-number" CertificateNumber: number),
         record!("submitted" Submitted: submitted, refused),
         record!("statement-status" StatementStatus: status, bare_status),
-        record!("certified-header" CertifiedHeader: certified),
+        record!("certified-header" CertifiedHeader: certified, near),
         record!("certified-block" CertifiedBlock: certified_block),
         record!("state-proof" StateProof: proof, no_proof),
         record!("bundle-reply" BundleReply: reply, no_bundle),
