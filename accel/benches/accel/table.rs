@@ -39,13 +39,21 @@ fn hashes(lasting: Duration, report: &mut Report) {
         let bytes = vec![0x5a; HASHED_BYTES];
         let messages: Vec<&[u8]> = bytes.chunks_exact(length).collect();
         let batch = |algorithm| black_box(stele_accel_hash::digest_batch(algorithm, &[], &messages));
-        let mut sha2 = || messages.iter().for_each(|message| drop(black_box(sha2::Sha256::digest(message))));
+        let mut sha2 = || {
+            for message in &messages {
+                black_box(sha2::Sha256::digest(message));
+            }
+        };
         let mut aws_lc = || {
             for message in &messages {
                 black_box(aws_digest::digest(&aws_digest::SHA256, message));
             }
         };
-        let mut sm3 = || messages.iter().for_each(|message| drop(black_box(sm3::Sm3::digest(message))));
+        let mut sm3 = || {
+            for message in &messages {
+                black_box(sm3::Sm3::digest(message));
+            }
+        };
         let name = format!("sha256.{label}");
         if report.wants(&name) {
             let mut ours = || drop(batch(HashAlgorithm::Sha256));

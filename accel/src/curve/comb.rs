@@ -56,12 +56,13 @@ impl<M: Modulus, const WIDTH: usize> Comb<M, WIDTH> {
         Some(Self { points: points.into() })
     }
 
-    /// Pushes the terms whose sum is `scalar·P`.
-    pub(crate) fn push_terms(&self, scalar: &SignedScalar, terms: &mut Vec<Affine<M>>) {
-        for (row, digit) in self.points.chunks_exact(Self::MULTIPLES).zip(dense_digits::<WIDTH>(&scalar.magnitude)) {
+    /// Gives the terms whose sum is `scalar·P`, with their rows.
+    pub(crate) fn each_term(&self, scalar: &SignedScalar, mut give: impl FnMut(usize, Affine<M>)) {
+        let rows = self.points.chunks_exact(Self::MULTIPLES).zip(dense_digits::<WIDTH>(&scalar.magnitude));
+        for (row, (multiples, digit)) in rows.enumerate() {
             let place = usize::try_from(digit.unsigned_abs()).unwrap_or(0);
-            if let Some(point) = place.checked_sub(1).and_then(|place| row.get(place)) {
-                terms.push(point.negated_if((digit < 0) != scalar.negative));
+            if let Some(point) = place.checked_sub(1).and_then(|place| multiples.get(place)) {
+                give(row, point.negated_if((digit < 0) != scalar.negative));
             }
         }
     }

@@ -1,5 +1,7 @@
 //! `u·G + v·Q` for many scalars and keys at once.
 
+#[cfg(target_arch = "x86_64")]
+use crate::curve::lanes;
 use crate::curve::{
     comb::{Comb, GeneratorComb, KeyComb},
     point::{Affine, Curve, Jacobian, normalise},
@@ -7,8 +9,14 @@ use crate::curve::{
     sums::Sums,
 };
 
+/// A field that the lanes of this machine know, where it has any.
+#[cfg(target_arch = "x86_64")]
+pub(crate) use crate::curve::lanes::LaneField as Vectorised;
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) use crate::curve::residue::Modulus as Vectorised;
+
 /// A curve whose generator has a table.
-pub(crate) trait Generator: Curve {
+pub(crate) trait Generator: Curve<Field: Vectorised> {
     /// The table of the generator, made at first use.
     fn comb() -> &'static GeneratorComb<Self::Field>;
 }
@@ -33,6 +41,32 @@ pub(crate) enum Multiplicand<'a, C: Curve> {
 
 /// Computes all combinations; results are in their order.
 pub(crate) fn combine<C: Generator>(combinations: &[Combination<'_, C>]) -> Vec<Jacobian<C>> {
+    #[cfg(target_arch = "x86_64")]
+    if lanes::available() {
+        return combine_in_lanes(combinations);
+    }
+    combine_one_by_one(combinations)
+}
+
+/// Items with and without a table do different work, so they go into lanes apart.
+#[cfg(target_arch = "x86_64")]
+fn combine_in_lanes<C: Generator>(combinations: &[Combination<'_, C>]) -> Vec<Jacobian<C>> {
+    let mut results = vec![Jacobian::INFINITY; combinations.len()];
+    for with_table in [true, false] {
+        let has_table = |item: &Combination<'_, C>| matches!(item.multiplicand, Multiplicand::Table(_));
+        let all = combinations.iter().enumerate().filter(|(_, item)| has_table(item) == with_table);
+        let (indices, items): (Vec<usize>, Vec<_>) = all.unzip();
+        // SAFETY: the caller asked the CPU.
+        let sums = unsafe { lanes::combine(&items) };
+        for ((index, item), sum) in indices.into_iter().zip(items).zip(sums) {
+            results[index] = sum.unwrap_or_else(|| item.compute_alone());
+        }
+    }
+    results
+}
+
+/// The portable way, which defines the result.
+fn combine_one_by_one<C: Generator>(combinations: &[Combination<'_, C>]) -> Vec<Jacobian<C>> {
     let mut sums = Sums::with_capacity(combinations.len(), GeneratorComb::<C::Field>::ROWS + Comb::<C::Field, 6>::ROWS);
     for combination in combinations {
         sums.push_list(|terms| combination.push_terms(terms));
@@ -55,10 +89,23 @@ pub(crate) fn combine<C: Generator>(combinations: &[Combination<'_, C>]) -> Vec<
 impl<C: Generator> Combination<'_, C> {
     /// Pushes the terms that come from tables.
     fn push_terms(&self, terms: &mut Vec<Affine<C::Field>>) {
-        C::comb().push_terms(&self.generator, terms);
+        C::comb().each_term(&self.generator, |_, term| terms.push(term));
         if let Multiplicand::Table(table) = self.multiplicand {
-            table.push_terms(&self.key, terms);
+            table.each_term(&self.key, |_, term| terms.push(term));
         }
+    }
+
+    /// The result by complete additions alone.
+    #[cfg(target_arch = "x86_64")]
+    fn compute_alone(&self) -> Jacobian<C> {
+        let start = match &self.multiplicand {
+            Multiplicand::Point(point) => {
+                let multiples = normalise(&odd_multiples::<C>(point));
+                multiples.first_chunk().map_or(Jacobian::INFINITY, |multiples| multiply(multiples, &self.key))
+            }
+            Multiplicand::Table(_) => Jacobian::INFINITY,
+        };
+        self.add_terms(start)
     }
 
     /// `start` and the terms from tables, by complete additions. Only a sender who built a signature for it comes here.
@@ -150,16 +197,18 @@ mod tests {
             let combination = |index: usize| {
                 let [generator, key] = [0, 1].map(|part| SignedScalar::least(&cases[index][part], &C::Order::MODULUS));
                 let multiplicand = match with_table {
-                    true => Multiplicand::Table(&tables[index]),
+                    true => Multiplicand::<C>::Table(&tables[index]),
                     false => Multiplicand::Point(points[index]),
                 };
                 Combination { generator, key, multiplicand }
             };
-            let together = combine::<C>(&(0..cases.len()).map(combination).collect::<Vec<_>>());
-            for (index, found) in together.into_iter().enumerate() {
-                assert_eq!(encoded(&found), expected[index], "{:x?}, table {with_table}", cases[index]);
-                let alone = combine::<C>(&[combination(index)]);
-                assert_eq!(encoded(&alone[0]), expected[index], "{:x?}, table {with_table}", cases[index]);
+            let all: Vec<_> = (0..cases.len()).map(combination).collect();
+            let together = [combine::<C>(&all), combine_one_by_one(&all)];
+            for (index, expected) in expected.iter().enumerate() {
+                let alone = [combine(&[combination(index)]), combine_one_by_one(&[combination(index)])];
+                for found in [together[0][index], together[1][index], alone[0][0], alone[1][0]] {
+                    assert_eq!(encoded(&found), *expected, "{:x?}, table {with_table}", cases[index]);
+                }
             }
         }
     }

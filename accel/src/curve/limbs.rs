@@ -87,6 +87,18 @@ pub(crate) const fn subtract(a: &Limbs, b: &Limbs) -> (Limbs, bool) {
     ([r0, r1, r2, r3], borrow)
 }
 
+/// `value`, or `less` if `choose`; without a branch, which would be taken as by the toss of a coin.
+#[inline(always)]
+pub(crate) const fn select(value: &Limbs, less: &Limbs, choose: bool) -> Limbs {
+    let mask = 0u64.wrapping_sub(choose as u64);
+    [
+        value[0] ^ (mask & (value[0] ^ less[0])),
+        value[1] ^ (mask & (value[1] ^ less[1])),
+        value[2] ^ (mask & (value[2] ^ less[2])),
+        value[3] ^ (mask & (value[3] ^ less[3])),
+    ]
+}
+
 /// `a & mask` limb by limb; the mask is all ones or zero.
 #[inline(always)]
 pub(crate) const fn masked(a: &Limbs, keep: bool) -> Limbs {
@@ -97,16 +109,23 @@ pub(crate) const fn masked(a: &Limbs, keep: bool) -> Limbs {
 /// `a · b`.
 #[inline(always)]
 pub(crate) fn product(a: &Limbs, b: &Limbs) -> Wide {
-    let mut wide = [0; 8];
-    for (row, digit) in b.iter().enumerate() {
-        let mut carry = 0;
-        for (column, limb) in a.iter().enumerate() {
-            let sum = limb.carrying_mul_add(*digit, wide[row + column], carry);
-            (wide[row + column], carry) = sum;
-        }
-        wide[row + 4] = carry;
-    }
-    wide
+    let (w0, carry) = a[0].carrying_mul_add(b[0], 0, 0);
+    let (w1, carry) = a[1].carrying_mul_add(b[0], 0, carry);
+    let (w2, carry) = a[2].carrying_mul_add(b[0], 0, carry);
+    let (w3, w4) = a[3].carrying_mul_add(b[0], 0, carry);
+    let (w1, w2, w3, w4, w5) = row(a, b[1], w1, w2, w3, w4);
+    let (w2, w3, w4, w5, w6) = row(a, b[2], w2, w3, w4, w5);
+    let (w3, w4, w5, w6, w7) = row(a, b[3], w3, w4, w5, w6);
+    [w0, w1, w2, w3, w4, w5, w6, w7]
+}
+
+#[inline(always)]
+fn row(a: &Limbs, digit: u64, w0: u64, w1: u64, w2: u64, w3: u64) -> (u64, u64, u64, u64, u64) {
+    let (w0, carry) = a[0].carrying_mul_add(digit, w0, 0);
+    let (w1, carry) = a[1].carrying_mul_add(digit, w1, carry);
+    let (w2, carry) = a[2].carrying_mul_add(digit, w2, carry);
+    let (w3, w4) = a[3].carrying_mul_add(digit, w3, carry);
+    (w0, w1, w2, w3, w4)
 }
 
 /// `a²`: the mixed products once, doubled, and the squares.

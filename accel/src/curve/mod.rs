@@ -16,6 +16,8 @@ mod comb;
 mod combination;
 mod curves;
 pub(crate) mod edwards;
+#[cfg(target_arch = "x86_64")]
+mod lanes;
 pub(crate) mod limbs;
 mod moduli;
 mod point;

@@ -106,7 +106,7 @@ impl Modulus for EdwardsField {
         let folded = 38 * top + 19 * (r3 >> 63);
         let (sum, _) = limbs::add(&[r0, r1, r2, r3 & (u64::MAX >> 1)], &[folded, 0, 0, 0]);
         let (less, borrow) = limbs::subtract(&sum, &Self::MODULUS);
-        if borrow { sum } else { less }
+        limbs::select(&sum, &less, !borrow)
     }
 }
 
@@ -118,7 +118,7 @@ fn montgomery<M: Modulus>(wide: &Wide, step: impl Fn(Limbs) -> Limbs) -> Limbs {
     let low = step(step(step(step([w0, w1, w2, w3]))));
     let (sum, carry) = limbs::add(&low, &[w4, w5, w6, w7]);
     let (less, borrow) = limbs::subtract(&sum, &M::MODULUS);
-    if carry | !borrow { less } else { sum }
+    limbs::select(&sum, &less, carry | !borrow)
 }
 
 /// A step for a prime without a helpful form.

@@ -57,6 +57,11 @@ impl<M: Modulus> Residue<M> {
         Self { stored, modulus: PhantomData }
     }
 
+    /// The stored form.
+    pub(crate) const fn stored(&self) -> &Limbs {
+        &self.stored
+    }
+
     /// The residue of any integer below 2^256.
     pub(crate) fn from_integer(integer: &Limbs) -> Self {
         Self::from_stored(M::reduce(&limbs::product(&M::FACTOR_SQUARED, integer)))
@@ -140,7 +145,7 @@ impl<M: Modulus> Add for Residue<M> {
     fn add(self, other: Self) -> Self {
         let (sum, carry) = limbs::add(&self.stored, &other.stored);
         let (less, borrow) = limbs::subtract(&sum, &M::MODULUS);
-        Self::from_stored(if carry | !borrow { less } else { sum })
+        Self::from_stored(limbs::select(&sum, &less, carry | !borrow))
     }
 }
 
