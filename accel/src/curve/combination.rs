@@ -1,6 +1,9 @@
 //! `u·G + v·Q` for many scalars and keys at once.
 
 #[cfg(target_arch = "x86_64")]
+use std::cell::RefCell;
+
+#[cfg(target_arch = "x86_64")]
 use crate::curve::lanes;
 use crate::curve::{
     comb::{Comb, GeneratorComb, KeyComb},
@@ -48,6 +51,11 @@ pub(crate) fn combine<C: Generator>(combinations: &[Combination<'_, C>]) -> Vec<
     combine_one_by_one(combinations)
 }
 
+#[cfg(target_arch = "x86_64")]
+thread_local! {
+    static SCRATCH: RefCell<lanes::Scratch> = RefCell::default();
+}
+
 /// Items with and without a table do different work, so they go into lanes apart.
 #[cfg(target_arch = "x86_64")]
 fn combine_in_lanes<C: Generator>(combinations: &[Combination<'_, C>]) -> Vec<Jacobian<C>> {
@@ -56,10 +64,12 @@ fn combine_in_lanes<C: Generator>(combinations: &[Combination<'_, C>]) -> Vec<Ja
         let has_table = |item: &Combination<'_, C>| matches!(item.multiplicand, Multiplicand::Table(_));
         let all = combinations.iter().enumerate().filter(|(_, item)| has_table(item) == with_table);
         let (indices, items): (Vec<usize>, Vec<_>) = all.unzip();
-        // SAFETY: the caller asked the CPU.
-        let sums = unsafe { lanes::combine(&items) };
-        for ((index, item), sum) in indices.into_iter().zip(items).zip(sums) {
-            results[index] = sum.unwrap_or_else(|| item.compute_alone());
+        for (indices, items) in indices.chunks(lanes::ITEMS_MAX).zip(items.chunks(lanes::ITEMS_MAX)) {
+            // SAFETY: the caller asked the CPU.
+            let sums = SCRATCH.with_borrow_mut(|scratch| unsafe { lanes::combine(items, scratch) });
+            for ((index, item), sum) in indices.iter().zip(items).zip(sums) {
+                results[*index] = sum.unwrap_or_else(|| item.compute_alone());
+            }
         }
     }
     results

@@ -4,6 +4,9 @@
 //! the lanes hold `x·2^260`; where it stores `x`, so do they. Values are not reduced fully: a *small* element is below
 //! `2p`, a *large* one below `4p`. Products take large elements and are small, because `16·p² / 2^260 + p < 2p`. Digits are
 //! always below 2^52.
+//!
+//! No closures here: a library function that takes one is not compiled for these instructions, so that the closure would
+//! be called instead of inlined.
 
 use std::arch::x86_64::{
     __m512i, __mmask8, _mm512_add_epi64, _mm512_and_si512, _mm512_cmpeq_epi64_mask, _mm512_madd52hi_epu64,
@@ -115,7 +118,17 @@ pub(super) fn one<M: LaneField>() -> Element {
         Reduction::Montgomery => const { digits(&power_of_two_260::<M>(), 1) },
         Reduction::Fold => [1, 0, 0, 0, 0],
     };
-    one.map(|digit| splat(digit))
+    splat_all(&one)
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn splat_all(digits: &[u64; DIGITS]) -> Element {
+    let mut element = zero();
+    for (register, digit) in element.iter_mut().zip(digits) {
+        *register = splat(*digit);
+    }
+    element
 }
 
 const fn power_of_two_260<M: LaneField>() -> Limbs {
@@ -126,7 +139,8 @@ const fn power_of_two_260<M: LaneField>() -> Limbs {
 #[target_feature(enable = "avx512f,avx512ifma")]
 #[inline]
 pub(super) fn load<M: LaneField>(words: &[Words; 4]) -> Element {
-    let [a, b, c, d] = words.each_ref().map(|word| load_words(word));
+    let [a, b, c, d] = words;
+    let (a, b, c, d) = (load_words(a), load_words(b), load_words(c), load_words(d));
     match M::REDUCTION {
         // Times 16 on the way: from `x·2^256` to `x·2^260`.
         Reduction::Montgomery => {
@@ -137,7 +151,7 @@ pub(super) fn load<M: LaneField>(words: &[Words; 4]) -> Element {
                 or(_mm512_srli_epi64::<24>(c), _mm512_slli_epi64::<40>(d)),
                 _mm512_srli_epi64::<12>(d),
             ];
-            fold::<M>(&digits.map(|digit| _mm512_and_si512(digit, mask())))
+            fold::<M>(&masked(digits))
         }
         Reduction::Fold => {
             let digits = [
@@ -147,9 +161,18 @@ pub(super) fn load<M: LaneField>(words: &[Words; 4]) -> Element {
                 or(_mm512_srli_epi64::<28>(c), _mm512_slli_epi64::<36>(d)),
                 _mm512_srli_epi64::<16>(d),
             ];
-            digits.map(|digit| _mm512_and_si512(digit, mask()))
+            masked(digits)
         }
     }
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn masked(mut digits: Element) -> Element {
+    for digit in &mut digits {
+        *digit = _mm512_and_si512(*digit, mask());
+    }
+    digits
 }
 
 /// Gives eight residues.
@@ -158,12 +181,16 @@ pub(super) fn store<M: LaneField>(element: &Element) -> [Residue<M>; LANES] {
     let element = match M::REDUCTION {
         Reduction::Montgomery => {
             let factor = const { digits(&crate::curve::residue::power_of_two(256, &M::MODULUS), 1) };
-            multiply::<M>(element, &factor.map(|digit| splat(digit)))
+            multiply::<M>(element, &splat_all(&factor))
         }
         Reduction::Fold => *element,
     };
     // Below 2^256, so that at most one prime is left to subtract.
-    let digits = fold::<M>(&element).map(|digit| store_words(digit));
+    let [a, b, c, d, e] = fold::<M>(&element);
+    join(&[store_words(a), store_words(b), store_words(c), store_words(d), store_words(e)])
+}
+
+fn join<M: LaneField>(digits: &[Words; DIGITS]) -> [Residue<M>; LANES] {
     std::array::from_fn(|lane| {
         let [a, b, c, d, e] = digits.each_ref().map(|digit| digit[lane]);
         let limbs = [a | b << 52, b >> 12 | c << 40, c >> 24 | d << 28, d >> 36 | e << 16];
@@ -235,7 +262,11 @@ pub(super) fn fold<M: LaneField>(element: &Element) -> Element {
 #[target_feature(enable = "avx512f")]
 #[inline]
 pub(super) fn add(a: &Element, b: &Element) -> Element {
-    carry(std::array::from_fn(|index| _mm512_add_epi64(a[index], b[index])))
+    let mut sum = *a;
+    for (digit, other) in sum.iter_mut().zip(b) {
+        *digit = _mm512_add_epi64(*digit, *other);
+    }
+    carry(sum)
 }
 
 /// `a + MULTIPLE·p - b - c`, small, for `b + c` below `MULTIPLE·p` and a sum below 2^260.
@@ -243,10 +274,12 @@ pub(super) fn add(a: &Element, b: &Element) -> Element {
 #[inline]
 pub(super) fn subtract_both<M: LaneField, const MULTIPLE: u64>(a: &Element, b: &Element, c: &Element) -> Element {
     let offset = const { digits(&M::MODULUS, MULTIPLE) };
-    fold::<M>(&carry(std::array::from_fn(|index| {
+    let mut difference = *a;
+    for (index, digit) in difference.iter_mut().enumerate() {
         let taken = _mm512_add_epi64(b[index], c[index]);
-        _mm512_sub_epi64(_mm512_add_epi64(a[index], splat(offset[index])), taken)
-    })))
+        *digit = _mm512_sub_epi64(_mm512_add_epi64(*digit, splat(offset[index])), taken);
+    }
+    fold::<M>(&carry(difference))
 }
 
 /// `a - b`, large from small.
@@ -254,16 +287,22 @@ pub(super) fn subtract_both<M: LaneField, const MULTIPLE: u64>(a: &Element, b: &
 #[inline]
 pub(super) fn subtract<M: LaneField>(a: &Element, b: &Element) -> Element {
     let offset = const { digits(&M::MODULUS, 2) };
-    carry(std::array::from_fn(|index| {
-        _mm512_sub_epi64(_mm512_add_epi64(a[index], splat(offset[index])), b[index])
-    }))
+    let mut difference = *a;
+    for (index, digit) in difference.iter_mut().enumerate() {
+        *digit = _mm512_sub_epi64(_mm512_add_epi64(*digit, splat(offset[index])), b[index]);
+    }
+    carry(difference)
 }
 
 /// `a·2^BITS`, not folded; the value must stay below 2^260.
 #[target_feature(enable = "avx512f")]
 #[inline]
 pub(super) fn shift<const BITS: u32>(a: &Element) -> Element {
-    carry(a.map(|digit| _mm512_slli_epi64::<BITS>(digit)))
+    let mut shifted = *a;
+    for digit in &mut shifted {
+        *digit = _mm512_slli_epi64::<BITS>(*digit);
+    }
+    carry(shifted)
 }
 
 /// `a·b`, small from large.
@@ -382,7 +421,11 @@ pub(super) fn invert<M: LaneField>(a: &Element) -> Element {
 #[target_feature(enable = "avx512f")]
 #[inline]
 pub(super) fn blend(chosen: __mmask8, a: &Element, b: &Element) -> Element {
-    std::array::from_fn(|index| _mm512_mask_blend_epi64(chosen, a[index], b[index]))
+    let mut blended = *a;
+    for (digit, other) in blended.iter_mut().zip(b) {
+        *digit = _mm512_mask_blend_epi64(chosen, *digit, *other);
+    }
+    blended
 }
 
 /// Lanes of a difference that are zero modulo the prime: it lies strictly between 0 and `4p`.

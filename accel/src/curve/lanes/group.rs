@@ -36,14 +36,29 @@ pub(super) struct Gathered {
 }
 
 /// The lists of eight items: point `i` of each at `i`.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Group {
     pub(super) points: Vec<Points>,
     /// Lanes in which two points had the same x-coordinate.
     pub(super) exceptional: __mmask8,
 }
 
+/// What the inverse of one addition's difference is made of.
+#[derive(Debug)]
+pub(super) struct Factor {
+    /// The product of the differences before it.
+    before: Element,
+    run: Element,
+    /// Lanes that have both points.
+    both: __mmask8,
+}
+
 impl Gathered {
+    /// Forgets the points; the words stay and mean nothing.
+    pub(super) fn clear(&mut self) {
+        self.present = 0;
+    }
+
     pub(super) fn put<M: LaneField>(&mut self, lane: usize, point: &Affine<M>) {
         for (words, coordinate) in self.words.iter_mut().zip([point.x, point.y]) {
             for (word, limb) in words.iter_mut().zip(coordinate.stored()) {
@@ -55,15 +70,15 @@ impl Gathered {
 
     #[target_feature(enable = "avx512f,avx512ifma")]
     pub(super) fn load<M: LaneField>(&self) -> Points {
-        let [x, y] = self.words.each_ref().map(|words| load::<M>(words));
-        Points { x, y, present: self.present }
+        let [x, y] = &self.words;
+        Points { x: load::<M>(x), y: load::<M>(y), present: self.present }
     }
 }
 
 /// Adds neighbours of each list at distance `stride`, all groups with one inversion.
 #[target_feature(enable = "avx512f,avx512ifma")]
-pub(super) fn add_level<M: LaneField>(groups: &mut [Group], stride: usize) {
-    let mut before = Vec::new();
+pub(super) fn add_level<M: LaneField>(groups: &mut [Group], stride: usize, factors: &mut Vec<Factor>) {
+    factors.clear();
     let mut product = one::<M>();
     for group in groups.iter_mut() {
         for left in (0..group.points.len().saturating_sub(stride)).step_by(2 * stride) {
@@ -72,16 +87,16 @@ pub(super) fn add_level<M: LaneField>(groups: &mut [Group], stride: usize) {
             let same = zero_lanes::<M>(&run) & left.present & right.present;
             group.exceptional |= same;
             let both = left.present & right.present & !same;
-            before.push((product, run, both));
+            factors.push(Factor { before: product, run, both });
             product = blend(both, &product, &multiply::<M>(&product, &run));
         }
     }
     let mut inverse = invert::<M>(&product);
     for group in groups.iter_mut().rev() {
         for left in (0..group.points.len().saturating_sub(stride)).step_by(2 * stride).rev() {
-            let Some((product, run, both)) = before.pop() else { return };
+            let Some(Factor { before, run, both }) = factors.pop() else { return };
             let (p, q) = (group.points[left], group.points[left + stride]);
-            let sum = chord::<M>(&p, &q, &multiply::<M>(&inverse, &product));
+            let sum = chord::<M>(&p, &q, &multiply::<M>(&inverse, &before));
             inverse = blend(both, &inverse, &multiply::<M>(&inverse, &run));
             // Where only one is present, it is the sum.
             let right_only = q.present & !p.present;
@@ -199,17 +214,18 @@ pub(super) fn multiples<M: LaneField>(bases: &[Points]) -> Vec<[Points; 8]> {
 #[target_feature(enable = "avx512f,avx512ifma")]
 #[inline]
 pub(super) fn choose<M: LaneField>(table: &[Points; 8], digits: &[i8; LANES]) -> Points {
-    let lanes = |wanted: &dyn Fn(i8) -> bool| {
-        digits.iter().enumerate().fold(0, |mask, (lane, digit)| mask | __mmask8::from(wanted(*digit)) << lane)
-    };
     let mut chosen = Points { present: 0, ..table[0] };
     for (multiple, points) in (1..=8).zip(table) {
-        let mask = lanes(&|digit| digit.unsigned_abs() == multiple);
+        let mask = lanes_of(digits, |digit| digit.unsigned_abs() == multiple);
         chosen.x = blend(mask, &chosen.x, &points.x);
         chosen.y = blend(mask, &chosen.y, &points.y);
         chosen.present |= mask & points.present;
     }
     let opposite = fold::<M>(&subtract::<M>(&zero(), &chosen.y));
-    chosen.y = blend(lanes(&|digit| digit < 0), &chosen.y, &opposite);
+    chosen.y = blend(lanes_of(digits, |digit| digit < 0), &chosen.y, &opposite);
     chosen
+}
+
+fn lanes_of(digits: &[i8; LANES], wanted: impl Fn(i8) -> bool) -> __mmask8 {
+    digits.iter().enumerate().fold(0, |mask, (lane, digit)| mask | __mmask8::from(wanted(*digit)) << lane)
 }

@@ -10,7 +10,7 @@ mod group;
 use crate::curve::{
     comb::{GeneratorComb, KeyComb},
     combination::{Combination, Generator, Multiplicand},
-    point::{Affine, Curve, Jacobian},
+    point::{Curve, Jacobian},
     recode::dense_digits,
     residue::Residue,
 };
@@ -18,7 +18,7 @@ use crate::curve::{
 pub(crate) use self::element::LaneField;
 use self::{
     element::LANES,
-    group::{Gathered, Group, JacobianPoints, Points, add_level, choose, multiples},
+    group::{Factor, Gathered, Group, JacobianPoints, Points, add_level, choose, multiples},
 };
 
 /// Vectors of additions below which a shared inversion, about 320 multiplications, is not worth it: each saves five.
@@ -32,26 +32,45 @@ pub(crate) fn available() -> bool {
     is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512ifma")
 }
 
+/// Most items that go through the levels together: their points then stay in the second-level cache.
+pub(crate) const ITEMS_MAX: usize = 128;
+
+/// Memory that is used again from batch to batch, because fresh memory costs a fault for each page: about 1.3 MB for
+/// [`ITEMS_MAX`] items.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    terms: Vec<Gathered>,
+    groups: Vec<Group>,
+    factors: Vec<Factor>,
+}
+
 /// Computes all combinations, in order; `None` for one that met an exceptional addition or is the point at infinity. All
 /// of them have tables or none has.
 ///
 /// # Safety
 /// The CPU has AVX-512 F and IFMA.
 #[target_feature(enable = "avx512f,avx512ifma")]
-pub(crate) fn combine<C: Generator>(combinations: &[&Combination<'_, C>]) -> Vec<Option<Jacobian<C>>>
+pub(crate) fn combine<C: Generator>(
+    combinations: &[&Combination<'_, C>],
+    scratch: &mut Scratch,
+) -> Vec<Option<Jacobian<C>>>
 where
     C::Field: LaneField,
 {
+    let Scratch { terms, groups, factors } = scratch;
     let chunks = combinations.chunks(LANES);
-    let mut groups: Vec<Group> = chunks.clone().map(|items| gather(items)).collect();
+    groups.resize_with(chunks.len(), Group::default);
+    for (items, group) in chunks.clone().zip(groups.iter_mut()) {
+        gather(items, terms, group);
+    }
     let mut stride = 1;
-    while additions(&groups, stride) >= PAIRS_MIN {
-        add_level::<C::Field>(&mut groups, stride);
+    while additions(groups, stride) >= PAIRS_MIN {
+        add_level::<C::Field>(groups, stride, factors);
         stride *= 2;
     }
     let mut products = multiply_points::<C>(&chunks.clone().collect::<Vec<_>>()).into_iter();
     let mut results = Vec::with_capacity(combinations.len());
-    for (items, group) in chunks.zip(&groups) {
+    for (items, group) in chunks.zip(groups.iter()) {
         let mut sum = products.next().unwrap_or_else(|| JacobianPoints::infinity::<C::Field>());
         for points in group.points.iter().step_by(stride) {
             sum = sum.add::<C::Field>(points);
@@ -74,21 +93,29 @@ fn result<C: Curve>(coordinates: &[[Residue<C::Field>; LANES]; 3], group: &Group
 
 /// The terms from tables of up to eight items.
 #[target_feature(enable = "avx512f,avx512ifma")]
-fn gather<C: Generator>(items: &[&Combination<'_, C>]) -> Group
+fn gather<C: Generator>(items: &[&Combination<'_, C>], terms: &mut Vec<Gathered>, group: &mut Group)
 where
     C::Field: LaneField,
 {
+    gather_terms(items, terms);
+    group.exceptional = 0;
+    group.points.clear();
+    for gathered in terms {
+        group.points.push(gathered.load::<C::Field>());
+    }
+}
+
+fn gather_terms<C: Generator>(items: &[&Combination<'_, C>], terms: &mut Vec<Gathered>) {
     let rows = GeneratorComb::<C::Field>::ROWS;
     let with_table = items.iter().any(|item| matches!(item.multiplicand, Multiplicand::Table(_)));
-    let mut gathered = vec![Gathered::default(); rows + if with_table { KeyComb::<C::Field>::ROWS } else { 0 }];
+    terms.resize(rows + if with_table { KeyComb::<C::Field>::ROWS } else { 0 }, Gathered::default());
+    terms.iter_mut().for_each(Gathered::clear);
     for (lane, item) in items.iter().enumerate() {
-        let mut put = |row: usize, point: Affine<C::Field>| gathered[row].put(lane, &point);
-        C::comb().each_term(&item.generator, |row, point| put(row, point));
+        C::comb().each_term(&item.generator, |row, point| terms[row].put(lane, &point));
         if let Multiplicand::Table(table) = item.multiplicand {
-            table.each_term(&item.key, |row, point| put(rows + row, point));
+            table.each_term(&item.key, |row, point| terms[rows + row].put(lane, &point));
         }
     }
-    Group { points: gathered.iter().map(|gathered| gathered.load::<C::Field>()).collect(), exceptional: 0 }
 }
 
 /// The products `v·Q` of groups whose keys have no table; empty if they have.
@@ -112,8 +139,11 @@ where
         bases.push(gathered.load::<C::Field>());
         digits.push(rows);
     }
-    let tables = multiples::<C::Field>(&bases);
-    tables.iter().zip(&digits).map(|(table, rows)| multiply::<C>(table, rows)).collect()
+    let mut products = Vec::with_capacity(bases.len());
+    for (table, rows) in multiples::<C::Field>(&bases).iter().zip(&digits) {
+        products.push(multiply::<C>(table, rows));
+    }
+    products
 }
 
 #[target_feature(enable = "avx512f,avx512ifma")]
