@@ -27,12 +27,17 @@ impl Report {
     }
 
     /// A figure beside its peer and the ratio that it is to have.
-    pub(crate) fn compared(&mut self, name: &str, unit: &'static str, peer: &'static str, floor: f64, figures: &Comparison) {
+    pub(crate) fn compared(
+        &mut self,
+        name: &str,
+        unit: &'static str,
+        peer: &'static str,
+        floor: f64,
+        figures: &Comparison,
+    ) {
         let Comparison { rate, peer: peer_rate, ratio } = figures;
         let verdict = if *ratio >= floor { "" } else { "  BELOW" };
-        println!(
-            "{name:<24} {rate:>12.0} {unit:<5} {ratio:>6.2} x {peer} ({peer_rate:.0}), at least {floor}{verdict}"
-        );
+        println!("{name:<24} {rate:>12.0} {unit:<5} {ratio:>6.2} x {peer} ({peer_rate:.0}), at least {floor}{verdict}");
         self.lines.push(Line { name: name.to_owned(), value: *rate, unit, peer: Some((peer, *ratio)) });
     }
 

@@ -237,7 +237,8 @@ mod tests {
         let one = [1, 0, 0, 0];
         let minus = |scalar: &Limbs| subtract(order, scalar).0;
         let some = limbs(0x1234_5678_9abc_def0_1122_3344_5566_7788, 0x8877_6655_4433_2211_0fed_cba9_8765_4321);
-        let mut scalars = vec![ZERO, one, [2, 0, 0, 0], [0x20, 0, 0, 0], [0x80, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1], some];
+        let mut scalars =
+            vec![ZERO, one, [2, 0, 0, 0], [0x20, 0, 0, 0], [0x80, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1], some];
         scalars.extend(scalars.clone()[1..].iter().map(minus));
         let mut cases = Vec::new();
         for u in &scalars {

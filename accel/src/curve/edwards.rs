@@ -128,9 +128,8 @@ mod tests {
 
     #[test]
     fn every_point_outside_the_torsion_is_decoded_and_nothing_that_is_no_point() {
-        let canonical = |bytes: &[u8; 32]| {
-            CompressedEdwardsY(*bytes).decompress().filter(|point| point.compress().0 == *bytes)
-        };
+        let canonical =
+            |bytes: &[u8; 32]| CompressedEdwardsY(*bytes).decompress().filter(|point| point.compress().0 == *bytes);
         for number in 0..400u32 {
             let mut bytes = [0; 32];
             bytes[..4].copy_from_slice(&number.wrapping_mul(0x9e37_79b9).to_le_bytes());

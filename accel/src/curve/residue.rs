@@ -223,10 +223,11 @@ mod tests {
         assert_eq!(x == y, big_x == big_y);
         assert_eq!(Residue::<M>::from_canonical(a).is_some(), integer(a) < p);
         // Stored forms that no integer of the list has.
-        let stored = Residue::<M>::from_stored(big_x.to_u64_digits().iter().enumerate().fold(ZERO, |mut limbs, (i, d)| {
-            limbs[i] = *d;
-            limbs
-        }));
+        let stored =
+            Residue::<M>::from_stored(big_x.to_u64_digits().iter().enumerate().fold(ZERO, |mut limbs, (i, d)| {
+                limbs[i] = *d;
+                limbs
+            }));
         let factor = integer(&M::FACTOR);
         assert_eq!(integer(&stored.to_integer()) * &factor % &p, big_x);
         assert_eq!(integer(&(stored * stored).to_integer()) * &factor * &factor % &p, &big_x * &big_x % &p);

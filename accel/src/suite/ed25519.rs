@@ -127,9 +127,9 @@ impl Verifier {
     }
 
     fn find(&self, bytes: &[u8], uses: usize) -> Option<FoundKey> {
-        let key = self.keys.find_or_decode(bytes, |bytes| {
-            Some(DecodedKey { point: decode_point(bytes)?, place: Arc::default() })
-        })?;
+        let key = self
+            .keys
+            .find_or_decode(bytes, |bytes| Some(DecodedKey { point: decode_point(bytes)?, place: Arc::default() }))?;
         let make = || EdwardsComb::new::<Edwards25519>(&edwards::decode(key.point.compress().as_bytes())?);
         Some(FoundKey { point: key.point, table: self.enrolment.table(&key.place, uses, make) })
     }
@@ -151,10 +151,8 @@ impl<'a> Parsed<'a> {
 
     /// `[s]B - [k]A`, to be computed; `None` without a table.
     fn combination(&self) -> Option<Combination<'_, Edwards25519>> {
-        let scalar = |scalar: &Scalar, negative| SignedScalar {
-            magnitude: limbs::from_le_bytes(scalar.as_bytes()),
-            negative,
-        };
+        let scalar =
+            |scalar: &Scalar, negative| SignedScalar { magnitude: limbs::from_le_bytes(scalar.as_bytes()), negative };
         let multiplicand = Multiplicand::Table(self.key.table.as_deref()?);
         Some(Combination { generator: scalar(&self.s, false), key: scalar(&self.k, true), multiplicand })
     }

@@ -34,12 +34,7 @@ pub(super) struct Place<T> {
 
 impl<T> Default for Place<T> {
     fn default() -> Self {
-        Self {
-            table: RwLock::new(None),
-            uses: AtomicUsize::new(0),
-            since: AtomicU64::new(0),
-            used: AtomicU64::new(0),
-        }
+        Self { table: RwLock::new(None), uses: AtomicUsize::new(0), since: AtomicU64::new(0), used: AtomicU64::new(0) }
     }
 }
 
@@ -51,12 +46,7 @@ impl<T> Enrolment<T> {
 
     /// The table of a key that is used so many times now, once it has earned one. `make` may refuse, for keys that cannot
     /// have one.
-    pub(super) fn table(
-        &self,
-        place: &Arc<Place<T>>,
-        uses: usize,
-        make: impl FnOnce() -> Option<T>,
-    ) -> Option<Arc<T>> {
+    pub(super) fn table(&self, place: &Arc<Place<T>>, uses: usize, make: impl FnOnce() -> Option<T>) -> Option<Arc<T>> {
         let now = self.clock.fetch_add(1, Ordering::Relaxed);
         place.used.store(now, Ordering::Relaxed);
         if let Some(table) = place.held() {

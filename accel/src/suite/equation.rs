@@ -95,7 +95,10 @@ pub(super) fn scalars<C: PrimeCurve>(signature: &[u8]) -> Option<[Limbs; 2]> {
 }
 
 /// The keys of items. Neighbours under the same key cost one look-up, which is told how many they are.
-pub(super) fn keys_of<K: Clone>(items: &[Signed<'_>], mut find: impl FnMut(&[u8], usize) -> Option<K>) -> Vec<Option<K>> {
+pub(super) fn keys_of<K: Clone>(
+    items: &[Signed<'_>],
+    mut find: impl FnMut(&[u8], usize) -> Option<K>,
+) -> Vec<Option<K>> {
     let mut keys = Vec::with_capacity(items.len());
     for neighbours in items.chunk_by(|left, right| left.public_key == right.public_key) {
         let key = neighbours.first().and_then(|item| find(item.public_key, neighbours.len()));
@@ -127,5 +130,68 @@ impl<C: PrimeCurve> Equation<C> {
         let (second, carry) = limbs::add(&self.x, &C::Order::MODULUS);
         let is_coordinate = !carry && limbs::less(&second, &C::Field::MODULUS);
         point.has_x(&Residue::from_integer(&self.x)) || is_coordinate && point.has_x(&Residue::from_integer(&second))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::curve::{P256, Sm2};
+
+    /// A point whose x-coordinate is not below the order, with that coordinate: the smallest there is.
+    fn point_beyond_the_order<C: PrimeCurve>() -> (Affine<C::Field>, Limbs) {
+        let mut x = C::Order::MODULUS;
+        loop {
+            let encoded = [&[2][..], &limbs::to_be_bytes(&x)].concat();
+            if let Some(point) = C::decode(&encoded) {
+                return (point, x);
+            }
+            x = limbs::add(&x, &[1, 0, 0, 0]).0;
+        }
+    }
+
+    /// `0·G + 1·Q` for a `Q` with `x ≥ n`: the residue `x - n` must be found, and `x - n ± 1` must not.
+    fn check<C: PrimeCurve + Generator>() {
+        let (point, x) = point_beyond_the_order::<C>();
+        let residue = limbs::subtract(&x, &C::Order::MODULUS).0;
+        let table = Arc::new(KeyComb::new::<C>(&point).expect("a table"));
+        for table in [None, Some(table)] {
+            let equation =
+                |index, x| Equation::<C> { index, generator: ZERO, key: [1, 0, 0, 0], point, table: table.clone(), x };
+            let wrong = [limbs::add(&residue, &[1, 0, 0, 0]).0, limbs::subtract(&C::Order::MODULUS, &[1, 0, 0, 0]).0];
+            let mut verdicts = [Verdict::Invalid; 3];
+            decide(&[equation(0, residue), equation(1, wrong[0]), equation(2, wrong[1])], &mut verdicts);
+            assert_eq!(verdicts, [Verdict::Valid, Verdict::Invalid, Verdict::Invalid]);
+        }
+    }
+
+    #[test]
+    fn a_coordinate_beyond_the_order_counts_by_its_residue() {
+        check::<P256>();
+        check::<Sm2>();
+    }
+
+    #[test]
+    fn the_point_at_infinity_satisfies_no_equation() {
+        let point = Sm2::generator();
+        let minus_one = limbs::subtract(&<Sm2 as PrimeCurve>::Order::MODULUS, &[1, 0, 0, 0]).0;
+        let equation = |x| Equation::<Sm2> { index: 0, generator: minus_one, key: [1, 0, 0, 0], point, table: None, x };
+        for x in [ZERO, [1, 0, 0, 0], minus_one] {
+            let mut verdict = [Verdict::Valid];
+            decide(&[equation(x)], &mut verdict);
+            assert_eq!(verdict, [Verdict::Invalid]);
+        }
+    }
+
+    #[test]
+    fn scalars_outside_their_range_are_refused() {
+        let order = <Sm2 as PrimeCurve>::Order::MODULUS;
+        let below = limbs::subtract(&order, &[1, 0, 0, 0]).0;
+        let encode = |r: &Limbs, s: &Limbs| [limbs::to_be_bytes(r), limbs::to_be_bytes(s)].concat();
+        assert_eq!(scalars::<Sm2>(&encode(&below, &[1, 0, 0, 0])), Some([below, [1, 0, 0, 0]]));
+        for bad in [ZERO, order, [u64::MAX; 4]] {
+            assert_eq!(scalars::<Sm2>(&encode(&bad, &below)), None);
+            assert_eq!(scalars::<Sm2>(&encode(&below, &bad)), None);
+        }
     }
 }

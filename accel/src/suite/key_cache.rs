@@ -73,11 +73,7 @@ impl<V: Clone> KeyCache<V> {
     }
 
     pub(super) fn figures(&self) -> CacheFigures {
-        CacheFigures {
-            hits: self.hits.load(Ordering::Relaxed),
-            misses: self.misses.load(Ordering::Relaxed),
-            tables: 0,
-        }
+        CacheFigures { hits: self.hits.load(Ordering::Relaxed), misses: self.misses.load(Ordering::Relaxed), tables: 0 }
     }
 }
 

@@ -120,22 +120,24 @@ fn digest_with<'a>(
 ) {
     #[cfg(target_arch = "x86_64")]
     if kernel.is_available(algorithm) && prefix.len() <= lanes::PREFIX_MAX {
-        // SAFETY: the CPU was asked just now for what each kernel uses.
-        match (kernel, algorithm) {
-            (Kernel::ShaNi, _) => unsafe { lanes::digest_into::<sha_ni::Sha256Lanes, _>(prefix, message, digests) },
-            (Kernel::Avx2, HashAlgorithm::Sha256) => unsafe {
-                lanes::digest_into::<avx2::sha256::Sha256Lanes, _>(prefix, message, digests);
-            },
-            (Kernel::Avx2, HashAlgorithm::Sm3) => unsafe {
-                lanes::digest_into::<avx2::sm3::Sm3Lanes, _>(prefix, message, digests);
-            },
-            (Kernel::Avx512, HashAlgorithm::Sha256) => unsafe {
-                lanes::digest_into::<avx512::sha256::Sha256Lanes, _>(prefix, message, digests);
-            },
-            (Kernel::Avx512, HashAlgorithm::Sm3) => unsafe {
-                lanes::digest_into::<avx512::sm3::Sm3Lanes, _>(prefix, message, digests);
-            },
-            (Kernel::Portable, _) => one_at_a_time(algorithm, prefix, message, digests),
+        // SAFETY: the CPU was asked just now for what the kernel uses.
+        unsafe {
+            match (kernel, algorithm) {
+                (Kernel::Portable, _) => one_at_a_time(algorithm, prefix, message, digests),
+                (Kernel::ShaNi, _) => lanes::digest_into::<sha_ni::Sha256Lanes, _>(prefix, message, digests),
+                (Kernel::Avx2, HashAlgorithm::Sha256) => {
+                    lanes::digest_into::<avx2::sha256::Sha256Lanes, _>(prefix, message, digests);
+                }
+                (Kernel::Avx2, HashAlgorithm::Sm3) => {
+                    lanes::digest_into::<avx2::sm3::Sm3Lanes, _>(prefix, message, digests);
+                }
+                (Kernel::Avx512, HashAlgorithm::Sha256) => {
+                    lanes::digest_into::<avx512::sha256::Sha256Lanes, _>(prefix, message, digests);
+                }
+                (Kernel::Avx512, HashAlgorithm::Sm3) => {
+                    lanes::digest_into::<avx512::sm3::Sm3Lanes, _>(prefix, message, digests);
+                }
+            }
         }
         return;
     }

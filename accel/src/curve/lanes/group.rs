@@ -4,8 +4,8 @@ use std::arch::x86_64::__mmask8;
 
 use crate::curve::{
     lanes::element::{
-        Element, LANES, LaneField, Words, add, blend, fold, invert, load, multiply, one, shift, square, store, subtract,
-        subtract_both, zero, zero_lanes,
+        Element, LANES, LaneField, Words, add, blend, fold, invert, load, multiply, one, shift, square, store,
+        subtract, subtract_both, zero, zero_lanes,
     },
     point::Affine,
     residue::Residue,
