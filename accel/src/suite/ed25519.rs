@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A key that is used often has a table of multiples, by which `[s]B - [k]A` is computed outright; where that is `R`,
-//! nothing more is to ask (see [`verify_by_tables`]). It costs half of an item's share in an equation and is not spoilt
-//! by neighbours.
+//! nothing more is to ask (see [`verify_by_tables`]). That costs less than an item's share in an equation and is not
+//! spoilt by neighbours.
 //!
 //! The factor 8 removes the torsion part of every term in both forms, so the equation of a batch holds
 //! whenever it holds for each item; when it does not hold for one of them, the batch passes with a
