@@ -25,9 +25,11 @@ pub struct EngineConfig {
     pub queue_items_max: usize,
     /// Most arena bytes of all jobs that are queued or running.
     pub queue_bytes_max: usize,
-    /// Decoded public keys remembered for each suite; about 200 bytes each for Ed25519 and SM2, about
-    /// 1 KiB for P-256.
+    /// Decoded public keys remembered for each suite, about 400 bytes each.
     pub key_cache_entries: usize,
+    /// Most bytes of tables of each suite, of which a key that is used often gets one of 86 KiB; less than that
+    /// means no tables. What is given here may be taken three times.
+    pub key_table_bytes_max: usize,
     /// Most Ed25519 signatures of one batch equation, which is also one chunk of work; at least
     /// [`ED25519_BATCH_MIN`]. Larger is cheaper per signature until the points leave the second-level
     /// cache, but it is also what live work waits for and what one bad signature spoils.
@@ -44,6 +46,7 @@ impl Default for EngineConfig {
             queue_items_max: 1 << 20,
             queue_bytes_max: 1 << 30,
             key_cache_entries: 1 << 14,
+            key_table_bytes_max: 128 << 20,
             ed25519_batch_max: 512,
         }
     }
@@ -155,7 +158,7 @@ impl Engine {
         let bound = Weight { items: config.queue_items_max, bytes: config.queue_bytes_max };
         let pool = Pool::new(threads, bound).map_err(EngineError::Thread)?;
         let context = Arc::new(Context {
-            verifiers: Verifiers::new(config.key_cache_entries),
+            verifiers: Verifiers::new(config.key_cache_entries, config.key_table_bytes_max),
             counters: Counters::default(),
             threads: pool.threads(),
             ed25519_batch_max: config.ed25519_batch_max.max(ED25519_BATCH_MIN),

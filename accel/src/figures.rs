@@ -68,13 +68,15 @@ pub struct SuiteFigures {
     pub invalid: u64,
 }
 
-/// Hits and misses of a key cache.
+/// Hits and misses of a key cache, and its tables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheFigures {
     /// Keys found decoded.
     pub hits: u64,
     /// Keys decoded anew.
     pub misses: u64,
+    /// Keys that have a table now.
+    pub tables: u64,
 }
 
 #[derive(Debug, Default)]

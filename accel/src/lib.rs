@@ -9,9 +9,9 @@
 //!   submit(VerifyJob | DigestJob | MerkleJob, priority)
 //!        │ bounded queue: live before bulk
 //!        ▼
-//!   workers, one per core ──► suite::ed25519   batch equation, bisection
-//!        │                    suite::p256      aws-lc
-//!        │                    suite::sm2       sm2 arithmetic
+//!   workers, one per core ──► suite::ed25519   tables, else batch equation, bisection
+//!        │                    suite::p256      tables, else wNAF
+//!        │                    suite::sm2       tables, else wNAF
 //!        │                    stele-accel-hash multi-buffer kernels
 //!        ▼
 //!   Ticket: a Future, or wait()
@@ -32,6 +32,7 @@
 //!
 //! The CPU is the definition of right; other backends may only be faster.
 
+mod curve;
 mod engine;
 mod figures;
 mod job;

@@ -125,10 +125,13 @@ fn tickets_are_futures_and_many_threads_may_submit() {
     assert_eq!(figures.verify.buckets.iter().sum::<u64>(), 40);
 }
 
-/// Work of about a second for one thread, and the engine that it keeps busy.
+/// Items that keep one thread busy for a good part of a second.
+const MANY: usize = 30_000;
+
+/// An engine whose queue holds one job of [`MANY`] items, and such a job.
 fn busy_engine() -> (Engine, VerifyJob) {
-    let config = EngineConfig { threads: 1, queue_items_max: 400, ..EngineConfig::default() };
-    let items = vec![Material::valid(Suite::Sm2, 1, b"m"); 300];
+    let config = EngineConfig { threads: 1, queue_items_max: MANY * 4 / 3, ..EngineConfig::default() };
+    let items = vec![Material::valid(Suite::Sm2, 1, b"m"); MANY];
     (Engine::new(&config).expect("engine"), verify_job(&items))
 }
 
@@ -139,17 +142,17 @@ fn a_full_queue_gives_the_job_back_and_a_blocking_submitter_waits() {
     let refused = engine.submit(job.clone()).expect_err("full");
     assert_eq!(refused.reason, SubmitError::Saturated);
     assert!(refused.reason.is_retryable());
-    assert_eq!(refused.job.items.len(), 300);
+    assert_eq!(refused.job.items.len(), MANY);
     let second = engine.submit_blocking(Priority::Live, refused.job).expect("queued in the end");
-    assert_eq!(first.wait().expect("verdicts"), [Verdict::Valid; 300]);
-    assert_eq!(second.wait().expect("verdicts"), [Verdict::Valid; 300]);
-    let large = verify_job(&vec![Material::valid(Suite::Sm2, 1, b"m"); 401]);
+    assert_eq!(first.wait().expect("verdicts"), vec![Verdict::Valid; MANY]);
+    assert_eq!(second.wait().expect("verdicts"), vec![Verdict::Valid; MANY]);
+    let large = verify_job(&vec![Material::valid(Suite::Sm2, 1, b"m"); 2 * MANY]);
     assert_eq!(engine.submit(large).expect_err("large").reason, SubmitError::TooLarge);
     let large = DigestJob {
         algorithm: HashAlgorithm::Sha256,
         prefix: Bytes::new(),
         bytes: Bytes::new(),
-        messages: vec![Span::default(); 401],
+        messages: vec![Span::default(); 2 * MANY],
     };
     assert_eq!(engine.submit(large).expect_err("large").reason, SubmitError::TooLarge);
     assert_eq!(engine.figures().saturated, 1);
@@ -158,14 +161,14 @@ fn a_full_queue_gives_the_job_back_and_a_blocking_submitter_waits() {
 #[test]
 fn live_work_overtakes_bulk_work_and_bulk_work_still_moves() {
     let engine = engine(1);
-    let bulk = verify_job(&vec![Material::valid(Suite::Sm2, 1, b"m"); 1500]);
+    let bulk = verify_job(&vec![Material::valid(Suite::Sm2, 1, b"m"); MANY]);
     let bulk = engine.submit_with(Priority::Bulk, bulk).expect("queued");
     let live = verify_job(&[Material::valid(Suite::P256, 1, b"m")]);
     let started = Instant::now();
     let live = engine.submit(live).expect("queued").wait().expect("verdict");
     assert_eq!(live, [Verdict::Valid]);
     let live_took = started.elapsed();
-    assert_eq!(bulk.wait().expect("verdicts").len(), 1500);
+    assert_eq!(bulk.wait().expect("verdicts").len(), MANY);
     let bulk_took = started.elapsed();
     assert!(live_took * 4 < bulk_took, "live {live_took:?}, bulk {bulk_took:?}");
 }

@@ -199,6 +199,36 @@ fn to_der(signature: &[u8]) -> Vec<u8> {
     [vec![0x30, u8::try_from(body.len()).expect("short")], body].concat()
 }
 
+#[test]
+fn sm3_of_every_length_around_the_blocks_is_that_of_openssl() {
+    let directory = tempdir().expect("directory");
+    let lengths = [0usize, 1, 55, 56, 63, 64, 65, 119, 120, 128, 300, 4096, 100_003];
+    let messages: Vec<Vec<u8>> = lengths.iter().map(|length| (0..=250).cycle().take(*length).collect()).collect();
+    let slices: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
+    let digests = stele_accel_hash::digest_batch(stele_accel::HashAlgorithm::Sm3, &[], &slices);
+    for (message, digest) in messages.iter().zip(digests) {
+        let file = directory.path().join("message");
+        fs::write(&file, message).expect("write");
+        let output = Command::new("openssl").args(["dgst", "-sm3", "-r"]).arg(&file).output().expect("openssl");
+        let answer = String::from_utf8(output.stdout).expect("text");
+        assert_eq!(answer.split(' ').next(), Some(hex::encode(digest).as_str()), "{} bytes", message.len());
+    }
+}
+
+#[test]
+fn a_signature_under_another_identity_is_refused() {
+    let key = SecretKey::from_slice(&[7; 32]).expect("key");
+    let signer = sm2::dsa::SigningKey::new("ALICE123@YAHOO.COM", &key).expect("key");
+    let signature: sm2::dsa::Signature = sm2::dsa::signature::Signer::sign(&signer, b"message");
+    let item = Material {
+        suite: Suite::Sm2,
+        public_key: key.public_key().to_encoded_point(false).as_bytes().to_vec(),
+        signature: signature.to_vec(),
+        message: b"message".to_vec(),
+    };
+    assert_eq!(verdict(&item), Verdict::Invalid);
+}
+
 const SIGN: [&str; 6] = ["pkeyutl", "-rawin", "-digest", "sm3", "-pkeyopt", "distid:1234567812345678"];
 
 fn openssl_verifies(key: &SecretKey, message: &[u8], signature: &[u8], directory: &Path) -> bool {

@@ -24,8 +24,9 @@ cargo xtask: one command for each job, set-up included
   cargo xtask bench node [--json FILE] [--quick] [--slow] [--only NAME]
                                the node's figures; --slow adds half an hour of load
                                that looks for growing memory
-  cargo xtask bench accel [--json FILE]
-                               the accelerator's figures
+  cargo xtask bench accel [--json FILE] [--sweep]
+                               the accelerator's figures against named peers on one
+                               core; --sweep adds rates by batch, keys and cores
   cargo xtask bench state [--json FILE]
                                the state map's figures
   cargo xtask bench index [--json FILE]
@@ -68,7 +69,7 @@ fn run(arguments: &[String]) -> Result<()> {
             cargo::build_binaries()?;
             cargo::run_built("stele-demo", &[&["bench"], rest].concat())
         }
-        ["bench", "accel", rest @ ..] => cargo::bench("stele-accel", "verify", rest),
+        ["bench", "accel", rest @ ..] => cargo::bench("stele-accel", "accel", rest),
         ["bench", "state", rest @ ..] => cargo::bench("stele-state", "commit", rest),
         ["bench", "index", rest @ ..] => cargo::run_peers("index-peers", rest),
         _ => {

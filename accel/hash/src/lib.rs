@@ -8,7 +8,9 @@
 //!  digest_batch / digest_spans / node_pairs / node_level
 //!        │  messages, one prefix
 //!        ▼
-//!    kernel::active ── AVX-512, 16 lanes (x86-64)  ── lanes refill as messages end
+//!    active kernel ─┬─ AVX-512, 16 lanes ┐
+//!                   ├─ AVX2, 8 lanes     ├─ lanes refill as messages end (x86-64)
+//!                   ├─ SHA-NI, 2 ways    ┘
 //!                   └─ portable: `sha2` (SHA-NI where the CPU has it) and `sm3`
 //! ```
 //!

@@ -20,11 +20,9 @@ use crate::{
     ticket::{Resolver, TicketError},
 };
 
-/// Items of one P-256 chunk, some milliseconds of work.
-const P256_CHUNK: Range<usize> = 8..128;
-
-/// Items of one SM2 chunk, some milliseconds of work.
-const SM2_CHUNK: Range<usize> = 2..32;
+/// Items of one P-256 or SM2 chunk: about a millisecond of work with tables, some without. Fewer would pay for shared
+/// inversions that they share with too few.
+const PRIME_CHUNK: Range<usize> = 16..128;
 
 /// Bytes that an item takes of the queue's bound besides its arena.
 const ITEM_BYTES: usize = size_of::<VerifyItem>();
@@ -90,7 +88,7 @@ impl Parts for VerifyJob {
 
 struct VerifyWork {
     job: VerifyJob,
-    /// Indices of items, grouped by suite and sorted by key inside Ed25519.
+    /// Indices of items, grouped by suite and sorted by key.
     order: Vec<usize>,
     chunks: Vec<Chunk>,
     /// True is valid. Each is written by the one chunk that holds its item.
@@ -123,16 +121,8 @@ impl Work for VerifyWork {
                 counters.batches.fetch_add(u64::from(figures.equation), Ordering::Relaxed);
                 counters.bisections.fetch_add(u64::from(figures.bisected), Ordering::Relaxed);
             }
-            Suite::P256 => {
-                for (item, verdict) in items.iter().zip(&mut verdicts) {
-                    *verdict = verifiers.p256.verify(*item);
-                }
-            }
-            Suite::Sm2 => {
-                for (item, verdict) in items.iter().zip(&mut verdicts) {
-                    *verdict = verifiers.sm2.verify(*item);
-                }
-            }
+            Suite::P256 => verifiers.p256.verify(&items, &mut verdicts),
+            Suite::Sm2 => verifiers.sm2.verify(&items, &mut verdicts),
         }
         let mut valid = 0;
         for (index, verdict) in order.iter().zip(&verdicts) {
@@ -179,24 +169,23 @@ fn bytes_of(arena: &Bytes, span: Span) -> &[u8] {
     span.slice(arena).unwrap_or_default()
 }
 
-/// Groups the items by suite and cuts the groups into chunks. Ed25519 items are sorted by key, because
-/// terms of one key in one equation are added up before they cost a point multiplication.
+/// Groups the items by suite, sorts them by key and cuts the groups into chunks. Neighbours under the same key share
+/// its look-up, and in Ed25519 their terms are added up before they cost a point multiplication.
 fn plan(job: &VerifyJob, threads: usize, ed25519_batch_max: usize) -> (Vec<usize>, Vec<Chunk>) {
     let mut order = Vec::with_capacity(job.items.len());
     let mut chunks = Vec::new();
     for (suite, bounds) in
-        [(Suite::Sm2, SM2_CHUNK), (Suite::P256, P256_CHUNK), (Suite::Ed25519, ED25519_BATCH_MIN..ed25519_batch_max)]
+        [(Suite::Sm2, PRIME_CHUNK), (Suite::P256, PRIME_CHUNK), (Suite::Ed25519, ED25519_BATCH_MIN..ed25519_batch_max)]
     {
         let start = order.len();
         let items = job.items.iter().enumerate();
         order.extend(items.filter(|(_, item)| item.suite == suite).map(|(index, _)| index));
         let group = &mut order[start..];
-        if suite == Suite::Ed25519 {
-            group.sort_by_cached_key(|index| {
-                let key = bytes_of(&job.bytes, job.items[*index].public_key);
-                key.first_chunk::<8>().map_or(0, |bytes| u64::from_be_bytes(*bytes))
-            });
-        }
+        group.sort_by_cached_key(|index| {
+            let key = bytes_of(&job.bytes, job.items[*index].public_key);
+            // The first byte is the same in all keys of SEC 1.
+            key.get(1..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u64::from_be_bytes(*bytes))
+        });
         let length = group.len().div_ceil(threads).clamp(bounds.start, bounds.end);
         let parts = group.len().div_ceil(length);
         let end = order.len();

@@ -1,10 +1,11 @@
 //! The signature suites and their acceptance rules.
 
 pub(crate) mod ed25519;
+mod enrolment;
+mod equation;
 mod key_cache;
 pub(crate) mod p256;
 pub(crate) mod sm2;
-mod sm2_comb;
 
 use thiserror::Error;
 
@@ -128,11 +129,12 @@ pub(crate) struct Verifiers {
 }
 
 impl Verifiers {
-    pub(crate) fn new(key_cache_entries: usize) -> Self {
+    /// Each suite has a cache of `key_cache_entries` decoded keys and of `table_bytes` of tables.
+    pub(crate) fn new(key_cache_entries: usize, table_bytes: usize) -> Self {
         Self {
-            ed25519: ed25519::Verifier::new(key_cache_entries),
-            p256: p256::Verifier::new(key_cache_entries),
-            sm2: sm2::Verifier::new(key_cache_entries),
+            ed25519: ed25519::Verifier::new(key_cache_entries, table_bytes),
+            p256: p256::Verifier::new(key_cache_entries, table_bytes),
+            sm2: sm2::Verifier::new(key_cache_entries, table_bytes),
         }
     }
 

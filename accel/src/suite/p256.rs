@@ -1,58 +1,76 @@
-//! ES256: ECDSA over P-256 with SHA-256, through aws-lc.
+//! ES256: ECDSA over P-256 with SHA-256, FIPS 186-5 section 6.4.2.
 
-use std::sync::Arc;
-
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
+use stele_accel_hash::{Digest, HashAlgorithm, digest_batch};
 
 use crate::{
+    curve::{P256, PrimeCurve, Residue, invert_all, limbs},
     figures::CacheFigures,
-    suite::{KeyError, SIGNATURE_LENGTH, Signed, Suite, Verdict, is_sec1, key_cache::KeyCache},
+    suite::{
+        KeyError, Signed, Suite, Verdict,
+        equation::{Equation, Key, Keys, decide, decode, keys_of, scalars},
+        is_sec1,
+    },
 };
 
-/// Verifies with a cache of parsed keys.
+type Scalar = Residue<<P256 as PrimeCurve>::Order>;
+
+/// Verifies with a cache of decoded keys.
 #[derive(Debug)]
 pub(crate) struct Verifier {
-    keys: KeyCache<Arc<ParsedPublicKey>>,
+    keys: Keys<P256, ()>,
 }
 
 impl Verifier {
-    pub(crate) fn new(key_cache_entries: usize) -> Self {
-        Self { keys: KeyCache::new(key_cache_entries) }
+    pub(crate) fn new(key_cache_entries: usize, table_bytes: usize) -> Self {
+        Self { keys: Keys::new(key_cache_entries, table_bytes) }
     }
 
     pub(crate) fn cache_figures(&self) -> CacheFigures {
         self.keys.figures()
     }
 
-    pub(crate) fn verify(&self, item: Signed<'_>) -> Verdict {
-        let key = self.keys.find_or_decode(item.public_key, |bytes| parse(bytes).map(Arc::new));
-        key.map_or(Verdict::Invalid, |key| verify_parsed(&key, item))
+    /// Verifies a batch; `verdicts` has one entry for each item. Neighbours under the same key are cheapest.
+    pub(crate) fn verify(&self, items: &[Signed<'_>], verdicts: &mut [Verdict]) {
+        let keys = keys_of(items, |bytes, uses| self.keys.find(bytes, uses, |_| ()));
+        verify_batch(items, &keys, verdicts);
     }
 }
 
 pub(crate) fn verify_one(item: Signed<'_>) -> Verdict {
-    parse(item.public_key).map_or(Verdict::Invalid, |key| verify_parsed(&key, item))
+    let mut verdict = [Verdict::Invalid];
+    verify_batch(&[item], &[decode(item.public_key, |_| ())], &mut verdict);
+    verdict[0]
 }
 
 pub(crate) fn check_public_key(public_key: &[u8]) -> Result<(), KeyError> {
     if !is_sec1(public_key) {
         return Err(KeyError::Malformed(Suite::P256));
     }
-    parse(public_key).map(drop).ok_or(KeyError::NotOnCurve(Suite::P256))
+    P256::decode(public_key).map(drop).ok_or(KeyError::NotOnCurve(Suite::P256))
 }
 
-fn parse(public_key: &[u8]) -> Option<ParsedPublicKey> {
-    // aws-lc would also take hybrid points and SubjectPublicKeyInfo.
-    if !is_sec1(public_key) {
-        return None;
+/// The equation of an item is `(e/s)·G + (r/s)·Q`; the divisions of all items share one inversion.
+fn verify_batch(items: &[Signed<'_>], keys: &[Option<Key<P256, ()>>], verdicts: &mut [Verdict]) {
+    verdicts.fill(Verdict::Invalid);
+    let messages: Vec<&[u8]> = items.iter().map(|item| item.message).collect();
+    let digests = digest_batch(HashAlgorithm::Sha256, &[], &messages);
+    let mut equations = Vec::with_capacity(items.len());
+    let mut inverses = Vec::with_capacity(items.len());
+    for (index, ((item, key), digest)) in items.iter().zip(keys).zip(&digests).enumerate() {
+        let (Some(key), Some([r, s])) = (key, scalars::<P256>(item.signature)) else { continue };
+        inverses.push(Scalar::from_integer(&s));
+        equations.push(equation(index, key, digest, r));
     }
-    ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, public_key).ok()
+    invert_all(&mut inverses);
+    for (equation, inverse) in equations.iter_mut().zip(inverses) {
+        equation.generator = (Scalar::from_integer(&equation.generator) * inverse).to_integer();
+        equation.key = (Scalar::from_integer(&equation.key) * inverse).to_integer();
+    }
+    decide(&equations, verdicts);
 }
 
-/// aws-lc checks that `r` and `s` lie in `1..n` and takes high and low `s` alike.
-fn verify_parsed(key: &ParsedPublicKey, item: Signed<'_>) -> Verdict {
-    if item.signature.len() != SIGNATURE_LENGTH {
-        return Verdict::Invalid;
-    }
-    Verdict::from(key.verify_sig(item.message, item.signature).is_ok())
+/// The equation before division: `e·G + r·Q`.
+fn equation(index: usize, key: &Key<P256, ()>, digest: &Digest, r: limbs::Limbs) -> Equation<P256> {
+    let (point, table) = (key.point, key.table());
+    Equation { index, generator: limbs::from_be_bytes(digest), key: r, point, table, x: r }
 }

@@ -1,13 +1,10 @@
-//! Feeds sixteen lanes with messages of any lengths.
+//! Feeds lanes with messages of any lengths.
 //!
-//! Each lane hashes one message, block by block; all lanes advance together. A lane whose message ends
-//! takes the next one at once, so unequal lengths cost little. When messages run out and only few lanes are
-//! left, the rest is hashed one at a time, which is then faster.
+//! Each lane hashes one message; all lanes advance together by as many blocks as lie in one piece in every lane. A lane
+//! whose message ends takes the next one at once, so unequal lengths cost little. When messages run out and only few
+//! lanes are left, the rest is hashed one at a time, which is then faster.
 
 use crate::algorithm::{Digest, HashAlgorithm, digest};
-
-/// Messages in flight: 32-bit words of a 512-bit register.
-pub(super) const LANES: usize = 16;
 
 /// Bytes of a block of either algorithm.
 const BLOCK: usize = 64;
@@ -19,20 +16,20 @@ pub(super) type Block = [u8; BLOCK];
 
 /// Chaining values: word by word, one column for each lane.
 #[repr(align(64))]
-pub(super) struct State(pub(super) [[u32; LANES]; 8]);
+pub(super) struct State<const LANES: usize>(pub(super) [[u32; LANES]; 8]);
 
 /// A compression function over all lanes.
-pub(super) trait Compression {
+pub(super) trait Compression<const LANES: usize> {
     const ALGORITHM: HashAlgorithm;
     const INITIAL: [u32; 8];
     /// With fewer lanes at work than this, one at a time is faster.
     const LANES_MIN: usize;
 
-    /// Advances each lane by its block.
+    /// Advances each lane by its blocks, as many as the shortest run has.
     ///
     /// # Safety
-    /// The CPU has AVX-512 F and BW.
-    unsafe fn compress(state: &mut State, blocks: &[&Block; LANES]);
+    /// The CPU has the instructions that the implementation names.
+    unsafe fn compress(state: &mut State<LANES>, runs: &[&[Block]; LANES]);
 }
 
 /// Blocks of a message that do not lie whole in it: the first, if there is a prefix, and the last two.
@@ -85,17 +82,22 @@ impl<'a> Lane<'a> {
         Self { index, body, head_length, tail_length, done: 0 }
     }
 
-    fn block<'b>(&'b self, buffer: &'b Buffer) -> &'b Block {
+    /// The next blocks that lie in one piece; not empty.
+    fn run<'b>(&self, buffer: &'b Buffer) -> &'b [Block]
+    where
+        'a: 'b,
+    {
+        let [head, tail @ ..] = buffer;
         match self.done.checked_sub(self.head_length) {
-            None => &buffer[0],
-            // At most two blocks follow the body, so the last of them is the last of the buffer.
-            Some(next) => self.body.get(next).unwrap_or_else(|| &buffer[(1 + next - self.body.len()).min(2)]),
+            None => std::slice::from_ref(head),
+            Some(next) if next < self.body.len() => &self.body[next..],
+            Some(next) => &tail[next - self.body.len()..self.tail_length],
         }
     }
 
-    /// Counts a block; true when the message is done.
-    fn advance(&mut self) -> bool {
-        self.done += 1;
+    /// Counts blocks; true when the message is done.
+    fn advance(&mut self, blocks: usize) -> bool {
+        self.done += blocks;
         self.done == self.head_length + self.body.len() + self.tail_length
     }
 }
@@ -103,13 +105,12 @@ impl<'a> Lane<'a> {
 /// Hashes `prefix ‖ message(index)` into `digests[index]` for each index.
 ///
 /// # Safety
-/// The CPU has AVX-512 F and BW.
-pub(super) unsafe fn digest_into<'a, C: Compression>(
+/// The CPU has what [`Compression::compress`] asks for.
+pub(super) unsafe fn digest_into<'a, C: Compression<LANES>, const LANES: usize>(
     prefix: &[u8],
     message: &dyn Fn(usize) -> &'a [u8],
     digests: &mut [Digest],
 ) {
-    const IDLE: Block = [0; BLOCK];
     let count = digests.len();
     let mut state = State(C::INITIAL.map(|word| [word; LANES]));
     let mut buffers = [[[0; BLOCK]; 3]; LANES];
@@ -119,17 +120,20 @@ pub(super) unsafe fn digest_into<'a, C: Compression>(
         (lane < count).then(|| Lane::start(lane, prefix, message(lane), &mut buffers[lane]))
     });
     while active > 0 && (next < count || active >= C::LANES_MIN) {
-        let blocks: [&Block; LANES] =
-            std::array::from_fn(|lane| lanes[lane].as_ref().map_or(&IDLE, |slot| slot.block(&buffers[lane])));
+        let run = |lane: usize| lanes[lane].as_ref().map(|slot| slot.run(&buffers[lane]));
+        let Some(shortest) = (0..LANES).filter_map(run).min_by_key(|run| run.len()) else { break };
+        // An idle lane has no message left to take, so that its state counts no more.
+        let runs: [&[Block]; LANES] = std::array::from_fn(|lane| run(lane).unwrap_or(shortest));
+        let blocks = shortest.len();
         // SAFETY: this function has the same condition.
-        unsafe { C::compress(&mut state, &blocks) };
+        unsafe { C::compress(&mut state, &runs) };
         for (column, slot) in lanes.iter_mut().enumerate() {
             let Some(lane) = slot else { continue };
-            if !lane.advance() {
+            if !lane.advance(blocks) {
                 continue;
             }
             digests[lane.index] = take_digest(&state, column);
-            set_initial::<C>(&mut state, column);
+            set_initial::<C, LANES>(&mut state, column);
             if next < count {
                 *lane = Lane::start(next, prefix, message(next), &mut buffers[column]);
                 next += 1;
@@ -144,7 +148,7 @@ pub(super) unsafe fn digest_into<'a, C: Compression>(
     }
 }
 
-fn take_digest(state: &State, column: usize) -> Digest {
+fn take_digest<const LANES: usize>(state: &State<LANES>, column: usize) -> Digest {
     let mut digest = [0; 32];
     for (bytes, word) in digest.as_chunks_mut::<4>().0.iter_mut().zip(&state.0) {
         *bytes = word[column].to_be_bytes();
@@ -152,8 +156,23 @@ fn take_digest(state: &State, column: usize) -> Digest {
     digest
 }
 
-fn set_initial<C: Compression>(state: &mut State, column: usize) {
+fn set_initial<C: Compression<LANES>, const LANES: usize>(state: &mut State<LANES>, column: usize) {
     for (word, initial) in state.0.iter_mut().zip(C::INITIAL) {
         word[column] = initial;
     }
+}
+
+/// The shortest of runs, in blocks.
+pub(super) fn shortest<const LANES: usize>(runs: &[&[Block]; LANES]) -> usize {
+    runs.iter().map(|run| run.len()).min().unwrap_or(0)
+}
+
+/// One block of each run.
+#[inline(always)]
+pub(super) fn blocks_at<'a, const LANES: usize>(runs: &[&'a [Block]; LANES], index: usize) -> [&'a Block; LANES] {
+    let mut blocks = [&runs[0][index]; LANES];
+    for (block, run) in blocks.iter_mut().zip(runs) {
+        *block = &run[index];
+    }
+    blocks
 }

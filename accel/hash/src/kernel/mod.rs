@@ -1,15 +1,18 @@
 //! Which code hashes a batch.
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
 mod lanes;
 #[cfg(target_arch = "x86_64")]
 mod sha256;
 #[cfg(target_arch = "x86_64")]
+mod sha_ni;
+#[cfg(target_arch = "x86_64")]
 mod sm3;
-#[cfg(target_arch = "x86_64")]
-mod transpose;
 
-#[cfg(target_arch = "x86_64")]
 use std::{
     sync::LazyLock,
     time::{Duration, Instant},
@@ -22,41 +25,72 @@ use crate::algorithm::{Digest, HashAlgorithm, digest};
 pub enum Kernel {
     /// One message at a time through `sha2` and `sm3`; `sha2` uses SHA-NI where the CPU has it.
     Portable,
+    /// Two messages at a time by the SHA instructions; SHA-256 only.
+    ShaNi,
+    /// Eight messages at a time in AVX2 registers.
+    Avx2,
     /// Sixteen messages at a time in AVX-512 registers.
     Avx512,
 }
 
 impl Kernel {
+    /// All kernels.
+    pub const ALL: [Self; 4] = [Self::Portable, Self::ShaNi, Self::Avx2, Self::Avx512];
+
     /// Stable lower-case name, used as metric label.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
+            Self::ShaNi => "sha_ni",
+            Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+        }
+    }
+
+    /// Whether this CPU and its operating system can run the kernel for `algorithm`. The answers of the CPU are
+    /// remembered by the standard library.
+    #[must_use]
+    pub fn is_available(self, algorithm: HashAlgorithm) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return match self {
+            Self::Portable => true,
+            Self::ShaNi => {
+                algorithm == HashAlgorithm::Sha256
+                    && is_x86_feature_detected!("sha")
+                    && is_x86_feature_detected!("ssse3")
+                    && is_x86_feature_detected!("sse4.1")
+            }
+            Self::Avx2 => is_x86_feature_detected!("avx2"),
+            Self::Avx512 => is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw"),
+        };
+        #[cfg(not(target_arch = "x86_64"))]
+        return self == Self::Portable;
+    }
+
+    /// Below this many messages a batch leaves too many lanes idle to gain anything.
+    const fn batch_min(self) -> usize {
+        match self {
+            Self::Portable => 1,
+            Self::ShaNi => 2,
+            Self::Avx2 => 4,
+            Self::Avx512 => 8,
         }
     }
 }
 
-/// Below this many messages a batch leaves too many lanes idle to gain anything.
-#[cfg(target_arch = "x86_64")]
-const BATCH_MIN: usize = 8;
-
 /// The kernel that batches of `algorithm` use on this CPU.
 ///
-/// SM3 always gains from lanes. SHA-256 does not on every CPU, because SHA-NI is fast and some cores take two
-/// cycles for a 512-bit operation; so both kernels are timed once, for less than a millisecond.
+/// Which is fastest depends on the CPU: SHA-NI is fast, and some cores take two cycles for a 512-bit operation. The
+/// available ones are therefore timed once, for about a millisecond.
 #[must_use]
 pub fn active_kernel(algorithm: HashAlgorithm) -> Kernel {
-    #[cfg(target_arch = "x86_64")]
-    if has_avx512() {
-        static SHA256: LazyLock<Kernel> = LazyLock::new(faster_sha256);
-        return match algorithm {
-            HashAlgorithm::Sha256 => *SHA256,
-            HashAlgorithm::Sm3 => Kernel::Avx512,
-        };
+    static SHA256: LazyLock<Kernel> = LazyLock::new(|| fastest(HashAlgorithm::Sha256));
+    static SM3: LazyLock<Kernel> = LazyLock::new(|| fastest(HashAlgorithm::Sm3));
+    match algorithm {
+        HashAlgorithm::Sha256 => *SHA256,
+        HashAlgorithm::Sm3 => *SM3,
     }
-    let _ = algorithm;
-    Kernel::Portable
 }
 
 /// Hashes `prefix ‖ message(index)` into `digests[index]` for each index.
@@ -66,15 +100,17 @@ pub(crate) fn digest_into<'a>(
     message: &dyn Fn(usize) -> &'a [u8],
     digests: &mut [Digest],
 ) {
-    #[cfg(target_arch = "x86_64")]
-    let lanes = digests.len() >= BATCH_MIN && prefix.len() <= lanes::PREFIX_MAX;
-    #[cfg(not(target_arch = "x86_64"))]
-    let lanes = false;
-    let kernel = if lanes { active_kernel(algorithm) } else { Kernel::Portable };
+    // A single message does not even ask which kernel is fastest.
+    let kernel = if digests.len() < 2 { Kernel::Portable } else { active_kernel(algorithm) };
+    let kernel = match (kernel, digests.len()) {
+        (kernel, count) if count >= kernel.batch_min() => kernel,
+        (_, count) if count >= 2 && Kernel::ShaNi.is_available(algorithm) => Kernel::ShaNi,
+        _ => Kernel::Portable,
+    };
     digest_with(kernel, algorithm, prefix, message, digests);
 }
 
-/// Hashes with a named kernel, or one at a time if this CPU does not have it.
+/// Hashes with a named kernel, or one at a time if this CPU does not have it or the prefix leaves no room in a block.
 fn digest_with<'a>(
     kernel: Kernel,
     algorithm: HashAlgorithm,
@@ -82,29 +118,46 @@ fn digest_with<'a>(
     message: &dyn Fn(usize) -> &'a [u8],
     digests: &mut [Digest],
 ) {
-    match (kernel, algorithm) {
-        // Compares two cached bits: so that no caller can be wrong about the CPU.
-        #[cfg(target_arch = "x86_64")]
-        (Kernel::Avx512, HashAlgorithm::Sha256) if has_avx512() => {
-            // SAFETY: the CPU was asked just now.
-            unsafe { lanes::digest_into::<sha256::Sha256Lanes>(prefix, message, digests) }
-        }
-        #[cfg(target_arch = "x86_64")]
-        (Kernel::Avx512, HashAlgorithm::Sm3) if has_avx512() => {
-            // SAFETY: the CPU was asked just now.
-            unsafe { lanes::digest_into::<sm3::Sm3Lanes>(prefix, message, digests) }
-        }
-        _ => {
-            for (index, slot) in digests.iter_mut().enumerate() {
-                *slot = digest(algorithm, prefix, message(index));
+    #[cfg(target_arch = "x86_64")]
+    if kernel.is_available(algorithm) && prefix.len() <= lanes::PREFIX_MAX {
+        // SAFETY: the CPU was asked just now for what the kernel uses.
+        unsafe {
+            match (kernel, algorithm) {
+                (Kernel::Portable, _) => one_at_a_time(algorithm, prefix, message, digests),
+                (Kernel::ShaNi, _) => lanes::digest_into::<sha_ni::Sha256Lanes, _>(prefix, message, digests),
+                (Kernel::Avx2, HashAlgorithm::Sha256) => {
+                    lanes::digest_into::<avx2::sha256::Sha256Lanes, _>(prefix, message, digests);
+                }
+                (Kernel::Avx2, HashAlgorithm::Sm3) => {
+                    lanes::digest_into::<avx2::sm3::Sm3Lanes, _>(prefix, message, digests);
+                }
+                (Kernel::Avx512, HashAlgorithm::Sha256) => {
+                    lanes::digest_into::<avx512::sha256::Sha256Lanes, _>(prefix, message, digests);
+                }
+                (Kernel::Avx512, HashAlgorithm::Sm3) => {
+                    lanes::digest_into::<avx512::sm3::Sm3Lanes, _>(prefix, message, digests);
+                }
             }
         }
+        return;
+    }
+    let _ = kernel;
+    one_at_a_time(algorithm, prefix, message, digests);
+}
+
+fn one_at_a_time<'a>(
+    algorithm: HashAlgorithm,
+    prefix: &[u8],
+    message: &dyn Fn(usize) -> &'a [u8],
+    digests: &mut [Digest],
+) {
+    for (index, slot) in digests.iter_mut().enumerate() {
+        *slot = digest(algorithm, prefix, message(index));
     }
 }
 
-/// Times both kernels on messages of the size of a statement.
-#[cfg(target_arch = "x86_64")]
-fn faster_sha256() -> Kernel {
+/// Times the kernels on messages of the size of a statement.
+fn fastest(algorithm: HashAlgorithm) -> Kernel {
     /// Runs of each kernel; the best counts, so that an interruption decides nothing.
     const RUNS: usize = 4;
     /// Messages of a run.
@@ -113,22 +166,12 @@ fn faster_sha256() -> Kernel {
     let mut digests = [[0; 32]; MESSAGES];
     let mut time = |kernel| {
         let started = Instant::now();
-        digest_with(kernel, HashAlgorithm::Sha256, &[0], &|_| &message, &mut digests);
+        digest_with(kernel, algorithm, &[0], &|_| &message, &mut digests);
         started.elapsed()
     };
-    let (mut portable, mut lanes) = (Duration::MAX, Duration::MAX);
-    for _ in 0..RUNS {
-        portable = portable.min(time(Kernel::Portable));
-        lanes = lanes.min(time(Kernel::Avx512));
-    }
-    if lanes < portable { Kernel::Avx512 } else { Kernel::Portable }
-}
-
-/// Whether the CPU and the operating system have what the AVX-512 kernels use. The answer is remembered by
-/// the standard library.
-#[cfg(target_arch = "x86_64")]
-fn has_avx512() -> bool {
-    is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw")
+    let candidates = Kernel::ALL.into_iter().filter(|kernel| kernel.is_available(algorithm));
+    let timed = candidates.map(|kernel| ((0..RUNS).map(|_| time(kernel)).min().unwrap_or(Duration::MAX), kernel));
+    timed.min_by_key(|(elapsed, _)| *elapsed).map_or(Kernel::Portable, |(_, kernel)| kernel)
 }
 
 #[cfg(test)]
@@ -143,11 +186,10 @@ mod tests {
         digest_into(algorithm, prefix, &|index| &messages[index], &mut digests);
         assert_eq!(digests, expected, "{algorithm:?} through the chosen kernel");
         // Whatever was chosen for this CPU, each kernel that it has must be right.
-        #[cfg(target_arch = "x86_64")]
-        if has_avx512() && prefix.len() <= lanes::PREFIX_MAX {
+        for kernel in Kernel::ALL.into_iter().filter(|kernel| kernel.is_available(algorithm)) {
             let mut digests = vec![[0; 32]; messages.len()];
-            digest_with(Kernel::Avx512, algorithm, prefix, &|index| &messages[index], &mut digests);
-            assert_eq!(digests, expected, "{algorithm:?} through AVX-512");
+            digest_with(kernel, algorithm, prefix, &|index| &messages[index], &mut digests);
+            assert_eq!(digests, expected, "{algorithm:?} through {}", kernel.name());
         }
     }
 

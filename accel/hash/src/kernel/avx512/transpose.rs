@@ -5,7 +5,10 @@ use std::arch::x86_64::{
     _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 
-use crate::kernel::lanes::{Block, LANES, State};
+use crate::kernel::{
+    avx512::LANES,
+    lanes::{Block, State},
+};
 
 /// Word `i` of the big-endian blocks in element `i` of the result, lane by lane.
 #[target_feature(enable = "avx512f,avx512bw")]
@@ -51,14 +54,14 @@ pub(super) fn load_words(blocks: &[&Block; LANES]) -> [__m512i; LANES] {
 
 #[target_feature(enable = "avx512f")]
 #[inline]
-pub(super) fn load_state(state: &State) -> [__m512i; 8] {
+pub(super) fn load_state(state: &State<LANES>) -> [__m512i; 8] {
     // SAFETY: each row has 16 words, as many bytes as the unaligned load reads.
     state.0.each_ref().map(|row| unsafe { _mm512_loadu_si512(row.as_ptr().cast()) })
 }
 
 #[target_feature(enable = "avx512f")]
 #[inline]
-pub(super) fn store_state(state: &mut State, words: [__m512i; 8]) {
+pub(super) fn store_state(state: &mut State<LANES>, words: [__m512i; 8]) {
     for (row, word) in state.0.iter_mut().zip(words) {
         // SAFETY: each row has 16 words, as many bytes as the unaligned store writes.
         unsafe { _mm512_storeu_si512(row.as_mut_ptr().cast(), word) };

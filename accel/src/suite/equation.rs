@@ -1,0 +1,197 @@
+//! What ECDSA and SM2 have in common: keys on a curve of prime order, pairs of scalars, and the last step, which asks
+//! whether `u·G + v·Q` has an x-coordinate of a given residue modulo the order of the group.
+
+use std::sync::Arc;
+
+use crate::{
+    curve::{
+        Affine, Combination, Generator, Jacobian, KeyComb, Modulus, Multiplicand, PrimeCurve, Residue, SignedScalar,
+        combine,
+        limbs::{self, Limbs, ZERO},
+    },
+    figures::CacheFigures,
+    suite::{
+        Signed, Verdict,
+        enrolment::{Enrolment, Place},
+        is_sec1,
+        key_cache::KeyCache,
+    },
+};
+
+/// The decoded keys of a suite, with tables of those that are used often.
+#[derive(Debug)]
+pub(super) struct Keys<C: PrimeCurve, X> {
+    decoded: KeyCache<Key<C, X>>,
+    enrolment: Enrolment<KeyComb<C::Field>>,
+}
+
+/// A decoded key with what its suite derives from it.
+#[derive(Clone, Debug)]
+pub(super) struct Key<C: PrimeCurve, X> {
+    pub(super) point: Affine<C::Field>,
+    pub(super) derived: X,
+    place: Arc<Place<KeyComb<C::Field>>>,
+    table: Option<Arc<KeyComb<C::Field>>>,
+}
+
+/// The last step for one item.
+#[derive(Debug)]
+pub(super) struct Equation<C: PrimeCurve> {
+    /// Position of the item in its batch.
+    pub(super) index: usize,
+    /// `u`, below the order.
+    pub(super) generator: Limbs,
+    /// `v`, below the order.
+    pub(super) key: Limbs,
+    /// `Q`, and its table if it has one.
+    pub(super) point: Affine<C::Field>,
+    pub(super) table: Option<Arc<KeyComb<C::Field>>>,
+    /// What the x-coordinate must be modulo the order; below the order.
+    pub(super) x: Limbs,
+}
+
+impl<C: PrimeCurve, X: Clone> Keys<C, X> {
+    pub(super) fn new(cache_entries: usize, table_bytes: usize) -> Self {
+        Self {
+            decoded: KeyCache::new(cache_entries),
+            enrolment: Enrolment::new(table_bytes, KeyComb::<C::Field>::BYTES),
+        }
+    }
+
+    /// The key with its table, from the cache or decoded, for a number of uses.
+    pub(super) fn find(
+        &self,
+        bytes: &[u8],
+        uses: usize,
+        derive: impl FnOnce(&Affine<C::Field>) -> X,
+    ) -> Option<Key<C, X>> {
+        let key = self.decoded.find_or_decode(bytes, |bytes| decode(bytes, derive))?;
+        let table = self.enrolment.table(&key.place, uses, || KeyComb::new::<C>(&key.point));
+        Some(Key { table, ..key })
+    }
+
+    pub(super) fn figures(&self) -> CacheFigures {
+        CacheFigures { tables: self.enrolment.count() as u64, ..self.decoded.figures() }
+    }
+}
+
+impl<C: PrimeCurve, X> Key<C, X> {
+    pub(super) fn table(&self) -> Option<Arc<KeyComb<C::Field>>> {
+        self.table.clone()
+    }
+}
+
+/// A key that is not remembered.
+pub(super) fn decode<C: PrimeCurve, X>(bytes: &[u8], derive: impl FnOnce(&Affine<C::Field>) -> X) -> Option<Key<C, X>> {
+    let point = is_sec1(bytes).then(|| C::decode(bytes)).flatten()?;
+    Some(Key { point, derived: derive(&point), place: Arc::default(), table: None })
+}
+
+/// The two scalars of a signature, each in `1..n`.
+pub(super) fn scalars<C: PrimeCurve>(signature: &[u8]) -> Option<[Limbs; 2]> {
+    let (halves, []) = signature.as_chunks::<32>() else { return None };
+    let scalars = <&[[u8; 32]; 2]>::try_from(halves).ok()?.map(|half| limbs::from_be_bytes(&half));
+    scalars.iter().all(|scalar| *scalar != ZERO && limbs::less(scalar, &C::Order::MODULUS)).then_some(scalars)
+}
+
+/// The keys of items. Neighbours under the same key cost one look-up, which is told how many they are.
+pub(super) fn keys_of<K: Clone>(
+    items: &[Signed<'_>],
+    mut find: impl FnMut(&[u8], usize) -> Option<K>,
+) -> Vec<Option<K>> {
+    let mut keys = Vec::with_capacity(items.len());
+    for neighbours in items.chunk_by(|left, right| left.public_key == right.public_key) {
+        let key = neighbours.first().and_then(|item| find(item.public_key, neighbours.len()));
+        keys.extend(neighbours.iter().map(|_| key.clone()));
+    }
+    keys
+}
+
+/// Decides the items of all equations.
+pub(super) fn decide<C: PrimeCurve + Generator>(equations: &[Equation<C>], verdicts: &mut [Verdict]) {
+    let combinations: Vec<Combination<'_, C>> = equations.iter().map(Equation::combination).collect();
+    for (equation, point) in equations.iter().zip(combine(&combinations)) {
+        verdicts[equation.index] = Verdict::from(equation.holds(&point));
+    }
+}
+
+impl<C: PrimeCurve> Equation<C> {
+    fn combination(&self) -> Combination<'_, C> {
+        let least = |scalar| SignedScalar::least(scalar, &C::Order::MODULUS);
+        let multiplicand = match &self.table {
+            Some(table) => Multiplicand::Table(table),
+            None => Multiplicand::Point(self.point),
+        };
+        Combination { generator: least(&self.generator), key: least(&self.key), multiplicand }
+    }
+
+    /// The order is a little below the field's prime, so a residue modulo the order stands for one coordinate or two.
+    fn holds(&self, point: &Jacobian<C>) -> bool {
+        let (second, carry) = limbs::add(&self.x, &C::Order::MODULUS);
+        let is_coordinate = !carry && limbs::less(&second, &C::Field::MODULUS);
+        point.has_x(&Residue::from_integer(&self.x)) || is_coordinate && point.has_x(&Residue::from_integer(&second))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::curve::{P256, Sm2};
+
+    /// A point whose x-coordinate is not below the order, with that coordinate: the smallest there is.
+    fn point_beyond_the_order<C: PrimeCurve>() -> (Affine<C::Field>, Limbs) {
+        let mut x = C::Order::MODULUS;
+        loop {
+            let encoded = [&[2][..], &limbs::to_be_bytes(&x)].concat();
+            if let Some(point) = C::decode(&encoded) {
+                return (point, x);
+            }
+            x = limbs::add(&x, &[1, 0, 0, 0]).0;
+        }
+    }
+
+    /// `0·G + 1·Q` for a `Q` with `x ≥ n`: the residue `x - n` must be found, and `x - n ± 1` must not.
+    fn check<C: PrimeCurve + Generator>() {
+        let (point, x) = point_beyond_the_order::<C>();
+        let residue = limbs::subtract(&x, &C::Order::MODULUS).0;
+        let table = Arc::new(KeyComb::new::<C>(&point).expect("a table"));
+        for table in [None, Some(table)] {
+            let equation =
+                |index, x| Equation::<C> { index, generator: ZERO, key: [1, 0, 0, 0], point, table: table.clone(), x };
+            let wrong = [limbs::add(&residue, &[1, 0, 0, 0]).0, limbs::subtract(&C::Order::MODULUS, &[1, 0, 0, 0]).0];
+            let mut verdicts = [Verdict::Invalid; 3];
+            decide(&[equation(0, residue), equation(1, wrong[0]), equation(2, wrong[1])], &mut verdicts);
+            assert_eq!(verdicts, [Verdict::Valid, Verdict::Invalid, Verdict::Invalid]);
+        }
+    }
+
+    #[test]
+    fn a_coordinate_beyond_the_order_counts_by_its_residue() {
+        check::<P256>();
+        check::<Sm2>();
+    }
+
+    #[test]
+    fn the_point_at_infinity_satisfies_no_equation() {
+        let point = Sm2::generator();
+        let minus_one = limbs::subtract(&<Sm2 as PrimeCurve>::Order::MODULUS, &[1, 0, 0, 0]).0;
+        let equation = |x| Equation::<Sm2> { index: 0, generator: minus_one, key: [1, 0, 0, 0], point, table: None, x };
+        for x in [ZERO, [1, 0, 0, 0], minus_one] {
+            let mut verdict = [Verdict::Valid];
+            decide(&[equation(x)], &mut verdict);
+            assert_eq!(verdict, [Verdict::Invalid]);
+        }
+    }
+
+    #[test]
+    fn scalars_outside_their_range_are_refused() {
+        let order = <Sm2 as PrimeCurve>::Order::MODULUS;
+        let below = limbs::subtract(&order, &[1, 0, 0, 0]).0;
+        let encode = |r: &Limbs, s: &Limbs| [limbs::to_be_bytes(r), limbs::to_be_bytes(s)].concat();
+        assert_eq!(scalars::<Sm2>(&encode(&below, &[1, 0, 0, 0])), Some([below, [1, 0, 0, 0]]));
+        for bad in [ZERO, order, [u64::MAX; 4]] {
+            assert_eq!(scalars::<Sm2>(&encode(&bad, &below)), None);
+            assert_eq!(scalars::<Sm2>(&encode(&below, &bad)), None);
+        }
+    }
+}
