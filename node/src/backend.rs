@@ -9,9 +9,11 @@ use stele_ledger::{StateKey, query};
 use stele_merkle::tile::Tile;
 use stele_types::cbor::Blob;
 use stele_types::exchange::{CertifiedHeader, StateProof};
-use stele_types::{Block, Bundle, CommitCertificate, Genesis, Hash, Height, LogIndex, PartyId, Receipt, StatementId};
+use stele_types::{
+    Block, Bundle, Code, CommitCertificate, Genesis, Hash, Height, LogIndex, PartyId, Receipt, StatementId, ValidatorId,
+};
 
-use crate::admission::Admission;
+use crate::admission::{self, Admission};
 use crate::alarm::Alarm;
 use crate::api::{Backend, BackendError, Client, Executed, InForce, Location, Refusal, SealedHead, Standing};
 use crate::chain::{Chain, ChainError};
@@ -26,7 +28,7 @@ pub struct NodeBackend {
     admission: Arc<Admission>,
     order: Arc<Order>,
     alarm: Arc<Alarm>,
-    validating: bool,
+    validator: ValidatorId,
 }
 
 impl NodeBackend {
@@ -36,9 +38,22 @@ impl NodeBackend {
         admission: Arc<Admission>,
         order: Arc<Order>,
         alarm: Arc<Alarm>,
-        validating: bool,
+        validator: ValidatorId,
     ) -> Self {
-        Self { chain, admission, order, alarm, validating }
+        Self { chain, admission, order, alarm, validator }
+    }
+}
+
+impl NodeBackend {
+    /// Whether this node's validator is in the set of the next height.
+    fn votes(&self) -> bool {
+        self.chain.head().frame.validators.index_of(&self.validator).is_some()
+    }
+}
+
+impl From<admission::Refusal> for Refusal {
+    fn from(refusal: admission::Refusal) -> Self {
+        Self { code: refusal.code, retry_after_ms: refusal.retry_after_ms }
     }
 }
 
@@ -85,7 +100,7 @@ impl Backend for NodeBackend {
             return Some("the node is catching up".into());
         }
         // A quorum counts this node when it votes.
-        let connected = figures.peers_connected.len() + usize::from(self.validating);
+        let connected = figures.peers_connected.len() + usize::from(self.votes());
         if figures.quorum > 0 && connected < figures.quorum {
             return Some("too few validators are reachable to decide blocks".into());
         }
@@ -105,13 +120,12 @@ impl Backend for NodeBackend {
     }
 
     async fn submit(&self, party: PartyId, entries: Vec<Bytes>) -> Vec<Result<StatementId, Refusal>> {
+        // A node without a vote proposes nothing, and the others take forwarded statements from validators only.
+        if !self.votes() {
+            return vec![Err(admission::Refusal::from(Code::NotReady).into()); entries.len()];
+        }
         let results = self.admission.submit(party, entries).await;
-        results
-            .into_iter()
-            .map(|result| {
-                result.map_err(|refusal| Refusal { code: refusal.code, retry_after_ms: refusal.retry_after_ms })
-            })
-            .collect()
+        results.into_iter().map(|result| result.map_err(Refusal::from)).collect()
     }
 
     fn is_pending(&self, id: &StatementId) -> bool {

@@ -179,7 +179,7 @@ impl Node {
             Arc::clone(&admission),
             Arc::clone(&order),
             Arc::clone(&alarm),
-            config.validator.is_some(),
+            validator,
         );
         let api = Api::bind(&config.api, &config.metrics, Arc::new(backend), Arc::clone(&metrics)).await?;
         let certificates = api.certificates();
