@@ -443,3 +443,124 @@ pub(super) fn zero_lanes<M: LaneField>(difference: &Element) -> __mmask8 {
     }
     zero
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Every operation on eight pairs at once against the scalar field, at the largest values that it may be given.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512 F and IFMA.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    fn check<M: LaneField>(a: &[Residue<M>; LANES], b: &[Residue<M>; LANES]) {
+        let (x, y) = (element(a), element(b));
+        let equal = |name: &str, found: &Element, expected: &dyn Fn(Residue<M>, Residue<M>) -> Residue<M>| {
+            for (lane, found) in store::<M>(found).into_iter().enumerate() {
+                assert_eq!(found, expected(a[lane], b[lane]), "{name} of {:x?} and {:x?}", a[lane], b[lane]);
+            }
+        };
+        equal("value", &x, &|a, _| a);
+        equal("sum", &add(&x, &y), &|a, b| a + b);
+        equal("difference", &subtract::<M>(&x, &y), &|a, b| a - b);
+        equal("both", &subtract_both::<M, 6>(&x, &y, &add(&y, &x)), &|a, b| a - b - b - a);
+        equal("eightfold", &fold::<M>(&shift::<3>(&x)), &|a, _| a.double().double().double());
+        equal("product", &multiply::<M>(&x, &y), &|a, b| a * b);
+        equal("square", &square::<M>(&x), &|a, _| a.square());
+        // As large as operands get, and a little larger.
+        let large = subtract::<M>(&add_prime::<M>(&x), &zero());
+        equal("large product", &multiply::<M>(&large, &large), &|a, _| a.square());
+        equal("large square", &square::<M>(&large), &|a, _| a.square());
+        equal("inverse", &invert::<M>(&x), &|a, _| a.invert());
+        let zero = zero_lanes::<M>(&subtract::<M>(&x, &y));
+        for lane in 0..LANES {
+            assert_eq!(zero >> lane & 1 == 1, a[lane] == b[lane], "lane {lane}");
+        }
+    }
+
+    /// `a + p`.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    fn add_prime<M: LaneField>(a: &Element) -> Element {
+        add(a, &splat_all(&digits(&M::MODULUS, 1)))
+    }
+
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    fn element<M: LaneField>(residues: &[Residue<M>; LANES]) -> Element {
+        let mut words = [[0; LANES]; 4];
+        for (lane, residue) in residues.iter().enumerate() {
+            for (word, limb) in words.iter_mut().zip(residue.stored()) {
+                word[lane] = *limb;
+            }
+        }
+        load::<M>(&words)
+    }
+
+    /// Stored forms at the edges: zero, one, the prime's neighbours and limbs of all ones.
+    fn edges<M: LaneField>() -> Vec<Residue<M>> {
+        let [p0, p1, p2, p3] = M::MODULUS;
+        let mut edges = vec![Residue::ZERO, Residue::ONE, -Residue::ONE];
+        for stored in [
+            [1, 0, 0, 0],
+            [p0 - 1, p1, p2, p3],
+            [p0 - 2, p1, p2, p3],
+            [u64::MAX, u64::MAX, u64::MAX, p3 - 1],
+            [u64::MAX, 0, u64::MAX, p3 - 1],
+            [0, 0, 0, p3],
+            [u64::MAX, 0, 0, 0],
+            [0, u64::MAX, 0, 0],
+        ] {
+            edges.push(Residue::from_stored(stored));
+        }
+        edges
+    }
+
+    fn check_edges<M: LaneField>() {
+        let edges = edges::<M>();
+        for shift in 0..edges.len() {
+            let a = std::array::from_fn(|lane| edges[lane % edges.len()]);
+            let b = std::array::from_fn(|lane| edges[(lane + shift) % edges.len()]);
+            let c = std::array::from_fn(|lane| edges[(lane + 3) % edges.len()]);
+            // SAFETY: the caller asked the CPU.
+            unsafe {
+                check::<M>(&a, &b);
+                check::<M>(&c, &b);
+            }
+        }
+    }
+
+    #[test]
+    fn lanes_equal_the_scalar_field_at_its_edges() {
+        if crate::curve::lanes::available() {
+            check_edges::<P256Field>();
+            check_edges::<Sm2Field>();
+            check_edges::<EdwardsField>();
+        }
+    }
+
+    fn any_residues<M: LaneField>() -> impl Strategy<Value = [Residue<M>; LANES]> {
+        let limb = || prop_oneof![1 => Just(0), 1 => Just(u64::MAX), 4 => any::<u64>()];
+        prop::array::uniform8(prop::array::uniform4(limb()).prop_map(|limbs| Residue::from_integer(&limbs)))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn lanes_equal_the_scalar_field(
+            p256 in (any_residues(), any_residues()),
+            sm2 in (any_residues(), any_residues()),
+            edwards in (any_residues(), any_residues()),
+        ) {
+            if crate::curve::lanes::available() {
+                // SAFETY: the CPU was asked just now.
+                unsafe {
+                    check::<P256Field>(&p256.0, &p256.1);
+                    check::<Sm2Field>(&sm2.0, &sm2.1);
+                    check::<EdwardsField>(&edwards.0, &edwards.1);
+                }
+            }
+        }
+    }
+}
