@@ -140,7 +140,7 @@ fn trimmed(table: &Table) -> String {
 fn add_rows(table: &mut Table, name: &str, value: &Value) {
     match value {
         Value::Object(values) => {
-            values.iter().for_each(|(inner, value)| add_rows(table, &format!("{name}.{inner}"), value))
+            values.iter().for_each(|(inner, value)| add_rows(table, &format!("{name}.{inner}"), value));
         }
         value => {
             table.add_row([name.replace('_', " "), cell(name, value)]);

@@ -148,10 +148,7 @@ async fn proposals(stele: &CommandLine) -> Result<()> {
     let approved = stele.json(&format!("--as governor-2 proposal approve {}", text_of(&waits, "proposal")?)).await?;
     ensure!(approved["outcome"] == "applied", "{approved}");
     ensure!(stele.json("--as governor-1 party show museum").await?["suspended"] == true);
-    ensure!(
-        stele.json(&format!("--as governor-2 party resume museum --approve-as governor-1")).await?["state"]
-            == "approved"
-    );
+    ensure!(stele.json("--as governor-2 party resume museum --approve-as governor-1").await?["state"] == "approved");
     Ok(())
 }
 

@@ -152,7 +152,8 @@ async fn new_epoch_key(cluster: &mut Cluster, stele: &CommandLine) -> Result<()>
     advance(stele, from + 2).await?;
     // Some header above is certified with the new key; node-1 certifies with its own vote.
     let client = cluster.client("agency-1", 0)?;
-    let genesis: Vec<_> = cluster.session.genesis()?.epoch_certificates.iter().map(|epoch| epoch.hash()).collect();
+    let genesis: Vec<_> =
+        cluster.session.genesis()?.epoch_certificates.iter().map(stele_types::EpochCertificate::hash).collect();
     let height = client.network().await?.height;
     for height in from..=height {
         let answer = client.header(Height(height)).await?;
