@@ -1,6 +1,7 @@
 //! The alarm: why this node must not vote any more.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use stele_types::{Height, ValidatorId};
@@ -14,6 +15,8 @@ use crate::metrics::Metrics;
 pub struct Alarm {
     metrics: Arc<Metrics>,
     reason: watch::Sender<Option<String>>,
+    /// Whether a store failed, so that a restart may help.
+    storage: AtomicBool,
     /// Validators whose proposals for a height name other results than this node has.
     others: Mutex<(Height, BTreeSet<ValidatorId>)>,
 }
@@ -21,7 +24,12 @@ pub struct Alarm {
 impl Alarm {
     /// An alarm that is quiet.
     pub fn new(metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self { metrics, reason: watch::Sender::new(None), others: Mutex::default() })
+        Arc::new(Self {
+            metrics,
+            reason: watch::Sender::new(None),
+            storage: AtomicBool::new(false),
+            others: Mutex::default(),
+        })
     }
 
     /// Raises it; later reasons change nothing, since the first is the cause.
@@ -46,6 +54,7 @@ impl Alarm {
         } else {
             // Clients read the reason; what the system said of files stays in the log.
             error!(code = error.code(), %error, "the chain failed");
+            self.storage.store(true, Ordering::Relaxed);
             error.code().to_owned()
         };
         self.raise(reason.clone());
@@ -67,6 +76,11 @@ impl Alarm {
         if certain {
             self.raise_for(&ChainError::Diverged { height: height.0, what });
         }
+    }
+
+    /// Whether a store failed: recovery by restart is what it is made for, while a divergence comes back.
+    pub fn is_storage_failure(&self) -> bool {
+        self.storage.load(Ordering::Relaxed)
     }
 
     /// Why it was raised.

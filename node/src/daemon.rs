@@ -115,7 +115,7 @@ async fn serve(path: &Path, config: Config, metrics: Arc<Metrics>) -> anyhow::Re
                 _ = interrupt.recv() => {}
                 () = tokio::time::sleep(HALTED_GRACE) => {}
             }
-            ExitCode::from(EXIT_HALTED)
+            if node.recovers_by_restart(&reason) { ExitCode::FAILURE } else { ExitCode::from(EXIT_HALTED) }
         }
         None => ExitCode::SUCCESS,
     };

@@ -254,6 +254,11 @@ impl Node {
         }
     }
 
+    /// Whether what halted the node may be gone after a restart: a failed store or journal, not a divergence or a version.
+    pub fn recovers_by_restart(&self, reason: &StopReason) -> bool {
+        matches!(reason, StopReason::Storage(_) | StopReason::Journal) || self.alarm.is_storage_failure()
+    }
+
     /// Stops in reverse order: no new requests, no new blocks, then the stores.
     pub async fn stop(self) {
         self.api_stop.cancel();

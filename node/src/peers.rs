@@ -75,9 +75,10 @@ impl Pinning {
         let mut heads = self.chain.watch();
         let mut seen = None;
         loop {
+            // Before the look: a head that comes in between is looked at next.
+            heads.mark_unchanged();
             let change = self.chain.validator_change();
             let configured = self.configured.borrow_and_update().clone();
-            heads.mark_unchanged();
             if seen.as_ref() != Some(&(change, configured.clone())) {
                 self.pin(&configured).await;
                 seen = Some((change, configured));

@@ -34,12 +34,20 @@ pub(crate) fn cache() -> Result<PathBuf> {
 /// A cargo command in the repository's root.
 pub(crate) fn command(arguments: &[&str]) -> Result<Command> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(arguments).current_dir(root()).env("CARGO_TARGET_DIR", target()?);
-    // Set by the outer `cargo run`; the inner one is no part of that build.
+    command.args(arguments);
+    in_workspace(&mut command)?;
+    Ok(command)
+}
+
+/// Makes a program work on this workspace as cargo does.
+pub(crate) fn in_workspace(command: &mut Command) -> Result<()> {
+    command.current_dir(root()).env("CARGO_TARGET_DIR", target()?);
+    // Set by the outer `cargo run`; the inner one is no part of that build. Build scripts look at them: a command that
+    // leaves them builds a fifth of the graph again.
     for name in ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME", "CARGO_PKG_VERSION"] {
         command.env_remove(name);
     }
-    Ok(command)
+    Ok(())
 }
 
 /// Runs a command that must succeed.

@@ -60,7 +60,7 @@ fn tests(slow: bool) -> Result<()> {
     // By its own name, because it may lie beside cargo's path.
     let mut command = Command::new(setup::companion("cargo-nextest")?);
     command.args(["nextest", "run", "--workspace", "--profile", profile, "--no-fail-fast"]);
-    command.current_dir(cargo::root()).env("CARGO_TARGET_DIR", cargo::target()?);
+    cargo::in_workspace(&mut command)?;
     if slow {
         command.env("STELE_SLOW", "1");
     }

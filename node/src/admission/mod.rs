@@ -133,7 +133,7 @@ impl Admission {
         if entries.len() > SUBMISSION_STATEMENTS_MAX {
             return vec![Err(Code::TooLarge.into()); entries.len()];
         }
-        let (places, code) = self.pool.places(party, entries.len());
+        let (places, code) = self.pool.places(party, entries.iter().map(Bytes::len));
         let (taken, refused) = (places.len(), entries.len() - places.len());
         let mut answers: Vec<Answer> = Vec::with_capacity(entries.len());
         self.parse(party, entries.into_iter().zip(places).collect(), &mut answers).await;
@@ -184,13 +184,17 @@ impl Admission {
                     let class = statement.as_ref().map_or(Class::Unparsed, Class::of);
                     let result = statement.and_then(|statement| {
                         self.check(&statement, bytes, &head.frame.parameters, now_ms)?;
-                        // Decided lately, or on its way: ordering it again would cost every validator its check and
-                        // give the same outcome.
-                        if self.pool.holds(&statement) || is_remembered(&view, &statement) {
+                        if self.pool.holds(&statement) {
                             return Ok(Checking::Known(statement.id()));
                         }
-                        let key = keys.of(&statement)?.clone();
-                        Ok(Checking::New(Checked { statement, key }))
+                        // Decided lately: ordering it again would cost every validator its check and give the same
+                        // outcome. The id says nothing of the signature, which is checked as long as its key lives.
+                        let decided = is_remembered(&view, &statement);
+                        match keys.of(&statement).cloned() {
+                            Ok(key) => Ok(Checking::New(Box::new(Checked { statement, key, decided }))),
+                            Err(_) if decided => Ok(Checking::Known(statement.id())),
+                            Err(code) => Err(code),
+                        }
                     });
                     parsed.push((class, bytes, place, result));
                 }
@@ -202,7 +206,7 @@ impl Admission {
                     Ok(Checking::New(checked)) => {
                         let id = checked.statement.id();
                         let (reply, answer) = oneshot::channel();
-                        self.verifier.enqueue(party, place, checked, reply);
+                        self.verifier.enqueue(party, place, *checked, reply);
                         State::Waiting(id, answer)
                     }
                 };
@@ -245,7 +249,7 @@ impl Admission {
 
 enum Checking {
     Known(StatementId),
-    New(Checked),
+    New(Box<Checked>),
 }
 
 /// What became of one entry, and what it counts as.

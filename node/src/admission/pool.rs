@@ -27,6 +27,7 @@ pub struct Pool {
     inner: Mutex<Inner>,
     arrivals: Notify,
     bytes_max: usize,
+    place_bytes: usize,
 }
 
 /// A place in the pool for a statement that is on its way there. It is given back when it is dropped.
@@ -34,13 +35,14 @@ pub struct Pool {
 pub(super) struct Place {
     pool: Arc<Pool>,
     party: PartyId,
+    cost: usize,
     used: bool,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         if !self.used {
-            self.pool.inner().shares.release(self.party, 1);
+            self.pool.inner().shares.release(self.party, self.cost);
         }
     }
 }
@@ -99,7 +101,8 @@ impl Pool {
     pub fn new(statements_max: usize, party_max: usize, bytes_max: usize) -> Self {
         let shares = Shares::new(statements_max, party_max);
         let inner = Inner { turns: Turns::default(), shares, known: HashMap::new(), bytes: 0 };
-        Self { inner: Mutex::new(inner), arrivals: Notify::new(), bytes_max }
+        let place_bytes = (bytes_max / statements_max.max(1)).max(1);
+        Self { inner: Mutex::new(inner), arrivals: Notify::new(), bytes_max, place_bytes }
     }
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -116,17 +119,24 @@ impl Pool {
     pub fn bytes(&self) -> usize {
         self.inner().bytes
     }
-    /// Places for up to `count` statements of `party`, before any work is spent on them.
-    ///
-    /// # Errors
-    /// Beside the places, why there are no more: `saturated` when the pool is full, `share_exceeded` when the party is
-    /// over its share.
-    pub(super) fn places(self: &Arc<Self>, party: PartyId, count: usize) -> (Vec<Place>, Code) {
+    /// Places that a statement of `bytes` takes: a long one takes several, so that shares of places are shares of bytes.
+    fn cost(&self, bytes: usize) -> usize {
+        bytes.div_ceil(self.place_bytes).max(1)
+    }
+    /// Places for the first of `party`'s statements of these lengths, before any work is spent on them; beside them, why
+    /// there are no more: `saturated` when the pool is full, `share_exceeded` when the party is over its share.
+    pub(super) fn places(self: &Arc<Self>, party: PartyId, lengths: impl Iterator<Item = usize>) -> (Vec<Place>, Code) {
+        let costs: Vec<usize> = lengths.map(|bytes| self.cost(bytes)).collect();
         let mut inner = self.inner();
-        let full = inner.bytes >= self.bytes_max || inner.shares.is_full();
-        let taken = if full { 0 } else { inner.shares.take(party, count, Instant::now()) };
-        drop(inner);
-        let places = (0..taken).map(|_| Place { pool: Arc::clone(self), party, used: false }).collect();
+        let full = inner.shares.is_full();
+        let mut left = inner.shares.take(party, costs.iter().sum(), Instant::now());
+        let mut places = Vec::with_capacity(costs.len());
+        for cost in costs {
+            let Some(rest) = left.checked_sub(cost) else { break };
+            left = rest;
+            places.push(Place { pool: Arc::clone(self), party, cost, used: false });
+        }
+        inner.shares.release(party, left);
         (places, if full { Code::Saturated } else { Code::ShareExceeded })
     }
     /// Whether a statement waits or is in an undecided block of this node.
@@ -177,7 +187,8 @@ impl Pool {
             fits
         });
         for (party, pooled) in &drawn {
-            inner.shares.release(*party, 1);
+            let cost = self.cost(pooled.statement.entry().len());
+            inner.shares.release(*party, cost);
             if let Some(known) = inner.known.get_mut(&pooled.statement.id()) {
                 known.place = Whereabouts::Drawn;
             }
@@ -194,8 +205,9 @@ impl Pool {
         let open = drawn.into_iter().filter(|(party, pooled)| {
             let Some(known) = known.get_mut(&pooled.statement.id()) else { return false };
             known.place = Whereabouts::Waiting;
-            shares.hold(*party, 1);
-            *bytes += pooled.statement.entry().len();
+            let length = pooled.statement.entry().len();
+            shares.hold(*party, self.cost(length));
+            *bytes += length;
             true
         });
         turns.put_back(open.collect::<Vec<_>>().into_iter());
@@ -212,7 +224,9 @@ impl Pool {
             let Inner { turns, shares, known, bytes } = &mut *inner;
             turns.retain(|party, pooled| {
                 let keep = known.contains_key(&pooled.statement.id());
-                shares.release(party, usize::from(!keep));
+                if !keep {
+                    shares.release(party, self.cost(pooled.statement.entry().len()));
+                }
                 keep
             });
             *bytes = turns.iter_mut().map(|pooled| pooled.statement.entry().len()).sum();
@@ -257,7 +271,7 @@ mod tests {
     }
 
     fn add(pool: &Arc<Pool>, numbers: &[u8]) -> Vec<bool> {
-        let (places, _) = pool.places(PARTY, numbers.len());
+        let (places, _) = pool.places(PARTY, numbers.iter().map(|number| statement(*number).entry().len()));
         pool.add(places.into_iter().zip(numbers.iter().map(|number| statement(*number))).collect())
     }
 
@@ -284,14 +298,26 @@ mod tests {
     #[test]
     fn places_that_are_not_used_come_back() {
         let pool = pool();
-        let (places, _) = pool.places(PARTY, 1_000);
+        let (places, _) = pool.places(PARTY, std::iter::repeat_n(100, 1_000));
         assert_eq!((places.len(), places_held(&pool)), (50, 50), "half of what is free");
-        let (none, code) = pool.places(PARTY, 1);
+        let (none, code) = pool.places(PARTY, std::iter::once(100));
         assert_eq!((none.len(), code), (0, Code::ShareExceeded));
         drop(places);
         assert_eq!(places_held(&pool), 0);
         assert_eq!(add(&pool, &[1, 1]), [true; 2]);
         assert_eq!(places_held(&pool), 1, "a statement that is known needs no second place");
+    }
+
+    #[test]
+    fn long_statements_take_as_many_places_as_their_bytes_are_worth() {
+        let pool = pool();
+        let ten_places = 10 * ((1 << 20) / 100);
+        let (places, code) = pool.places(PARTY, std::iter::repeat_n(ten_places, 100));
+        assert_eq!((places.len(), places_held(&pool), code), (5, 50, Code::ShareExceeded));
+        let (others, _) = pool.places(PartyId([3; 16]), std::iter::repeat_n(100, 100));
+        assert!(others.len() >= 20, "{}", others.len());
+        drop((places, others));
+        assert_eq!(places_held(&pool), 0);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Small derived records that bundles need: changes of the validator set, and epoch certificates ever seen.
 //!
-//! Each is one file, written once under a temporary name and renamed; they are few, so they are held in memory.
+//! Each is one file, written once under a temporary name, flushed and renamed; they are few, so they are held in memory.
+//! The state's flush comes later, so a state never stands above a record that is not durable.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
@@ -77,7 +79,12 @@ fn load<T: Field>(directory: &Path) -> Result<Vec<T>, ChainError> {
 
 fn store<T: Field>(directory: &Path, name: &str, record: &T) -> Result<(), ChainError> {
     let temporary = directory.join(format!("{name}.new"));
-    std::fs::write(&temporary, cbor::to_vec(record))
-        .and_then(|()| std::fs::rename(&temporary, directory.join(format!("{name}.cbor"))))
-        .map_err(ChainError::io("write a record"))
+    let write = || {
+        let mut file = std::fs::File::create(&temporary)?;
+        file.write_all(&cbor::to_vec(record))?;
+        file.sync_data()?;
+        std::fs::rename(&temporary, directory.join(format!("{name}.cbor")))?;
+        std::fs::File::open(directory)?.sync_data()
+    };
+    write().map_err(ChainError::io("write a record"))
 }

@@ -10,6 +10,7 @@ use stele_types::parameters::PROTOCOL_REHEARSALS;
 
 use super::error::{ConfigError, Fault};
 use super::sections::{Config, SignerName, VoteMode};
+use crate::admission::SUBMISSION_STATEMENTS_MAX;
 
 /// Bytes of a peer id, see `stele_types::Validator::peer_id`.
 const PEER_ID_BYTES: usize = 38;
@@ -152,7 +153,12 @@ impl Config {
         faults.within("api.limits.streams_max", u64::from(limits.streams_max), 1, 10_000);
         faults.within("api.limits.body_bytes_max", wide(limits.body_bytes_max), 16 * 1024, 1 << 20);
         faults.within("api.limits.batch_bytes_max", wide(limits.batch_bytes_max), 16 * 1024, 64 << 20);
-        faults.within("api.limits.batch_statements_max", wide(limits.batch_statements_max), 1, 50_000);
+        faults.within(
+            "api.limits.batch_statements_max",
+            wide(limits.batch_statements_max),
+            1,
+            wide(SUBMISSION_STATEMENTS_MAX),
+        );
         let memory_min = wide(limits.batch_bytes_max.max(limits.body_bytes_max));
         faults.within("api.limits.body_memory_bytes_max", wide(limits.body_memory_bytes_max), memory_min, 1 << 40);
         for (key, value) in [

@@ -20,6 +20,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use stele_order::{Application, ApplicationError, Candidate, Decided, Equivocation, HeightStart, Proposed, Verdict};
 use stele_types::cbor::Blob;
+use stele_types::parameters::PROTOCOL_VERSION;
 use stele_types::{Block, BlockId, Height, PartyId, ValidatorId, cbor};
 use tracing::{error, info, warn};
 
@@ -180,7 +181,9 @@ impl Application for Ordering {
     async fn next(&self) -> Result<HeightStart, ApplicationError> {
         let head = self.chain.head();
         let frame = &head.frame;
-        if frame.protocol_version > self.protocol_version_max {
+        // A rehearsed version is one number far above the real ones; those between are as unknown as ever.
+        let known = frame.protocol_version <= PROTOCOL_VERSION || frame.protocol_version == self.protocol_version_max;
+        if !known {
             let reason = format!(
                 "height {} needs protocol version {}, this program executes {}: install the new release",
                 head.tip.height.next(),

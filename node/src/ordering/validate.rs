@@ -135,6 +135,8 @@ fn check(chain: &Chain, candidate: &Candidate, now_ms: u64) -> Result<Checked, R
     let header = block.header.clone();
     let invalid = |reason| Refusal::Invalid(id, reason);
     check_header(chain.network(), &head, &header, candidate.height).map_err(invalid)?;
+    // Before the results: execution asserts that time increases, and a block that diverges is executed, too.
+    check_time(&head, &header, candidate.origin, now_ms).map_err(invalid)?;
     if let Err(ChainError::Diverged { what, .. }) = check_results(&head, &header) {
         // A decided block that certifies other results than this node has: refusing it would leave the node waiting for
         // ever. It goes on to its commit, which is reached only if the engine finds the quorum for it, and halts there.
@@ -150,7 +152,6 @@ fn check(chain: &Chain, candidate: &Candidate, now_ms: u64) -> Result<Checked, R
         return Err(Refusal::OtherResults(id, what));
     }
     check_proposer(&head, &header, candidate).map_err(invalid)?;
-    check_time(&head, &header, candidate.origin, now_ms).map_err(invalid)?;
     check_parent_certificate(&head, &header, block.parent_certificate.as_ref()).map_err(invalid)?;
 
     let parameters = &head.frame.parameters;

@@ -54,11 +54,11 @@ pub fn certify<'a>(
         return Err(VerifyError::OtherNetwork { found: header.network });
     }
     let mut epochs = EpochCertificates::new(network, epoch_certificates, anchor.epoch_certificates());
-    let (mut validators, links) = start(anchor, links)?;
     let mut height = anchor.height();
     if header.height < height {
         return Err(VerifyError::BelowAnchor { height: header.height, pinned: height });
     }
+    let (mut validators, links) = start(anchor, links)?;
     for link in links {
         decided_by(validators, height, &link.header)?;
         certificate::verify(network, &link.header, &link.certificate, validators, &mut epochs)?;

@@ -65,7 +65,9 @@ async fn parties(stele: &CommandLine) -> Result<()> {
     let shown = stele.json("--as governor-1 party show clinic").await?;
     ensure!(shown["suspended"] == true, "{shown}");
     std::fs::write(stele.working_dir().join("report.txt"), "a report")?;
-    let refusal = stele.run("stele", "--as clinic submit report.txt").await?;
+    // Another file: what was registered before gets its first outcome again.
+    std::fs::write(stele.working_dir().join("late.txt"), "signed with a key that ended")?;
+    let refusal = stele.run("stele", "--as clinic submit late.txt").await?;
     ensure!(refusal.code != 0, "a suspended party registered: {}", refusal.out);
     ensure!(stele.json(&format!("--as governor-1 party resume clinic {GOVERNED}")).await?["state"] == "approved");
     ensure!(stele.json("--as clinic submit report.txt").await?["outcome"] == "applied");
@@ -98,7 +100,9 @@ async fn keys(stele: &CommandLine) -> Result<()> {
 
     // It loses its last key; two governors give it a new one.
     ensure!(stele.json(&format!("--as clinic key revoke {third} --reason compromised")).await?["outcome"] == "applied");
-    let refusal = stele.run("stele", "--as clinic submit report.txt").await?;
+    // Another file: what was registered before gets its first outcome again.
+    std::fs::write(stele.working_dir().join("late.txt"), "signed with a key that ended")?;
+    let refusal = stele.run("stele", "--as clinic submit late.txt").await?;
     ensure!(refusal.code != 0, "a party without a key registered: {}", refusal.out);
     let fourth = text_of(&stele.json("key generate --out fourth.key").await?, "key")?;
     let reset = stele.json(&format!("--as governor-1 key reset clinic fourth.key {GOVERNED}")).await?;

@@ -14,7 +14,7 @@ use stele_types::PartyId;
 const DEMOTED: usize = 3;
 /// Heights it misses: it skips 16 turns, then 32, then 64, and a turn comes every fourth height. Afterwards its turn is
 /// more than a hundred heights away, which an idle network does not reach in seconds.
-const MISSED: u64 = 4 * (16 + 32) + 40;
+const MISSED: u64 = 4 * (16 + 32) + 16;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_demoted_node_admits_is_proposed_by_others() -> Result<()> {
