@@ -136,7 +136,7 @@ impl Pool {
             left = rest;
             places.push(Place { pool: Arc::clone(self), party, cost, used: false });
         }
-        inner.shares.release(party, left);
+        inner.shares.give_back(party, left);
         (places, if full { Code::Saturated } else { Code::ShareExceeded })
     }
     /// Whether a statement waits or is in an undecided block of this node.

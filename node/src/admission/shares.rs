@@ -67,6 +67,13 @@ impl Shares {
         self.hold(party, taken);
         taken
     }
+    /// Gives back places that were taken a moment ago and are of no use, as if they had not been taken.
+    pub(super) fn give_back(&mut self, party: PartyId, count: usize) {
+        if let Some(contender) = self.contending.get_mut(&party) {
+            contender.taken = contender.taken.saturating_sub(count as u64);
+        }
+        self.release(party, count);
+    }
     /// Takes places whether or not they are free: the party had them before.
     pub(super) fn hold(&mut self, party: PartyId, count: usize) {
         if count > 0 {

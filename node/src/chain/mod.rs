@@ -228,7 +228,7 @@ impl Chain {
     /// # Errors
     /// Damage or failure of a store.
     pub fn outcome(&self, location: Location) -> Result<Option<Outcome>, ChainError> {
-        let Some((code, index)) = self.outcomes.one(location.height(), location.position())? else { return Ok(None) };
+        let Some((code, index)) = self.result(location)? else { return Ok(None) };
         let Some(statement) = self.statement_id(location)? else { return Ok(None) };
         Ok(Some(Outcome { statement, code, index }))
     }
@@ -238,7 +238,7 @@ impl Chain {
     /// # Errors
     /// Damage or failure of a store.
     pub fn result(&self, location: Location) -> Result<Option<(stele_types::Code, Option<LogIndex>)>, ChainError> {
-        self.outcomes.one(location.height(), location.position())
+        self.noticed(self.outcomes.one(location.height(), location.position()))
     }
 
     /// Outcomes of a block in order.
@@ -247,9 +247,9 @@ impl Chain {
     /// Damage or failure of a store.
     pub fn outcomes(&self, height: Height) -> Result<Option<Vec<Outcome>>, ChainError> {
         let Some(certified) = self.block(height)? else { return Ok(None) };
-        let results = self.outcomes.block(height.0)?;
+        let results = self.noticed(self.outcomes.block(height.0))?;
         if results.len() != certified.block.entries.len() {
-            return Err(ChainError::Damaged { store: "outcomes", height: height.0 });
+            return Err(self.damaged("outcomes", height.0));
         }
         let mut outcomes = Vec::with_capacity(results.len());
         for (entry, (code, index)) in certified.block.entries.iter().zip(results) {
@@ -275,6 +275,14 @@ impl Chain {
             Ok(Some((_, Some(leaf)))) if leaf == index => Ok(Some(location)),
             _ => Err(self.damaged("log and outcomes", location.height())),
         }
+    }
+
+    /// The same, when a read of a derived store found the damage.
+    fn noticed<T>(&self, read: Result<T, ChainError>) -> Result<T, ChainError> {
+        read.map_err(|error| match error {
+            ChainError::Damaged { store, height } => self.damaged(store, height),
+            error => error,
+        })
     }
 
     /// Damage of a derived store that showed while it was read: the next start builds all of them again.
