@@ -16,6 +16,10 @@ use crate::metrics::Metrics;
 /// The budget counts in units of this many bytes: semaphores count to 2^32 at most, and small bodies cost one unit.
 const UNIT_BYTES: usize = 1024;
 
+/// What a client may still send after its body was refused as too large, and for how long, so that it reads the answer.
+const DRAINED_BYTES_MAX: usize = 8 << 20;
+const DRAINED_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// Memory for the bodies of all requests in progress.
 pub(super) struct BodyBudget {
     units: Arc<Semaphore>,
@@ -60,7 +64,12 @@ impl BodyBudget {
     }
 
     /// Reads a body of at most `bytes_max`.
-    pub(super) async fn read(&self, headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<Reserved, Problem> {
+    pub(super) async fn read(
+        &self,
+        headers: &HeaderMap,
+        mut body: Body,
+        bytes_max: usize,
+    ) -> Result<Reserved, Problem> {
         let too_large = || Problem::new(Code::TooLarge).detail(format!("a body here has at most {bytes_max} bytes"));
         if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
             let problem = Problem::new(Code::ContentTypeUnsupported);
@@ -71,28 +80,42 @@ impl BodyBudget {
             Some(length) => length.to_str().ok().and_then(|length| length.parse().ok()).ok_or_else(too_large)?,
         };
         if announced > bytes_max {
+            drain(&mut body).await;
             return Err(too_large());
         }
         let units = u32::try_from(announced.div_ceil(UNIT_BYTES).max(1)).map_err(|_| too_large())?;
         let permit =
             Arc::clone(&self.units).try_acquire_many_owned(units).map_err(|_| Problem::new(Code::Saturated))?;
         let part = Part::new(permit, Arc::clone(&self.metrics));
-        let read = tokio::time::timeout(self.timeout, Limited::new(body, announced).collect()).await;
+        let read = tokio::time::timeout(self.timeout, Limited::new(&mut body, announced).collect()).await;
         let collected = read.map_err(|_| {
             let detail = format!("the body did not arrive within {} ms", self.timeout.as_millis());
             Problem::new(Code::ParameterInvalid).status(StatusCode::REQUEST_TIMEOUT).detail(detail)
         })?;
-        let bytes = collected
-            .map_err(|error| {
-                if error.is::<http_body_util::LengthLimitError>() {
-                    too_large()
-                } else {
-                    Problem::new(Code::Malformed).detail("the body broke off; send the request again")
-                }
-            })?
-            .to_bytes();
-        Ok(Reserved { bytes, _part: part })
+        match collected {
+            Ok(collected) => Ok(Reserved { bytes: collected.to_bytes(), _part: part }),
+            Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+                drop(part);
+                drain(&mut body).await;
+                Err(too_large())
+            }
+            Err(_) => Err(Problem::new(Code::Malformed).detail("the body broke off; send the request again")),
+        }
     }
+}
+
+/// Takes in and forgets what a client is still sending. To stop reading would reset the connection, and the reset may
+/// overtake the answer.
+async fn drain(body: &mut Body) {
+    let frames = async {
+        let mut left = DRAINED_BYTES_MAX;
+        while let Some(Ok(frame)) = body.frame().await {
+            let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else { return };
+            left = rest;
+        }
+    };
+    // Who sends more, or more slowly, is cut off.
+    let _ = tokio::time::timeout(DRAINED_TIME_MAX, frames).await;
 }
 
 /// Checks the content type; parameters behind it are allowed.
