@@ -102,6 +102,9 @@ fn client_hint(error: &stele_client::ClientError) -> Option<&str> {
         ClientError::Tls { .. } => Some("check the network CA and the party's certificate in the network directory"),
         ClientError::TooLarge { .. } => Some("ask for less at once"),
         ClientError::Unexpected { .. } => Some("node and command line may be of different versions"),
+        ClientError::Refused { .. } if error.protocol_code() == Some(stele_types::Code::NotFound) => {
+            Some("check the id; what is not public is read with --as PARTY, by its issuer or a regulator")
+        }
         // The node's own detail says what to do.
         ClientError::Refused { detail, .. } => detail.as_deref(),
         ClientError::Endpoint { .. } | ClientError::NoEndpoint => None,
