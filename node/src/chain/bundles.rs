@@ -24,7 +24,8 @@ impl Chain {
 
     fn receipt_at(&self, index: LogIndex, location: Location) -> Result<(Receipt, SignedCheckpoint), ChainError> {
         let seal = self.certified_checkpoint(Height(location.height())).ok_or(ChainError::NotCertified)?;
-        let path = self.log.inclusion_proof(index.0, seal.checkpoint.log_size)?;
+        let path = self.log.inclusion_proof(index.0, seal.checkpoint.log_size).map_err(ChainError::from);
+        let path = self.noticed(path)?;
         let proof = InclusionProof {
             tree_size: seal.checkpoint.log_size,
             index,
@@ -76,7 +77,7 @@ impl Chain {
         let position = u64::from(location.position());
         let path = MemoryTree::from_leaf_hashes(&leaves)
             .inclusion_proof(position)
-            .map_err(|_| ChainError::Damaged { store: "outcomes", height: location.height() })?;
+            .map_err(|_| self.damaged("outcomes", location.height()))?;
         let path = List::new(path.into_iter().map(Hash).collect())?;
         Ok(OutcomeProof { outcome, tree_size: leaves.len() as u64, position, path })
     }

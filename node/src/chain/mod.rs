@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use stele_ledger::Frame;
-use stele_state::MemoryMap;
+use stele_state::{MemoryMap, StateError};
 use stele_types::{
     Block, BlockId, CommitCertificate, EpochCertificate, Genesis, Hash, Header, Height, LogIndex, NetworkId, Outcome,
     StatementId, ValidatorSet, cbor,
@@ -208,7 +208,8 @@ impl Chain {
     /// # Errors
     /// Failure of the index or of the outcomes.
     pub fn locate(&self, id: &StatementId) -> Result<Option<Location>, ChainError> {
-        let Some(location) = self.index.lookup(&id.0)? else { return Ok(None) };
+        let found = self.noticed(self.index.lookup(&id.0).map_err(ChainError::from))?;
+        let Some(location) = found else { return Ok(None) };
         if location.height() > self.tip().height.0 {
             return Ok(None);
         }
@@ -268,30 +269,40 @@ impl Chain {
         if index.0 >= self.tip().log_size {
             return Ok(None);
         }
-        let location = self.log.location(index.0)?;
-        // The log says where the leaf's statement lies, the outcomes say which leaf the statement has: neither file is
-        // read with a checksum, and both are not wrong in the same way.
-        match self.result(location) {
-            Ok(Some((_, Some(leaf)))) if leaf == index => Ok(Some(location)),
+        let location = self.noticed(self.log.location(index.0).map_err(ChainError::from))?;
+        // The log says where the leaf's statement lies, and no checksum covers that: the outcomes, which have one, must
+        // name this leaf there.
+        match self.result(location)? {
+            Some((_, Some(leaf))) if leaf == index => Ok(Some(location)),
             _ => Err(self.damaged("log and outcomes", location.height())),
         }
     }
 
-    /// The same, when a read of a derived store found the damage.
+    /// What a read of a derived store gave. All reads go through here: none may find damage and let the next start serve
+    /// from it again.
     fn noticed<T>(&self, read: Result<T, ChainError>) -> Result<T, ChainError> {
-        read.map_err(|error| match error {
-            ChainError::Damaged { store, height } => self.damaged(store, height),
-            error => error,
-        })
+        if let Err(error) = &read
+            && is_damage(error)
+        {
+            self.mark_rebuild(error);
+        }
+        read
     }
 
-    /// Damage of a derived store that showed while it was read: the next start builds all of them again.
+    /// Derived stores that do not agree with each other or with the blocks.
     fn damaged(&self, store: &'static str, height: u64) -> ChainError {
-        tracing::error!(store, height, "a derived store is damaged; the next start builds it again from the blocks");
-        if let Err(error) = std::fs::write(self.directory.join(REBUILD_MARK), store) {
+        let error = ChainError::Damaged { store, height };
+        self.mark_rebuild(&error);
+        error
+    }
+
+    /// Asks the next start to build the derived stores again.
+    fn mark_rebuild(&self, error: &ChainError) {
+        let code = error.code();
+        tracing::error!(code, %error, "a derived store is damaged; the next start builds it again from the blocks");
+        if let Err(error) = std::fs::write(self.directory.join(REBUILD_MARK), code) {
             tracing::error!(%error, "the next start was not told; remove the derived stores by hand");
         }
-        ChainError::Damaged { store, height }
     }
 
     /// The exact bytes of the statement at a location.
@@ -346,6 +357,17 @@ impl Chain {
             blocks: self.blocks.figures(),
             index: self.index.figures(),
         }
+    }
+}
+
+/// Whether a derived store is damaged, so that building all of them again from the blocks is the remedy.
+fn is_damage(error: &ChainError) -> bool {
+    match error {
+        ChainError::Log(error) => error.needs_rebuild(),
+        ChainError::Index(error) => error.needs_rebuild(),
+        ChainError::State(error) => matches!(error, StateError::Corrupt { .. } | StateError::NoBase { .. }),
+        ChainError::Damaged { .. } => true,
+        _ => false,
     }
 }
 

@@ -62,7 +62,7 @@ impl Chain {
             let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
             // Under the lock the head cannot move past the state.
             let height = self.certified();
-            (height, state.prove(key, height.0)?)
+            (height, self.noticed(state.prove(key, height.0).map_err(ChainError::from))?)
         };
         let certified_by = self.certified_header(height.next(), from)?;
         Ok(ProvenState {

@@ -4,11 +4,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use stele_client::Wait;
 use stele_ctl::localnet::READY_WAIT_MAX;
 use stele_testkit::{Cluster, Load, LoadOptions, agreement, scale};
+use stele_types::Code;
 use stele_types::exchange::StatementStatus;
 
 /// The node whose files are damaged.
@@ -75,6 +77,96 @@ async fn a_node_with_a_damaged_derived_file_builds_it_again_and_agrees() -> Resu
         }
     }
     Ok(())
+}
+
+/// How long a node that just started may take to know a certified outcome.
+const SETTLE_WAIT: Duration = Duration::from_secs(20);
+
+/// How a statement's 16 bytes in `outcomes.dat` are changed: log index + 1, code, zeros.
+type Change = fn(&mut [u8; 16]);
+
+/// A code was changed from 0 to 1 while a node was down. It started, and said `certified` and `stale` of a statement that
+/// the network had applied: the read of an old height passed its checksum by.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_outcome_of_an_old_height_is_refused_and_never_another_one() -> Result<()> {
+    let changes: [(&str, Change); 3] = [
+        ("code", |outcome| outcome[8] ^= 1),
+        ("index", |outcome| outcome[..8].fill(0)),
+        ("both", |outcome| {
+            outcome[..8].fill(0);
+            outcome[8] ^= 1;
+        }),
+    ];
+    let mut cluster = Cluster::start()?;
+    let load = Load::start(&cluster, "agency-1", LoadOptions::default())?;
+    load.wait_more(1_000, Duration::from_secs(120)).await?;
+    let acknowledged = load.finish().await?;
+    agreement::check_nodes(&cluster, &[0, VICTIM], &acknowledged).await?;
+    let applied = acknowledged.iter().filter(|status| status.code == Some(Code::Applied));
+    let old = applied.min_by_key(|status| status.index).context("none applied")?;
+    // The tip is executed again at every start, which would write its outcomes anew.
+    let tip = cluster.height(VICTIM).await?;
+    ensure!(old.height.is_some_and(|height| height.0 + 1 < tip), "height {:?} of {tip} is not old", old.height);
+
+    for (what, change) in changes {
+        refuses_until_rebuilt(&mut cluster, old, change).await.with_context(|| format!("{what} changed"))?;
+        agreement::check_nodes(&cluster, &[0, VICTIM], &acknowledged)
+            .await
+            .with_context(|| format!("{what} changed"))?;
+    }
+    Ok(())
+}
+
+/// Changes an outcome of the victim, which must not give another one, and starts it twice: the second start builds its
+/// stores again.
+async fn refuses_until_rebuilt(cluster: &mut Cluster, old: &StatementStatus, change: Change) -> Result<()> {
+    let outcomes = cluster.network.dir().node("node-4").data().join("chain").join("outcomes").join("outcomes.dat");
+    cluster.network.stop(VICTIM)?;
+    change_outcome(&outcomes, old, change)?;
+    let before = cluster.log(VICTIM)?.len();
+    cluster.network.start(VICTIM)?;
+    cluster.network.wait_node_ready(VICTIM, READY_WAIT_MAX)?;
+    // A refusal is as good as the truth; what is wrong is any other outcome.
+    if let Ok(now) = cluster.client("agency-1", VICTIM)?.statement(&old.statement, Wait::None).await {
+        ensure!((now.code, now.index) == (old.code, old.index), "a wrong answer: {now:?} for {old:?}");
+    }
+    // Said by the read, or by a start that happened to read there: else nothing was damaged.
+    said_since(cluster, before, "from the blocks").await?;
+
+    let before = cluster.log(VICTIM)?.len();
+    cluster.network.stop(VICTIM)?;
+    cluster.network.start(VICTIM)?;
+    cluster.network.wait_node_ready(VICTIM, READY_WAIT_MAX)?;
+    let now = cluster.client("agency-1", VICTIM)?.statement(&old.statement, Wait::Certified(SETTLE_WAIT)).await;
+    let now = now.with_context(|| {
+        let said = cluster.log(VICTIM).unwrap_or_default();
+        format!("after the second start:\n{}", said.get(before..).unwrap_or_default())
+    })?;
+    ensure!((now.code, now.index) == (old.code, old.index), "a wrong answer: {now:?} for {old:?}");
+    Ok(())
+}
+
+/// Changes the outcome of `status`, found by its leaf, in a file of outcomes.
+fn change_outcome(file: &Path, status: &StatementStatus, change: Change) -> Result<()> {
+    let leaf = status.index.context("no leaf")?.0 + 1;
+    let mut bytes = fs::read(file).with_context(|| file.display().to_string())?;
+    let outcome = bytes.as_chunks_mut::<16>().0.iter_mut().find(|outcome| outcome.starts_with(&leaf.to_le_bytes()));
+    change(outcome.context("no such outcome")?);
+    fs::write(file, bytes)?;
+    Ok(())
+}
+
+/// Waits until what the victim's log holds beyond `before` bytes has `text` in it.
+async fn said_since(cluster: &Cluster, before: usize, text: &str) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let said = cluster.log(VICTIM)?.split_off(before);
+        if said.contains(text) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "never said {text:?}:\n{said}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
