@@ -14,7 +14,7 @@ pub(crate) struct Arena<T> {
     free: Vec<u32>,
 }
 
-impl<T: Default> Arena<T> {
+impl<T: Copy> Arena<T> {
     pub(crate) const fn new() -> Self {
         Self { chunks: Vec::new(), length: 0, free: Vec::new() }
     }
@@ -50,15 +50,8 @@ impl<T: Default> Arena<T> {
         slot
     }
 
-    /// Frees a slot whose content needs no clearing.
+    /// Frees a slot.
     pub(crate) fn release(&mut self, slot: u32) {
         self.free.push(slot);
-    }
-
-    /// Frees a slot and gives its content back.
-    pub(crate) fn take(&mut self, slot: u32) -> T {
-        self.free.push(slot);
-        let index = slot as usize;
-        std::mem::take(&mut self.chunks[index / CHUNK_SLOTS][index % CHUNK_SLOTS])
     }
 }

@@ -37,6 +37,7 @@ mod record;
 mod recovery;
 mod snapshot;
 mod tree;
+mod values;
 mod write_log;
 
 pub use error::StateError;

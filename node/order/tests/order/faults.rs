@@ -128,7 +128,8 @@ async fn peers_are_pinned_and_can_be_pinned_anew() {
     assert_eq!(network.nodes[3].app.height(), 0, "a validator that nobody has pinned stays outside");
     let figures = network.nodes[0].order().figures();
     assert_eq!(figures.peers_connected.len(), 2);
-    assert_eq!(figures.blocks_served, 0, "nothing is served to strangers");
+    // The three may fetch blocks from each other when one of them lags; the stranger gets none.
+    assert!(network.nodes[3].order().figures().peers_connected.is_empty(), "nobody lets a stranger in");
 
     // Its address is not known: pinned by its id alone, it is let in when it dials.
     for node in &network.nodes[..3] {

@@ -11,6 +11,7 @@ use stele_merkle::Hash;
 use stele_merkle::state::{EMPTY, Key, StateHash};
 
 use crate::arena::Arena;
+use crate::values::{ValueRef, Values};
 
 /// Where a node is: nowhere, or in the arena of inner nodes or of leaves; while staged, in the update's own lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,19 +91,11 @@ pub(crate) struct Inner {
     pub(crate) right: Child,
 }
 
-/// A leaf: its key and value.
-#[derive(Debug, Default)]
+/// A leaf: its key, and where its value is.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Leaf {
     pub(crate) key: Key,
-    pub(crate) value: Box<[u8]>,
-}
-
-impl Leaf {
-    /// Bytes of memory, the allocator's overhead estimated: 8 bytes of header, sizes in steps of 16.
-    fn bytes(&self) -> usize {
-        let value = self.value.len();
-        size_of::<Self>() + if value == 0 { 0 } else { (value + 8).next_multiple_of(16).max(32) }
-    }
+    pub(crate) value: ValueRef,
 }
 
 /// Nodes that a commit took out of the newest tree; older roots may still need them.
@@ -126,11 +119,10 @@ pub(crate) struct Tree {
     hash: StateHash,
     inners: Arena<Inner>,
     leaves: Arena<Leaf>,
+    values: Values,
     root: Child,
     /// Leaves of the newest tree.
     keys: usize,
-    /// Bytes of values in all leaves, retired ones included, as [`Leaf::bytes`] counts them.
-    value_bytes: usize,
     /// Changes with every applied update, so that a stale one is recognised.
     generation: u64,
 }
@@ -141,9 +133,9 @@ impl Tree {
             hash,
             inners: Arena::new(),
             leaves: Arena::new(),
+            values: Values::new(),
             root: Child::EMPTY,
             keys: 0,
-            value_bytes: 0,
             generation: 0,
         }
     }
@@ -171,23 +163,29 @@ impl Tree {
         self.generation
     }
 
+    /// The value of a leaf.
+    fn value(&self, leaf: &Leaf) -> &[u8] {
+        self.values.at(leaf.value)
+    }
+
     /// Bytes of memory held.
     pub(crate) fn bytes(&self) -> usize {
-        self.inners.bytes() + self.leaves.bytes() + self.value_bytes
+        self.inners.bytes() + self.leaves.bytes() + self.values.bytes()
     }
 
     /// Makes an update the newest tree and returns the nodes that it replaced.
     pub(crate) fn apply(&mut self, update: Update) -> Retired {
         debug_assert_eq!(update.generation, self.generation);
-        let retired_bytes = |inners: usize| inners * (size_of::<Inner>() + size_of::<u32>());
         let mut retired = Retired { inners: update.old_inners, leaves: update.old_leaves, bytes: 0 };
-        retired.bytes = retired_bytes(retired.inners.len())
-            + retired.leaves.iter().map(|slot| self.leaves.at(*slot).bytes() + size_of::<u32>()).sum::<usize>();
+        let values: usize = retired.leaves.iter().map(|slot| self.leaves.at(*slot).value.bytes()).sum();
+        retired.bytes = retired.inners.len() * (size_of::<Inner>() + size_of::<u32>())
+            + retired.leaves.len() * (size_of::<Leaf>() + size_of::<u32>())
+            + values;
         self.keys = self.keys + update.leaves.len() - retired.leaves.len();
         let mut leaf_slots = Vec::with_capacity(update.leaves.len());
-        for leaf in update.leaves {
-            self.value_bytes += leaf.bytes() - size_of::<Leaf>();
-            leaf_slots.push(self.leaves.insert(leaf));
+        for (key, value) in update.leaves {
+            let value = self.values.insert(&value);
+            leaf_slots.push(self.leaves.insert(Leaf { key, value }));
         }
         // Children come before their parents in an update, so every staged child already has a slot.
         let mut inner_slots: Vec<u32> = Vec::with_capacity(update.inners.len());
@@ -214,8 +212,8 @@ impl Tree {
             self.inners.release(slot);
         }
         for slot in retired.leaves {
-            let leaf = self.leaves.take(slot);
-            self.value_bytes -= leaf.bytes() - size_of::<Leaf>();
+            self.values.release(self.leaves.at(slot).value);
+            self.leaves.release(slot);
         }
     }
 }

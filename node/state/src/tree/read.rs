@@ -8,7 +8,7 @@ impl Tree {
     /// The value of a key under a root.
     pub(crate) fn get(&self, root: NodeRef, key: &Key) -> Option<&[u8]> {
         let leaf = self.descend(root, key, |_| {})?;
-        (leaf.key == *key).then_some(&*leaf.value)
+        (leaf.key == *key).then(|| self.value(leaf))
     }
 
     /// The value of a key under a root and the proof of its presence or absence.
@@ -19,8 +19,8 @@ impl Tree {
         });
         let (value, terminal) = match leaf {
             None => (None, Terminal::Empty),
-            Some(leaf) if leaf.key == *key => (Some(&*leaf.value), Terminal::Own),
-            Some(leaf) => (None, Terminal::Other { key: leaf.key, value_hash: self.hash.value(&leaf.value) }),
+            Some(leaf) if leaf.key == *key => (Some(self.value(leaf)), Terminal::Own),
+            Some(leaf) => (None, Terminal::Other { key: leaf.key, value_hash: self.hash.value(self.value(leaf)) }),
         };
         (value, Proof::new(terminal, siblings).expect("a path through the tree is canonical"))
     }

@@ -3,7 +3,7 @@
 use stele_merkle::Hash;
 use stele_merkle::state::{EMPTY, Key, key_bit};
 
-use super::{Child, Inner, Leaf, NodeRef, Place, Tree};
+use super::{Child, Inner, NodeRef, Place, Tree};
 use crate::arena::SLOTS_MAX;
 use crate::{StateError, Write, hashing};
 
@@ -20,8 +20,8 @@ const WARM_WRITES_MAX: usize = 256;
 pub(crate) struct Update {
     /// New inner nodes, children before their parents.
     pub(super) inners: Vec<Inner>,
-    /// New leaves, in key order.
-    pub(super) leaves: Vec<Leaf>,
+    /// New leaves in key order, with their values.
+    pub(super) leaves: Vec<(Key, Vec<u8>)>,
     /// Slots of the inner nodes and leaves that the new tree does not contain any more.
     pub(super) old_inners: Vec<u32>,
     pub(super) old_leaves: Vec<u32>,
@@ -92,7 +92,7 @@ struct Staging<'a> {
     /// The new inner nodes of each rank.
     ranked: Vec<Vec<u32>>,
     inner_hashes: Vec<Hash>,
-    leaves: Vec<Leaf>,
+    leaves: Vec<(Key, Vec<u8>)>,
     leaf_hashes: Vec<Hash>,
     old_inners: Vec<u32>,
     old_leaves: Vec<u32>,
@@ -102,7 +102,8 @@ struct Staging<'a> {
 
 impl Staging<'_> {
     /// What takes the place of `child` after these writes, of which there is at least one: `child` itself when they
-    /// change nothing. `warm` says that the paths are in the caches. The hashes of new nodes are filled in later. The recursion is bounded by the 256 bits of a key.
+    /// change nothing. `warm` says that the paths are in the caches. The hashes of new nodes are filled in later. The
+    /// recursion is bounded by the 256 bits of a key.
     fn update(&mut self, child: Child, depth: usize, writes: &mut [Write], warm: bool) -> Child {
         let Place::Inner(slot) = child.node.place() else { return self.plant(child, depth, writes) };
         let warm = warm
@@ -179,7 +180,7 @@ impl Staging<'_> {
 
     fn add_leaf(&mut self, key: Key, value: Vec<u8>) -> Child {
         let index = staged_index(self.leaves.len());
-        self.leaves.push(Leaf { key, value: value.into_boxed_slice() });
+        self.leaves.push((key, value));
         Child { node: NodeRef::staged_leaf(index), hash: EMPTY }
     }
 
@@ -201,7 +202,7 @@ impl Staging<'_> {
     }
 
     fn hash_leaves(&mut self) {
-        let pairs: Vec<(&Key, &[u8])> = self.leaves.iter().map(|leaf| (&leaf.key, &*leaf.value)).collect();
+        let pairs: Vec<(&Key, &[u8])> = self.leaves.iter().map(|(key, value)| (key, &**value)).collect();
         self.leaf_hashes = hashing::leaves(self.tree.hash, &pairs);
     }
 

@@ -27,7 +27,7 @@ impl Walk {
                 }
                 Place::Leaf(slot) => {
                     let leaf = tree.leaves.at(slot);
-                    return Some((&leaf.key, &leaf.value));
+                    return Some((&leaf.key, tree.value(leaf)));
                 }
                 Place::Empty | Place::StagedInner(_) | Place::StagedLeaf(_) => {}
             }
