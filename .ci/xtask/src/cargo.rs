@@ -1,6 +1,6 @@
 //! Running cargo: one target directory outside the clone, one profile.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -8,10 +8,30 @@ use anyhow::{Context, Result, bail};
 /// Binaries of the demo and the benchmarks.
 const BINARIES: [(&str, &str); 3] = [("stele-node", "steled"), ("stele-ctl", "stele"), ("stele-demo", "stele-demo")];
 
-/// The repository's root.
+/// Names the clone that a target directory was last used for.
+const CLAIM: &str = "stele-clone";
+
+/// The repository's root. Cargo says at run time where it is: this program may have been built for another clone.
 pub(crate) fn root() -> PathBuf {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-    manifest.ancestors().nth(2).unwrap_or(manifest).to_owned()
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let manifest = manifest.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    manifest.ancestors().nth(2).unwrap_or(&manifest).to_owned()
+}
+
+/// Takes the target directory over from another clone. Cargo keeps crates of the same workspace at two places apart by
+/// times of files alone, and an older file in this clone would pass for what the other clone built; so the workspace's
+/// own crates go, and the dependencies stay.
+pub(crate) fn claim_target() -> Result<()> {
+    let (claim, root) = (target()?.join(CLAIM), root());
+    let owner = std::fs::read(&claim).ok();
+    if owner.as_deref() == Some(root.as_os_str().as_encoded_bytes()) {
+        return Ok(());
+    }
+    if target()?.join("debug").exists() {
+        run(&mut command(&["clean", "--quiet", "--workspace"])?)?;
+    }
+    std::fs::create_dir_all(target()?).context("target directory")?;
+    std::fs::write(claim, root.as_os_str().as_encoded_bytes()).context("claim on the target directory")
 }
 
 /// The target directory: CARGO_TARGET_DIR, else one in the user's cache, so that clones share it.
@@ -61,6 +81,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 
 /// Builds what the demo runs.
 pub(crate) fn build_binaries() -> Result<()> {
+    claim_target()?;
     let mut arguments = vec!["build"];
     for (package, binary) in BINARIES {
         arguments.extend(["--package", package, "--bin", binary]);
@@ -76,6 +97,7 @@ pub(crate) fn run_built(name: &str, arguments: &[&str]) -> Result<()> {
 
 /// Runs a benchmark of a crate in the one profile.
 pub(crate) fn bench(package: &str, bench: &str, arguments: &[&str]) -> Result<()> {
+    claim_target()?;
     let mut words = vec!["bench", "--profile", "dev", "--package", package, "--bench", bench, "--"];
     words.extend(arguments);
     run(&mut command(&words)?)

@@ -13,6 +13,7 @@ const PURE: [&str; 4] = ["stele-types", "stele-merkle", "stele-ledger", "stele-v
 /// Runs all stages; `slow` adds the long tiers.
 pub(crate) fn run(slow: bool) -> Result<()> {
     stage("set-up", setup::everything)?;
+    cargo::claim_target()?;
     stage("format", || cargo::run(&mut cargo::command(&["fmt", "--all", "--check"])?))?;
     stage("tidy", tidy::run)?;
     stage("licences, sources and bans", graph)?;
