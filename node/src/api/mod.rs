@@ -24,6 +24,7 @@ mod backend;
 mod body;
 mod cache;
 mod chain;
+mod commons;
 mod document;
 mod feed;
 mod format;

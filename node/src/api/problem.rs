@@ -136,6 +136,7 @@ fn status(code: Code) -> StatusCode {
     match code {
         Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::ContentTypeUnsupported => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Code::MethodUnsupported => StatusCode::METHOD_NOT_ALLOWED,
         Code::Saturated | Code::ShareExceeded => StatusCode::TOO_MANY_REQUESTS,
         Code::NotReady => StatusCode::SERVICE_UNAVAILABLE,
         Code::ClientUnauthenticated | Code::Forbidden | Code::PartySuspended => StatusCode::FORBIDDEN,
@@ -172,6 +173,7 @@ fn title(code: Code) -> &'static str {
         Code::CommandUnknown => "the command is not assigned",
         Code::PayloadNotOpaque => "the payload is neither a hash envelope nor small and public",
         Code::ContentTypeUnsupported => "the content type is not supported",
+        Code::MethodUnsupported => "the method is not supported",
         Code::Saturated => "the node is saturated",
         Code::ShareExceeded => "the party is over its share",
         Code::NotReady => "the node is not ready",
@@ -215,6 +217,7 @@ fn remedy(code: Code) -> &'static str {
         Code::CommandUnknown => "see docs/protocol.md for the commands of this protocol version",
         Code::PayloadNotOpaque => "submit a hash envelope, or flag a payload of at most 4 KiB as public",
         Code::ContentTypeUnsupported => "see /openapi.json for the content types that this resource takes",
+        Code::MethodUnsupported => "see /openapi.json for the methods that this resource takes",
         Code::Saturated => "wait for the named time, then send the same request again",
         Code::ShareExceeded => "wait for the named time; other parties are served first",
         Code::NotReady => "ask another node, or wait for the named time",

@@ -12,12 +12,12 @@ use axum::extract::Request;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get, post};
-use stele_types::Code;
-use tokio::sync::Semaphore;
+use stele_types::{Code, PartyId};
 
-use super::access::{Caller, Peer};
+use super::access::{Caller, Peer, Rule};
 use super::backend::{Backend, BackendError};
 use super::body::BodyBudget;
+use super::commons::{Commons, Part};
 use super::problem::Problem;
 use super::route::Route;
 use super::{chain, document, feed, health, network, state, statements, submit};
@@ -57,14 +57,7 @@ impl Shared {
 }
 
 /// Requests in progress on one listener.
-#[derive(Clone)]
-pub(super) struct Gate(Arc<Semaphore>);
-
-impl Gate {
-    pub(super) fn new(requests_max: usize) -> Self {
-        Self(Arc::new(Semaphore::new(requests_max.min(Semaphore::MAX_PERMITS))))
-    }
-}
+pub(super) type Gate = Arc<Commons<PartyId>>;
 
 /// Every route with its guard. Connections add [`Peer`] and [`Gate`] to their requests.
 pub(super) fn router(shared: &State) -> Router {
@@ -126,11 +119,7 @@ fn guarded(methods: MethodRouter<State>, shared: &State, route: Route) -> Method
 }
 
 fn wrong_method() -> MethodRouter<State> {
-    axum::routing::any(|| async {
-        Problem::new(Code::NotFound)
-            .status(axum::http::StatusCode::METHOD_NOT_ALLOWED)
-            .detail("this resource does not take that method; see /openapi.json")
-    })
+    axum::routing::any(|| async { Problem::new(Code::MethodUnsupported) })
 }
 
 async fn nowhere() -> Problem {
@@ -156,7 +145,7 @@ async fn guard(shared: &State, route: Route, mut request: Request, next: Next) -
     shared.metrics.http.begin();
     let mut progress = Progress { metrics: &shared.metrics, ended: false };
     let response = match admit(shared, route, &mut request) {
-        Ok(_permit) => next.run(request).await,
+        Ok(_place) => next.run(request).await,
         Err(problem) => problem.into_response(),
     };
     progress.ended = true;
@@ -165,25 +154,21 @@ async fn guard(shared: &State, route: Route, mut request: Request, next: Next) -
     response
 }
 
-/// Takes a place among the requests in progress and finds out who asks.
-fn admit(
-    shared: &State,
-    route: Route,
-    request: &mut Request,
-) -> Result<Option<tokio::sync::OwnedSemaphorePermit>, Problem> {
+/// Finds out who asks and takes a place among the requests in progress.
+fn admit(shared: &State, route: Route, request: &mut Request) -> Result<Option<Part<PartyId>>, Problem> {
     let extensions = request.extensions();
     let (Some(peer), Some(gate)) = (extensions.get::<Peer>().copied(), extensions.get::<Gate>().cloned()) else {
         // Connections always add both; without them nobody could say who asks.
         return Err(Problem::new(Code::Internal));
     };
-    // Health is answered even when the listener is full: that is when operators ask.
-    let permit = match route.rule() {
-        super::access::Rule::Health | super::access::Rule::Administrator => None,
-        _ => Some(gate.0.try_acquire_owned().map_err(|_| Problem::new(Code::Saturated))?),
-    };
     let caller = Caller::admit(route, &peer, &*shared.backend, unix_seconds())?;
+    // Health is answered even when the listener is full: that is when operators ask.
+    let place = match route.rule() {
+        Rule::Health | Rule::Administrator => None,
+        _ => Some(gate.take(caller.party().ok().map(|client| client.party), 1).map_err(Problem::new)?),
+    };
     request.extensions_mut().insert(caller);
-    Ok(permit)
+    Ok(place)
 }
 
 /// Seconds since 1970 by the machine's clock.

@@ -18,7 +18,7 @@ use super::format::{self, CBOR, CBOR_SEQUENCE, COSE, JSON};
 use super::parameters::{self, EntryName, Named, Parameters};
 use super::problem::Problem;
 use super::router::State;
-use super::status::{self, SEAL_INTERVAL};
+use super::status::{self, SEAL_INTERVAL, next_block};
 use super::view::{OctetsView, StatementsView, StatusView, StatusesView};
 use crate::metrics::label::ProofKind;
 
@@ -69,13 +69,17 @@ pub(super) async fn status(
         (status = "4XX", description = "Refused", body = super::problem::ProblemView, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn statuses(Extract(state): Extract<State>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn statuses(
+    Extract(state): Extract<State>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let wait = Parameters::read(parts.uri.query(), &["wait_ms", "wait"])?.wait(state.limits.wait_max_ms)?;
     let sent = content_type(&parts.headers, &[CBOR_SEQUENCE, JSON])?;
     let form =
         format::choose(&parts.headers, if sent == JSON { &[JSON, CBOR_SEQUENCE] } else { &[CBOR_SEQUENCE, JSON] })?;
-    let body = state.bodies.read(&parts.headers, body, state.limits.batch_bytes_max).await?;
+    let body = state.bodies.read(&caller, &parts.headers, body, state.limits.batch_bytes_max).await?;
     let ids = parameters::statements(sent, &body.bytes, state.limits.batch_statements_max)?;
     drop(body);
     let found = status::statuses(&state, ids, wait).await?;
@@ -253,7 +257,7 @@ pub(super) async fn bundles(
     let (with_entry, from) = (query.flag("entry")?, query.from()?);
     let sent = content_type(&parts.headers, &[CBOR_SEQUENCE, JSON])?;
     format::choose(&parts.headers, &[CBOR_SEQUENCE])?;
-    let body = state.bodies.read(&parts.headers, body, state.limits.body_bytes_max).await?;
+    let body = state.bodies.read(&caller, &parts.headers, body, state.limits.body_bytes_max).await?;
     let ids = parameters::statements(sent, &body.bytes, BUNDLES_MAX)?;
     drop(body);
     let replies = state
@@ -276,23 +280,23 @@ pub(super) async fn bundles(
     Ok(cache::volatile(format::cbor_sequence(&replies)))
 }
 
-/// Asks again until the answer is there or the deadline has come. A receipt needs a block *and* a signed checkpoint, so
-/// blocks alone do not tell when to look.
+/// Asks again until the answer is there or the deadline has come. What nobody knows can come with a block alone; what was
+/// executed may wait for a signed checkpoint, and no block tells when that is there.
 async fn sealed<T: Send + 'static>(
     state: &State,
     deadline: Instant,
     question: impl Fn(&dyn Backend) -> Result<Option<T>, BackendError> + Clone + Send + 'static,
 ) -> Result<Option<T>, Problem> {
     loop {
+        let standing = state.backend.standing().height;
         let answer = state.read(question.clone()).await;
-        let wanting = match &answer {
-            Ok(found) => found.is_none(),
-            Err(problem) => problem.code() == Code::NotCertified,
-        };
-        let now = Instant::now();
-        if !wanting || now >= deadline {
-            return answer;
+        let left = deadline.saturating_duration_since(Instant::now());
+        match &answer {
+            Ok(None) if next_block(state, standing, deadline).await => {}
+            Err(problem) if problem.code() == Code::NotCertified && !left.is_zero() => {
+                tokio::time::sleep(SEAL_INTERVAL.min(left)).await;
+            }
+            _ => return answer,
         }
-        tokio::time::sleep(SEAL_INTERVAL.min(deadline - now)).await;
     }
 }

@@ -148,8 +148,8 @@ impl Config {
     fn limits(&self, faults: &mut Faults) {
         let wide = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
         let limits = &self.api.limits;
-        faults.within("api.limits.connections_max", wide(limits.connections_max), 1, 1_000_000);
-        faults.within("api.limits.requests_max", wide(limits.requests_max), 1, 1_000_000);
+        faults.within("api.limits.connections_max", wide(limits.connections_max), 2, 1_000_000);
+        faults.within("api.limits.requests_max", wide(limits.requests_max), 2, 1_000_000);
         faults.within("api.limits.streams_max", u64::from(limits.streams_max), 1, 10_000);
         faults.within("api.limits.body_bytes_max", wide(limits.body_bytes_max), 16 * 1024, 1 << 20);
         faults.within("api.limits.batch_bytes_max", wide(limits.batch_bytes_max), 16 * 1024, 64 << 20);
@@ -159,7 +159,8 @@ impl Config {
             1,
             wide(SUBMISSION_STATEMENTS_MAX),
         );
-        let memory_min = wide(limits.batch_bytes_max.max(limits.body_bytes_max));
+        // No party gets more than half of it.
+        let memory_min = 2 * wide(limits.batch_bytes_max.max(limits.body_bytes_max));
         faults.within("api.limits.body_memory_bytes_max", wide(limits.body_memory_bytes_max), memory_min, 1 << 40);
         for (key, value) in [
             ("api.limits.handshake_timeout_ms", limits.handshake_timeout_ms),

@@ -157,9 +157,11 @@ pub struct ApiSection {
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub struct ApiLimits {
-    /// Connections of one listener. An idle one costs about 30 KB with TLS, so ten thousand are 300 MB.
+    /// Connections of one listener. An idle one costs about 30 KB with TLS, so ten thousand are 300 MB. One client
+    /// certificate gets half of them at most, and no more than it leaves to others.
     pub connections_max: usize,
-    /// Requests in progress on one listener; more are answered `saturated`.
+    /// Requests in progress on one listener; more are answered `saturated`. One party gets half of them at most, and no
+    /// more than it leaves to others; then it is answered `share_exceeded`.
     pub requests_max: usize,
     /// Concurrent streams of one HTTP/2 connection: one client cannot take all requests.
     pub streams_max: u32,
@@ -169,7 +171,8 @@ pub struct ApiLimits {
     pub batch_bytes_max: usize,
     /// Statements in a batch, and ids in a bulk query.
     pub batch_statements_max: usize,
-    /// Bytes of request bodies in memory at once on all listeners; more are answered `saturated`.
+    /// Bytes of request bodies in memory at once on all listeners, shared as `requests_max` is; the public counts as one
+    /// party.
     pub body_memory_bytes_max: usize,
     /// Time for a TLS handshake.
     pub handshake_timeout_ms: u64,

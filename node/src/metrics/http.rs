@@ -106,7 +106,7 @@ impl HttpMetrics {
                 vec![()],
             ),
             connections: registry.gauges("stele_http_connections", "Open connections by listener."),
-            body_bytes: registry.gauges("stele_http_request_body_bytes", "Memory reserved for bodies of requests."),
+            body_bytes: registry.gauges("stele_http_request_body_bytes", "Memory that bodies of requests hold."),
         }
     }
 
@@ -136,9 +136,17 @@ impl HttpMetrics {
     pub fn connections(&self, listener: Listener) -> i64 {
         self.connections.value(listener)
     }
-    /// Memory was reserved for a body, or given back.
+    /// Memory was taken for a body, or given back.
     pub fn body_bytes(&self, by: i64) {
         self.body_bytes.change((), by);
+    }
+    /// Memory that bodies of requests hold.
+    pub fn body_bytes_held(&self) -> i64 {
+        self.body_bytes.value(())
+    }
+    /// Requests in progress.
+    pub fn inflight(&self) -> i64 {
+        self.inflight.value(())
     }
 }
 

@@ -249,6 +249,8 @@ labels! {
         Completed = "completed",
         /// The client gave no certificate, or one that the network CA did not issue or that is out of its time.
         CertificateRefused = "certificate_refused",
+        /// The client holds its share of the listener's connections already; this one was closed.
+        ShareExceeded = "share_exceeded",
         /// The client took too long.
         TimedOut = "timed_out",
         /// Anything else: no common version, closed connection, noise.

@@ -85,6 +85,8 @@ crate::codes! {
         PayloadNotOpaque = 111 => "payload_not_opaque",
         /// The request's content type is not one that this resource takes.
         ContentTypeUnsupported = 112 => "content_type_unsupported",
+        /// The resource does not take the request's method.
+        MethodUnsupported = 113 => "method_unsupported",
         /// The admission queue is full; try again after the named time.
         Saturated = 120 => "saturated",
         /// The party is over its share of admission; try again after the named time.

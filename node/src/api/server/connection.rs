@@ -7,22 +7,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{Request, Response};
+use axum::http::{Request, Response, StatusCode};
 use axum::response::IntoResponse as _;
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use stele_types::Code;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower::ServiceExt as _;
 
 use super::super::access::Peer;
+use super::super::problem::Problem;
 use super::activity::{Activity, Verdict};
 use super::listener::Context;
 use super::stall::Watched;
 
 /// Bytes of a request's head: paths and a few headers.
 const HEAD_BYTES_MAX: u32 = 16 * 1024;
-/// Read buffer of an HTTP/1.1 connection; it must hold a head.
+/// What a header costs beside its bytes (RFC 9113, section 6.5.2).
+const HEADER_OVERHEAD_BYTES: usize = 32;
+/// Read buffer of an HTTP/1.1 connection; it must hold a head, and bodies pass through it.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Receive windows of HTTP/2: one batch may be in flight, no more.
 const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
@@ -54,6 +58,12 @@ impl Service<Request<Incoming>> for Conversation {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let busy = self.activity.begin();
+        // The HTTP/2 half keeps to the bound by itself; the buffer of the other one holds more than a head may have.
+        if head_bytes(&request) > HEAD_BYTES_MAX as usize {
+            let problem = Problem::new(Code::TooLarge).status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+            let problem = problem.detail(format!("the head of a request has at most {HEAD_BYTES_MAX} bytes"));
+            return Box::pin(async move { Ok(problem.into_response()) });
+        }
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(self.peer);
         request.extensions_mut().insert(self.context.gate.clone());
@@ -64,6 +74,13 @@ impl Service<Request<Incoming>> for Conversation {
             Ok(response.into_response())
         })
     }
+}
+
+/// Size of a request's head, counted as HTTP/2 counts it.
+fn head_bytes(request: &Request<Incoming>) -> usize {
+    let headers = request.headers().iter();
+    let headers = headers.map(|(name, value)| name.as_str().len() + value.len() + HEADER_OVERHEAD_BYTES);
+    request.uri().path_and_query().map_or(0, |target| target.as_str().len()) + headers.sum::<usize>()
 }
 
 /// Serves a connection until it ends, is idle or slow for too long, or the node stops.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use rustls::{CipherSuite, ServerConnection};
+use stele_types::Hash;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -13,6 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::super::access::Peer;
+use super::super::commons::Commons;
 use super::super::router::Gate;
 use super::connection::{self, Protocol};
 use crate::config::ApiLimits;
@@ -39,6 +41,8 @@ pub(super) struct Acceptor {
 /// What every connection of a listener shares.
 pub(super) struct Context {
     pub(super) kind: Listener,
+    /// Connections by the keys of their clients' certificates, so that no client takes all places.
+    pub(super) clients: Arc<Commons<Hash>>,
     pub(super) tls: Option<TlsSlot>,
     pub(super) router: Router,
     pub(super) gate: Gate,
@@ -67,7 +71,8 @@ impl Acceptor {
     pub(super) async fn serve(self, stop: CancellationToken, grace: Duration) {
         let Self { kind, socket, tls, router, gate, limits, metrics, local } = self;
         let places = Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS)));
-        let context = Arc::new(Context { kind, tls, router, gate, limits, metrics, stop: stop.clone() });
+        let clients = Commons::new(limits.connections_max);
+        let context = Arc::new(Context { kind, clients, tls, router, gate, limits, metrics, stop: stop.clone() });
         let mut connections = JoinSet::new();
         tracing::info!(listener = ?kind, address = %local, "listening");
         loop {
@@ -126,10 +131,13 @@ impl Context {
             Err(_) => return self.metrics.tls.handshake(Handshake::TimedOut, TlsSuite::None),
         };
         let (_, session) = stream.get_ref();
-        self.metrics.tls.handshake(Handshake::Completed, suite(session));
-        let protocol = if session.alpn_protocol() == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
         let certificate =
             session.peer_certificates().and_then(<[_]>::first).and_then(|leaf| ClientCertificate::read(leaf));
+        let Ok(_place) = self.clients.take(certificate.map(|certificate| certificate.key), 1) else {
+            return self.metrics.tls.handshake(Handshake::ShareExceeded, suite(session));
+        };
+        self.metrics.tls.handshake(Handshake::Completed, suite(session));
+        let protocol = if session.alpn_protocol() == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
         let peer = Peer { listener: self.kind, certificate };
         connection::serve(self, stream, peer, protocol).await;
     }

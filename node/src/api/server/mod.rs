@@ -16,7 +16,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::backend::Backend;
-use super::router::{Gate, Shared, router};
+use super::commons::Commons;
+use super::router::{Shared, router};
 use crate::config::{ApiSection, MetricsSection};
 use crate::metrics::Metrics;
 use crate::metrics::label::Listener;
@@ -95,7 +96,7 @@ impl Api {
                 socket,
                 tls,
                 router: router.clone(),
-                gate: Gate::new(section.limits.requests_max),
+                gate: Commons::new(section.limits.requests_max),
                 limits: section.limits,
                 metrics: Arc::clone(&metrics),
             });

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::client::Ask;
+use super::client::{Ask, Client, Stream};
 use super::{Bench, Party};
 use crate::config::ApiLimits;
 use crate::metrics::label::{Handshake, Listener};
@@ -55,33 +55,61 @@ async fn a_handshake_that_never_ends_is_cut_off() {
     eventually("counted", || bench.metrics.tls.handshakes(Handshake::TimedOut) == 1).await;
 }
 
+/// Sends the head of a batch and the first of its bytes, and no more.
+async fn stall(client: &Client, first: &[u8]) -> Box<dyn Stream> {
+    let mut stream = client.raw().await;
+    let head = "POST /v1/batch HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/cbor-seq\r\ntransfer-encoding: chunked\r\n\r\n";
+    stream.write_all(format!("{head}{:x}\r\n", first.len()).as_bytes()).await.unwrap();
+    stream.write_all(first).await.unwrap();
+    stream.write_all(b"\r\n").await.unwrap();
+    stream
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_that_never_ends_is_answered_and_its_memory_given_back() {
-    let bench = Bench::with_limits(ApiLimits { body_memory_bytes_max: 4 << 20, ..short() }).await;
-    let client = bench.party(Party::Agency);
-    // The whole budget is promised to this body.
-    let mut stalled = client.raw().await;
-    let head = "POST /v1/batch HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/cbor-seq\r\ncontent-length: 4194304\r\n\r\n";
-    stalled.write_all(head.as_bytes()).await.unwrap();
-    let entry = bench.ledger.record(Party::Agency, 1);
-    let mut saturated = false;
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        let answer = client.send(Ask::post("/entries", "application/cose", entry.clone())).await;
-        match answer.code().as_str() {
-            "saturated" => saturated = true,
-            "none" if saturated => break,
-            _ => {}
-        }
-        assert!(
-            Instant::now() < deadline,
-            "memory was {}given back",
-            if saturated { "not " } else { "never taken and " }
-        );
-    }
+    let bench = Bench::with_limits(short()).await;
+    let mut stalled = stall(&bench.party(Party::Agency), &[0; 70_000]).await;
+    eventually("only what has arrived takes memory", || bench.metrics.http.body_bytes_held() == 131_072).await;
     let mut text = vec![0; 12];
     stalled.read_exact(&mut text).await.unwrap();
     assert_eq!(text, b"HTTP/1.1 408");
+    eventually("given back", || bench.metrics.http.body_bytes_held() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_party_whose_bodies_never_end_shuts_nobody_out() {
+    let total = 8 << 20;
+    let bench = Bench::with_limits(ApiLimits { body_memory_bytes_max: total, ..ApiLimits::default() }).await;
+    let (greedy, other) = (bench.party(Party::Agency), bench.party(Party::Other));
+    let mut stalled = Vec::new();
+    for _ in 0..70 {
+        stalled.push(stall(&greedy, &[0; 64 * 1024]).await);
+    }
+    eventually("it has its share", || bench.metrics.http.body_bytes_held() == 4 << 20).await;
+    let mine = greedy.send(Ask::post("/entries", "application/cose", bench.ledger.record(Party::Agency, 1))).await;
+    assert_eq!((mine.status, mine.code().as_str()), (StatusCode::TOO_MANY_REQUESTS, "share_exceeded"));
+    let batch = bench.ledger.record(Party::Other, 2);
+    let theirs = other.send(Ask::post("/v1/batch", "application/cbor-seq", batch)).await;
+    assert_eq!(theirs.status, StatusCode::OK, "{theirs:?}");
+    let unknown = [[0x58, 32].as_slice(), &[7; 32]].concat();
+    let public = bench.public().send(Ask::post("/v1/statuses", "application/cbor-seq", unknown)).await;
+    assert_eq!(public.status, StatusCode::OK, "{public:?}");
+    drop(stalled);
+    eventually("given back", || bench.metrics.http.body_bytes_held() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_beyond_the_bound_is_refused_over_both_protocols() {
+    let bench = Bench::new().await;
+    let header = || axum::http::HeaderName::from_static("x-padding");
+    for (padding, refused) in [(15_000, false), (17_000, true), (60_000, true)] {
+        let ask = || Ask::get("/v1/network").with(header(), "a".repeat(padding));
+        let answer = bench.public().send(ask()).await;
+        assert_eq!(answer.status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, refused, "{padding}: {answer:?}");
+        assert_eq!(answer.code() == "too_large", refused);
+        let answer = bench.public().http2().try_send(ask()).await;
+        assert_eq!(answer.is_ok_and(|answer| answer.status == StatusCode::OK), !refused, "{padding}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -109,32 +137,58 @@ async fn idle_connections_are_closed_and_busy_ones_are_not() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_beyond_the_bound_are_told_to_come_back() {
-    let bench = Bench::with_limits(ApiLimits { requests_max: 2, ..ApiLimits::default() }).await;
+    let bench = Bench::with_limits(ApiLimits { requests_max: 4, ..ApiLimits::default() }).await;
     bench.ledger.hold();
     let entry = bench.ledger.record(Party::Agency, 1);
     let statement = stele_types::Statement::parse(entry.as_slice()).unwrap().id();
-    let client = bench.party(Party::Agency);
-    client.send(Ask::post("/entries", "application/cose", entry)).await;
-    let poll = |client: super::Client| {
-        tokio::spawn(async move { client.get(format!("/v1/statements/{statement}?wait_ms=20000")).await })
+    let (agency, other) = (bench.party(Party::Agency), bench.party(Party::Other));
+    agency.send(Ask::post("/entries", "application/cose", entry)).await;
+    let mut polls = Vec::new();
+    let mut poll = async |client: &Client| {
+        let client = client.clone();
+        polls.push(tokio::spawn(async move { client.get(format!("/v1/statements/{statement}?wait_ms=20000")).await }));
+        let waiting = i64::try_from(polls.len()).unwrap();
+        eventually("it holds its place", || bench.metrics.http.inflight() == waiting).await;
     };
-    let polls = [poll(client.clone()), poll(client.clone())];
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
+    let refused = async |client: &Client, code: &str| {
         let answer = client.get("/v1/network").await;
-        if answer.status == StatusCode::TOO_MANY_REQUESTS {
-            assert_eq!(answer.code(), "saturated");
-            break;
-        }
-        assert!(Instant::now() < deadline, "both polls hold a place");
-    }
-    assert_eq!(client.get("/livez").await.status, StatusCode::OK, "health is answered when all places are taken");
+        assert_eq!((answer.status, answer.code().as_str()), (StatusCode::TOO_MANY_REQUESTS, code));
+    };
+    // Half of the places are for one party, half of what is left for the next.
+    poll(&agency).await;
+    poll(&agency).await;
+    refused(&agency, "share_exceeded").await;
+    assert_eq!(other.get("/v1/network").await.status, StatusCode::OK, "another party has its own share");
+    poll(&other).await;
+    refused(&other, "share_exceeded").await;
+    let regulator = bench.party(Party::Regulator);
+    poll(&regulator).await;
+    refused(&regulator, "saturated").await;
+    assert_eq!(agency.get("/livez").await.status, StatusCode::OK, "health is answered when all places are taken");
     assert_eq!(bench.public().get("/v1/network").await.status, StatusCode::OK, "each listener has its own places");
     bench.ledger.release();
     for poll in polls {
         assert_eq!(poll.await.unwrap().status, StatusCode::OK);
     }
-    assert_eq!(client.get("/v1/network").await.status, StatusCode::OK);
+    assert_eq!(agency.get("/v1/network").await.status, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_gets_half_of_the_connections_at_most() {
+    let bench = Bench::with_limits(ApiLimits { connections_max: 4, ..ApiLimits::default() }).await;
+    let (greedy, other) = (bench.party(Party::Agency), bench.party(Party::Other));
+    let mut kept = Vec::new();
+    for _ in 0..2 {
+        let mut connection = greedy.connect().await.unwrap();
+        assert_eq!(connection.send(Ask::get("/v1/network")).await.unwrap().status, StatusCode::OK);
+        kept.push(connection);
+    }
+    assert!(greedy.try_send(Ask::get("/v1/network")).await.is_err(), "one too many is closed");
+    eventually("counted", || bench.metrics.tls.handshakes(Handshake::ShareExceeded) == 1).await;
+    assert_eq!(other.get("/v1/network").await.status, StatusCode::OK);
+    kept.pop();
+    eventually("a place is free again", || bench.metrics.http.connections(Listener::Party) <= 1).await;
+    assert_eq!(greedy.get("/v1/network").await.status, StatusCode::OK);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

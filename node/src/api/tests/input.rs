@@ -79,8 +79,13 @@ async fn malformed_requests_get_their_codes() {
         ("feed limit", Ask::get("/v1/feed?limit=1001"), 400, "parameter_invalid"),
         ("feed parameter twice", Ask::get("/v1/feed?limit=5&limit=6"), 400, "parameter_invalid"),
         ("no such path", Ask::get("/v2/entries"), 404, "not_found"),
-        ("no such method", Ask { method: "DELETE".parse().unwrap(), ..Ask::get("/entries/0") }, 405, "not_found"),
-        ("wrong method", Ask::get("/entries"), 405, "not_found"),
+        (
+            "no such method",
+            Ask { method: "DELETE".parse().unwrap(), ..Ask::get("/entries/0") },
+            405,
+            "method_unsupported",
+        ),
+        ("wrong method", Ask::get("/entries"), 405, "method_unsupported"),
     ];
     for client in [bench.party(Party::Agency), bench.party(Party::Agency).http2()] {
         for (what, ask, status, code) in &cases {
