@@ -235,9 +235,14 @@ async fn synced(
         bytes: bytes.clone(),
     };
     let (id, valid) = match shared.application.validate(candidate).await {
-        Verdict::Valid(id) => (id, true),
+        Verdict::Valid(id) => {
+            shared.note_agreement(height.0);
+            (id, true)
+        }
         Verdict::Invalid(id, code) => {
-            error!(height = height.0, block = %id, code, "a decided block is invalid here");
+            // The engine compares its id with the certificate's only after this: a peer that lies is found out there,
+            // and an honest one's block takes the note back.
+            error!(height = height.0, block = %id, code, "a block said to be decided is invalid here");
             shared.note_disagreement(height.0, code);
             (id, false)
         }

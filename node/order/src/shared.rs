@@ -259,6 +259,11 @@ impl Shared {
         *lock(&self.disagreement) = Some((height, code));
     }
 
+    /// A block said to be decided at this height is valid here: what was noted before was not the decided one.
+    pub(crate) fn note_agreement(&self, height: u64) {
+        lock(&self.disagreement).take_if(|(at, _)| *at == height);
+    }
+
     /// Why no decided block of `height` is valid here, if sync found that.
     pub(crate) fn disagreement_at(&self, height: u64) -> Option<&'static str> {
         lock(&self.disagreement).filter(|(at, _)| *at == height).map(|(_, code)| code)

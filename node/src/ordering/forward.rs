@@ -18,6 +18,9 @@ use super::Ordering;
 const OVERDUE: Duration = Duration::from_secs(2);
 /// How often overdue statements are looked for.
 const INTERVAL: Duration = Duration::from_millis(500);
+/// The same while this node is demoted: it has no turn to wait for, and as long as a statement waits with it, the others
+/// go through empty heights.
+const INTERVAL_DEMOTED: Duration = Duration::from_millis(50);
 /// Room for heads and targets in a message.
 const MESSAGE_OVERHEAD_BYTES: usize = 1024;
 /// Messages of one interval: eight megabytes a second at most.
@@ -28,16 +31,16 @@ const FORWARD: u8 = 1;
 
 /// Runs until the order stops.
 pub async fn forward_overdue(ordering: std::sync::Arc<Ordering>, order: std::sync::Arc<Order>) {
-    let mut ticks = tokio::time::interval(INTERVAL);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
+        let demoted = ordering.is_demoted();
         tokio::select! {
-            _ = ticks.tick() => {}
+            () = tokio::time::sleep(if demoted { INTERVAL_DEMOTED } else { INTERVAL }) => {}
             _ = order.stopped() => return,
         }
+        let age = if demoted { Duration::ZERO } else { OVERDUE };
         for _ in 0..MESSAGES_MAX {
             let pool = ordering.admission.pool();
-            let overdue = pool.overdue(OVERDUE, MESSAGE_BYTES_MAX - MESSAGE_OVERHEAD_BYTES);
+            let overdue = pool.overdue(age, MESSAGE_BYTES_MAX - MESSAGE_OVERHEAD_BYTES);
             let targets = ordering.next_proposers();
             if overdue.is_empty() || targets.is_empty() {
                 break;
@@ -80,6 +83,13 @@ fn decode(bytes: &[u8]) -> Option<(Vec<u16>, Vec<Bytes>)> {
 }
 
 impl Ordering {
+    /// Whether the turns of this node are passed over.
+    fn is_demoted(&self) -> bool {
+        let head = self.chain.head();
+        let own = head.frame.validators.index_of(&self.validator);
+        own.is_some_and(|own| head.frame.schedule.demoted().contains(&own))
+    }
+
     /// Indices of the next f + 1 distinct proposers other than this node.
     fn next_proposers(&self) -> Vec<u16> {
         let head = self.chain.head();
