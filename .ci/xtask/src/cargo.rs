@@ -64,7 +64,8 @@ pub(crate) fn in_workspace(command: &mut Command) -> Result<()> {
     command.current_dir(root()).env("CARGO_TARGET_DIR", target()?);
     // Set by the outer `cargo run`; the inner one is no part of that build. Build scripts look at them: a command that
     // leaves them builds a fifth of the graph again.
-    for name in ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME", "CARGO_PKG_VERSION"] {
+    let outer = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(outer)) {
         command.env_remove(name);
     }
     Ok(())
