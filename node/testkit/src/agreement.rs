@@ -4,10 +4,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use stele_client::{Client, Endpoint, Wait};
+use stele_ctl::localnet::READY_WAIT_MAX;
 use stele_types::exchange::{Progress, StatementStatus};
 use stele_types::{Height, StatementId};
 
 use crate::cluster::Cluster;
+use crate::load::Load;
 
 /// How long nodes may take to reach the same height, and to certify its results.
 const SETTLE_WAIT_MAX: Duration = Duration::from_secs(90);
@@ -32,6 +34,20 @@ pub struct Agreement {
 pub async fn check(cluster: &Cluster, acknowledged: &[StatementStatus]) -> Result<Agreement> {
     let nodes: Vec<usize> = (0..cluster.network.len()).collect();
     check_nodes(cluster, &nodes, acknowledged).await
+}
+
+/// Kills one node, so that the quorum needs every other, waits until the load has gone on, and compares all nodes when that
+/// one is back.
+///
+/// # Errors
+/// As [`check`], and when the load stands still.
+pub async fn check_without(cluster: &mut Cluster, load: Load, killed: usize) -> Result<Agreement> {
+    cluster.network.kill(killed)?;
+    load.wait_more(200, Duration::from_secs(90)).await?;
+    cluster.network.start(killed)?;
+    cluster.network.wait_ready(READY_WAIT_MAX)?;
+    let acknowledged = load.finish().await?;
+    check(cluster, &acknowledged).await
 }
 
 /// As [`check`], for some nodes.
