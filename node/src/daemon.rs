@@ -182,9 +182,12 @@ fn start_log(section: &LogSection, metrics: Arc<Metrics>) {
     use tracing_subscriber::layer::SubscriberExt as _;
     use tracing_subscriber::util::SubscriberInitExt as _;
     use tracing_subscriber::{EnvFilter, Layer as _, fmt};
-    // The engine and its transport log every message at info; their own level is one higher.
+    // The engine logs every message at info; its own level is one higher. Its transport takes it for an error that a peer
+    // starts later or stops earlier; `stele_order` says who is connected. STELED_LOG brings back what is silent here.
     let level = section.level.as_str();
-    let default = format!("{level},arc_malachitebft=warn,informalsystems_malachitebft=warn,libp2p=warn,ractor=warn");
+    let silent =
+        ["arc_malachitebft_network", "arc_malachitebft_discovery"].map(|target| format!("{target}=off")).join(",");
+    let default = format!("{level},arc_malachitebft=warn,libp2p=warn,ractor=warn,{silent}");
     let filter = EnvFilter::try_from_env("STELED_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let lines = fmt::layer().with_writer(std::io::stderr);
     let lines = match section.format {

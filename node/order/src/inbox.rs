@@ -14,7 +14,7 @@ use malachite::app::streaming::StreamMessage;
 use malachite_core_types::ValueOrigin;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use stele_types::{Height, ValidatorId};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::application::{Candidate, Origin, Verdict};
 use crate::assembly::Assembly;
@@ -101,8 +101,8 @@ impl Actor for Inbox {
 impl Inbox {
     fn on_network(&self, state: &mut InboxState, event: NetworkEvent<Stele>) {
         match event {
-            NetworkEvent::PeerConnected(peer) => self.shared.peer_connected(peer.to_bytes(), true),
-            NetworkEvent::PeerDisconnected(peer) => self.shared.peer_connected(peer.to_bytes(), false),
+            NetworkEvent::PeerConnected(peer) => self.on_connection(peer, true),
+            NetworkEvent::PeerDisconnected(peer) => self.on_connection(peer, false),
             NetworkEvent::Status(peer, status) => self.shared.peer_committed(peer.to_bytes(), status.tip_height.0),
             NetworkEvent::Vote(peer, vote) => self.shared.peer_started(peer.to_bytes(), vote.message.height.0),
             NetworkEvent::Proposal(peer, proposal) => {
@@ -111,6 +111,13 @@ impl Inbox {
             NetworkEvent::ProposalPart(peer, _, message) => self.on_part(state, peer, message),
             _ => {}
         }
+    }
+
+    fn on_connection(&self, peer: PeerId, open: bool) {
+        if let Some(validator) = self.shared.validator_of(&peer.to_bytes()) {
+            info!(%validator, %peer, "{}", if open { "connected to a validator" } else { "a validator is disconnected" });
+        }
+        self.shared.peer_connected(peer.to_bytes(), open);
     }
 
     fn on_part(&self, state: &mut InboxState, peer: PeerId, message: StreamMessage<Part>) {
