@@ -77,6 +77,8 @@ pub struct CacheFigures {
     pub misses: u64,
     /// Keys that have a table now.
     pub tables: u64,
+    /// Bytes of memory that these take.
+    pub table_bytes: u64,
 }
 
 #[derive(Debug, Default)]

@@ -135,7 +135,11 @@ impl Node {
         let (chain, writer) = open_chain(&data_dir, genesis_bytes, genesis).await?;
         info!(%network, height = chain.tip().height.0, "chain recovered");
 
-        let engine = Arc::new(Engine::new(&EngineConfig { threads: config.accel.threads, ..EngineConfig::default() })?);
+        let engine = Arc::new(Engine::new(&EngineConfig {
+            threads: config.accel.threads,
+            key_table_bytes_max: config.accel.key_table_bytes_max,
+            ..EngineConfig::default()
+        })?);
         let signatures = Signatures::new(Arc::clone(&engine), Arc::clone(&metrics));
         let verified = Arc::new(Verified::default());
         let limits = Limits {

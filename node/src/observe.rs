@@ -48,7 +48,8 @@ impl Observed {
             }
             self.order();
             self.chain();
-            let suites = self.engine.figures().suites;
+            let figures = self.engine.figures();
+            let suites = figures.suites;
             for suite in [Suite::EdDsa, Suite::Es256, Suite::Sm2Sm3] {
                 let at = match suite {
                     Suite::EdDsa => stele_accel::Suite::Ed25519,
@@ -59,6 +60,8 @@ impl Observed {
                 let valid = suites[at].valid - verdicts[at].valid;
                 let invalid = suites[at].invalid - verdicts[at].invalid;
                 self.metrics.accel.verified(suite, AccelBackend::Cpu, valid, invalid);
+                let cache = figures.key_caches[at];
+                self.metrics.accel.key_tables(suite, cache.tables, cache.table_bytes);
             }
             verdicts = suites;
             let waiting = self.admission.verifying() + self.admission.pool().len();

@@ -111,7 +111,8 @@ impl Verifier {
     }
 
     pub(crate) fn cache_figures(&self) -> CacheFigures {
-        CacheFigures { tables: self.enrolment.count() as u64, ..self.keys.figures() }
+        let (tables, table_bytes) = self.enrolment.figures();
+        CacheFigures { tables, table_bytes, ..self.keys.figures() }
     }
 
     /// Verifies a batch; `verdicts` has one entry for each item. Neighbours under the same key are

@@ -18,6 +18,7 @@ const USES_MIN: usize = 8;
 pub(super) struct Enrolment<T> {
     holders: Mutex<Vec<Weak<Place<T>>>>,
     holders_max: usize,
+    table_bytes: usize,
     /// Counts uses of all keys.
     clock: AtomicU64,
 }
@@ -41,7 +42,7 @@ impl<T> Default for Place<T> {
 impl<T> Enrolment<T> {
     /// Room for `bytes` of tables of `table_bytes` each; less than one means that no key gets one.
     pub(super) fn new(bytes: usize, table_bytes: usize) -> Self {
-        Self { holders: Mutex::default(), holders_max: bytes / table_bytes, clock: AtomicU64::new(1) }
+        Self { holders: Mutex::default(), holders_max: bytes / table_bytes, table_bytes, clock: AtomicU64::new(1) }
     }
 
     /// The table of a key that is used so many times now, once it has earned one. `make` may refuse, for keys that cannot
@@ -64,8 +65,13 @@ impl<T> Enrolment<T> {
         self.admit(place, make)
     }
 
-    /// Keys with a table.
-    pub(super) fn count(&self) -> usize {
+    /// Keys with a table, and the bytes of memory that their tables take.
+    pub(super) fn figures(&self) -> (u64, u64) {
+        let count = self.count();
+        (count as u64, (count * self.table_bytes) as u64)
+    }
+
+    fn count(&self) -> usize {
         self.holders().iter().filter_map(Weak::upgrade).filter(|place| place.held().is_some()).count()
     }
 

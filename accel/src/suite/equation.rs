@@ -71,7 +71,8 @@ impl<C: PrimeCurve, X: Clone> Keys<C, X> {
     }
 
     pub(super) fn figures(&self) -> CacheFigures {
-        CacheFigures { tables: self.enrolment.count() as u64, ..self.decoded.figures() }
+        let (tables, table_bytes) = self.enrolment.figures();
+        CacheFigures { tables, table_bytes, ..self.decoded.figures() }
     }
 }
 

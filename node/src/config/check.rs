@@ -180,6 +180,7 @@ impl Config {
         faults.within("admission.queue_bytes_max", wide(admission.queue_bytes_max), 64 * 1024, 1 << 36);
         faults.within("admission.party_share_percent", u64::from(admission.party_share_percent), 1, 100);
         faults.within("accel.threads", wide(self.accel.threads), 0, 1_024);
+        faults.within("accel.key_table_bytes_max", wide(self.accel.key_table_bytes_max), 0, 1 << 40);
         if (1..PROTOCOL_REHEARSALS).contains(&self.order.rehearse_version) {
             let remedy = format!(
                 "name a version from {PROTOCOL_REHEARSALS} on in a test network; a real version needs a release that \

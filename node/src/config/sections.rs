@@ -239,13 +239,22 @@ pub enum AccelBackend {
 }
 
 /// `[accel]`.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub struct AccelSection {
     /// Where batches are verified.
     pub backend: AccelBackend,
     /// Threads; 0 means one for each core.
     pub threads: usize,
+    /// Memory for tables of keys of each suite, 86 KiB for a key: a key that has one is verified about four times as
+    /// fast. What is given here may be taken three times. 0: no tables.
+    pub key_table_bytes_max: usize,
+}
+
+impl Default for AccelSection {
+    fn default() -> Self {
+        Self { backend: AccelBackend::Cpu, threads: 0, key_table_bytes_max: 128 << 20 }
+    }
 }
 
 /// `[order]`.

@@ -20,6 +20,8 @@ pub struct AccelMetrics {
     cached: CounterFamily<()>,
     active: GaugeFamily<AccelBackend>,
     threads: Gauge,
+    tables: GaugeFamily<Suite>,
+    table_bytes: GaugeFamily<Suite>,
 }
 
 impl AccelMetrics {
@@ -48,6 +50,11 @@ impl AccelMetrics {
             ),
             active: registry.gauges("stele_accel_backend_active", "Whether the backend serves batches, 0 or 1."),
             threads: registry.gauges("stele_accel_worker_threads", "Threads that verify."),
+            tables: registry.gauges("stele_accel_key_tables", "Keys that have a table, by suite."),
+            table_bytes: registry.gauges(
+                "stele_accel_key_table_bytes",
+                "Memory of tables of keys, by suite; accel.key_table_bytes_max bounds each.",
+            ),
         }
     }
 
@@ -73,6 +80,11 @@ impl AccelMetrics {
     /// Signatures found in the cache of what was verified.
     pub fn cached(&self, items: u64) {
         self.cached.add((), items);
+    }
+    /// Tables of keys of a suite, and their memory.
+    pub fn key_tables(&self, suite: Suite, tables: u64, bytes: u64) {
+        self.tables.set(suite, tables);
+        self.table_bytes.set(suite, bytes);
     }
     /// The backend that serves, and its threads.
     pub fn backend(&self, backend: AccelBackend, threads: usize) {
