@@ -177,11 +177,11 @@ impl Backend for NodeBackend {
         if !tile.is_in(self.chain.tip().log_size) {
             return Ok(None);
         }
-        Ok(Some(self.chain.log().tile(tile).map_err(ChainError::from)?))
+        Ok(Some(self.chain.tile(tile)?))
     }
 
     fn consistency(&self, old: u64, new: u64) -> Result<Vec<Hash>, BackendError> {
-        let path = self.chain.log().consistency_proof(old, new).map_err(ChainError::from)?;
+        let path = self.chain.log_consistency(old, new)?;
         Ok(path.into_iter().map(Hash).collect())
     }
 

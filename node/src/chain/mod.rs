@@ -22,9 +22,11 @@ mod writer;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use stele_ledger::Frame;
+use stele_merkle::tile::Tile;
 use stele_state::{MemoryMap, StateError};
 use stele_types::{
     Block, BlockId, CommitCertificate, EpochCertificate, Genesis, Hash, Header, Height, LogIndex, NetworkId, Outcome,
@@ -113,6 +115,8 @@ pub struct Chain {
     /// Blocks read last: bundles and receipts are asked for block by block.
     recent: Mutex<VecDeque<Arc<CertifiedBlock>>>,
     head: watch::Sender<Arc<Head>>,
+    /// Whether the next start has been asked to build the derived stores again.
+    rebuild_marked: AtomicBool,
 }
 
 impl Chain {
@@ -298,6 +302,10 @@ impl Chain {
 
     /// Asks the next start to build the derived stores again.
     fn mark_rebuild(&self, error: &ChainError) {
+        // Once is enough for the next start, and a reader that asks again must not fill the node's own log.
+        if self.rebuild_marked.swap(true, Ordering::Relaxed) {
+            return;
+        }
         let code = error.code();
         tracing::error!(code, %error, "a derived store is damaged; the next start builds it again from the blocks");
         if let Err(error) = std::fs::write(self.directory.join(REBUILD_MARK), code) {
@@ -338,9 +346,20 @@ impl Chain {
         self.epochs.find(hash)
     }
 
-    /// The log tree: proofs and tiles.
-    pub fn log(&self) -> &LogStore {
-        &self.log
+    /// A tile of the log tree.
+    ///
+    /// # Errors
+    /// Failure of the log.
+    pub fn tile(&self, tile: &Tile) -> Result<Vec<u8>, ChainError> {
+        self.noticed(self.log.tile(tile).map_err(ChainError::from))
+    }
+
+    /// The proof that the log of `new` leaves continues the one of `old` leaves (RFC 9162, section 2.1.4).
+    ///
+    /// # Errors
+    /// Failure of the log.
+    pub fn log_consistency(&self, old: u64, new: u64) -> Result<Vec<[u8; 32]>, ChainError> {
+        self.noticed(self.log.consistency_proof(old, new).map_err(ChainError::from))
     }
 
     fn statement_id(&self, location: Location) -> Result<Option<StatementId>, ChainError> {

@@ -1,6 +1,7 @@
 //! Opening: recover what is durable, redo what is derived.
 
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
 
 use stele_ledger::Frame;
@@ -97,6 +98,7 @@ impl Chain {
             seals: Seals::open(&directory.join("checkpoint.cbor"))?,
             recent: Mutex::default(),
             head: watch::Sender::new(Arc::new(head)),
+            rebuild_marked: AtomicBool::new(false),
         });
         for certificate in &chain.head().frame.epoch_certificates {
             chain.epochs.add(certificate)?;
