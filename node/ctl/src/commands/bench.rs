@@ -9,13 +9,15 @@ use stele_types::Suite;
 
 use crate::commands::words;
 use crate::failure::Failure;
-use crate::load::{Content, Feeder, LoadOptions, NodeWatch, drive, enrol_keys, sign_batches, write_json_lines};
+use crate::load::{
+    Content, Feeder, LoadOptions, NodeWatch, Report, drive, enrol_keys, sign_batches, steps, write_json_lines,
+};
 use crate::output::note;
 use crate::session::Session;
 
 /// Measure a network under load.
 ///
-/// Statements are signed beforehand with keys that are enrolled for the run, submitted through the batch endpoint, and
+/// Statements are signed beforehand with keys that are enrolled for the run, long runs in steps, submitted through the batch endpoint, and
 /// counted when every node holds them. Latency is from submission to a certified outcome, which is when a receipt for it
 /// can be had; it is sampled once a batch.
 #[derive(Debug, Args)]
@@ -69,21 +71,28 @@ impl BenchArguments {
             if self.parties.is_empty() { vec![session.party_name()?.to_owned()] } else { self.parties.clone() };
         let nodes = self.nodes(session)?;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        // Every party submits to every node, each of them a feeder with its part of the statements.
-        let per_feeder = (self.statements / self.batch).div_ceil(parties.len() * nodes.len());
-        let mut feeders = Vec::new();
+        let mut authors = Vec::new();
         for party in &parties {
             let author = session.author_of(party)?;
-            let authors = enrol_keys(&session.party_client_of(party)?, &author, self.suite, self.keys).await?;
-            note(&format!("signing {} statements of {party}", per_feeder * nodes.len() * self.batch));
-            let mut batches = sign_batches(&authors, self.content, per_feeder * nodes.len(), self.batch, threads)?;
-            for first in 0..nodes.len() {
-                let client = self.client(session, party, first)?;
-                feeders.push(Feeder { client, batches: batches.split_off(batches.len() - per_feeder) });
-            }
+            authors.push(enrol_keys(&session.party_client_of(party)?, &author, self.suite, self.keys).await?);
         }
-        note("submitting");
-        let report = drive(feeders, &nodes, LoadOptions { in_flight: self.in_flight, rate: self.rate }).await?;
+        let mut runs = Vec::new();
+        for statements in steps(self.statements, self.rate) {
+            // Every party submits to every node, each of them a feeder with its part of the statements.
+            let per_feeder = (statements / self.batch).div_ceil(parties.len() * nodes.len()).max(1);
+            let mut feeders = Vec::new();
+            for (party, authors) in parties.iter().zip(&authors) {
+                note(&format!("signing {} statements of {party}", per_feeder * nodes.len() * self.batch));
+                let mut batches = sign_batches(authors, self.content, per_feeder * nodes.len(), self.batch, threads)?;
+                for first in 0..nodes.len() {
+                    let client = self.client(session, party, first)?;
+                    feeders.push(Feeder { client, batches: batches.split_off(batches.len() - per_feeder) });
+                }
+            }
+            note("submitting");
+            runs.push(drive(feeders, &nodes, LoadOptions { in_flight: self.in_flight, rate: self.rate }).await?);
+        }
+        let report = Report::merged(runs)?;
         session.output.record(&report.record())?;
         if let Some(path) = &self.json {
             write_json_lines(path, &report.json_lines(&format!("{}.{}", self.name, self.suite)))?;

@@ -15,4 +15,4 @@ mod workload;
 
 pub use drive::{Feeder, LoadOptions, NodeWatch, drive};
 pub use report::{JsonLine, NodeRate, Report, write_json_lines};
-pub use workload::{Batch, Content, STATEMENT_AGE_MAX, enrol_keys, sign_batches};
+pub use workload::{Batch, Content, enrol_keys, sign_batches, steps};

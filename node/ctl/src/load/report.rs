@@ -50,6 +50,28 @@ pub struct JsonLine {
 }
 
 impl Report {
+    /// One report of several runs of the same nodes, one after the other.
+    ///
+    /// # Errors
+    /// Without any run.
+    pub fn merged(runs: Vec<Self>) -> Result<Self> {
+        runs.into_iter()
+            .reduce(|mut all, run| {
+                for (node, other) in all.nodes.iter_mut().zip(&run.nodes) {
+                    let seconds = f64_of(all.statements) / node.statements_per_s
+                        + f64_of(run.statements) / other.statements_per_s;
+                    node.statements_per_s = f64_of(all.statements + run.statements) / seconds;
+                }
+                all.statements += run.statements;
+                all.throttled += run.throttled;
+                all.seconds += run.seconds;
+                all.latencies_ms.extend(run.latencies_ms);
+                all.latencies_ms.sort_unstable_by(f64::total_cmp);
+                all
+            })
+            .context("nothing was measured")
+    }
+
     /// Rate of the slowest node: what the network as a whole committed.
     pub fn statements_per_s(&self) -> f64 {
         self.nodes.iter().map(|node| node.statements_per_s).fold(f64::INFINITY, f64::min)

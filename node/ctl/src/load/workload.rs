@@ -15,11 +15,26 @@ use stele_types::{Code, Command, Suite};
 use crate::author::{Author, now_ms, random};
 use crate::failure::Failure;
 use crate::keys::SigningKey;
+use crate::load::drive::f64_of;
 use crate::submission::{Outcome, Submission};
 
-/// Age at which a signed statement should be submitted at the latest: the replay window is 15 minutes, and the run needs
-/// some of them.
-pub const STATEMENT_AGE_MAX: Duration = Duration::from_secs(10 * 60);
+/// Time that a paced load signed in one go may take: a statement that is submitted later than the replay window of 15
+/// minutes after it was signed is stale.
+const STEP_TIME_MAX: Duration = Duration::from_secs(5 * 60);
+
+/// Statements that are signed in one go: some hundred megabytes.
+const STEP_STATEMENTS_MAX: usize = 500_000;
+
+/// How many of so many statements are signed and submitted in each step, at `rate` statements a second if it is paced.
+pub fn steps(statements: usize, rate: Option<f64>) -> Vec<usize> {
+    let paced = rate.map_or(f64::INFINITY, |rate| rate * STEP_TIME_MAX.as_secs_f64());
+    let mut step = STEP_STATEMENTS_MAX;
+    while step > 1 && f64_of(step) > paced {
+        step /= 2;
+    }
+    let count = statements.div_ceil(step).max(1);
+    (0..count).map(|number| statements / count + usize::from(number < statements % count)).collect()
+}
 
 /// What the statements say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -161,6 +176,19 @@ mod tests {
     use stele_types::{NetworkId, PartyId, Statement};
 
     use super::*;
+
+    #[test]
+    fn long_loads_are_signed_in_steps_that_do_not_grow_stale() {
+        assert_eq!(steps(100_000, None), [100_000]);
+        assert_eq!(steps(1_000_001, None), [333_334, 333_334, 333_333]);
+        for (statements, rate) in [(3_600_000, 1_000.0), (7, 0.001), (1_000, 1.0), (5_000_000, 1e9)] {
+            let steps = steps(statements, Some(rate));
+            assert_eq!(steps.iter().sum::<usize>(), statements);
+            let longest = *steps.iter().max().unwrap();
+            assert!(longest <= STEP_STATEMENTS_MAX);
+            assert!(longest == 1 || f64_of(longest) / rate <= STEP_TIME_MAX.as_secs_f64(), "{steps:?}");
+        }
+    }
 
     #[test]
     fn batches_hold_distinct_statements_of_every_author() {
