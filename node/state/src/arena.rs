@@ -1,7 +1,8 @@
 //! Nodes in memory, addressed by 30-bit numbers.
 
-/// Slots of one chunk. Chunks are never moved, so a growing arena neither copies nor doubles.
-const CHUNK_SLOTS: usize = 1 << 14;
+/// Bytes of one chunk: a size that allocators have, so that no chunk drags a tail of other memory along. Chunks are never
+/// moved, so a growing arena neither copies nor doubles.
+const CHUNK_BYTES: usize = 1 << 20;
 
 /// Slots an arena can address: two of the 32 bits of a reference say what it refers to.
 pub(crate) const SLOTS_MAX: usize = (1 << 30) - 1;
@@ -15,6 +16,8 @@ pub(crate) struct Arena<T> {
 }
 
 impl<T: Copy> Arena<T> {
+    const CHUNK_SLOTS: usize = CHUNK_BYTES / size_of::<T>();
+
     pub(crate) const fn new() -> Self {
         Self { chunks: Vec::new(), length: 0, free: Vec::new() }
     }
@@ -26,26 +29,26 @@ impl<T: Copy> Arena<T> {
 
     /// Bytes held, free slots included.
     pub(crate) fn bytes(&self) -> usize {
-        self.chunks.len() * CHUNK_SLOTS * size_of::<T>() + self.free.capacity() * size_of::<u32>()
+        self.chunks.len() * CHUNK_BYTES + self.free.capacity() * size_of::<u32>()
     }
 
     pub(crate) fn at(&self, slot: u32) -> &T {
         let slot = slot as usize;
-        &self.chunks[slot / CHUNK_SLOTS][slot % CHUNK_SLOTS]
+        &self.chunks[slot / Self::CHUNK_SLOTS][slot % Self::CHUNK_SLOTS]
     }
 
     /// Fills a free slot. The caller has checked that [`SLOTS_MAX`] is not exceeded.
     pub(crate) fn insert(&mut self, node: T) -> u32 {
         if let Some(slot) = self.free.pop() {
             let index = slot as usize;
-            self.chunks[index / CHUNK_SLOTS][index % CHUNK_SLOTS] = node;
+            self.chunks[index / Self::CHUNK_SLOTS][index % Self::CHUNK_SLOTS] = node;
             return slot;
         }
-        if self.length.is_multiple_of(CHUNK_SLOTS) {
-            self.chunks.push(Vec::with_capacity(CHUNK_SLOTS));
+        if self.length.is_multiple_of(Self::CHUNK_SLOTS) {
+            self.chunks.push(Vec::with_capacity(Self::CHUNK_SLOTS));
         }
         let slot = u32::try_from(self.length).expect("stage refuses to exceed the slots of an arena");
-        self.chunks[self.length / CHUNK_SLOTS].push(node);
+        self.chunks[self.length / Self::CHUNK_SLOTS].push(node);
         self.length += 1;
         slot
     }
