@@ -9,7 +9,6 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use stele_types::{Code, PartyId};
 
-use super::access::Caller;
 use super::commons::{Commons, Part};
 use super::problem::Problem;
 use crate::metrics::Metrics;
@@ -17,21 +16,13 @@ use crate::metrics::Metrics;
 /// Memory that a body takes first; it doubles as the body arrives. What was only announced costs nothing.
 const FIRST_BYTES: usize = 64 * 1024;
 
-/// What a client may still send after its body was refused as too large, and for how long, so that it reads the answer.
+/// What a client may still send after it was refused, and for how long, so that it reads the answer.
 const DRAINED_BYTES_MAX: usize = 8 << 20;
 const DRAINED_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// Whose share of the memory a body counts in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Holder {
-    Party(PartyId),
-    /// All who ask without a certificate: they cannot be told apart.
-    Public,
-}
-
 /// Memory for the bodies of all requests in progress.
 pub(super) struct BodyBudget {
-    bytes: Arc<Commons<Holder>>,
+    bytes: Arc<Commons<PartyId>>,
     timeout: Duration,
     metrics: Arc<Metrics>,
 }
@@ -45,7 +36,7 @@ pub(super) struct Reserved {
 
 /// A part of the budget, counted.
 struct Room {
-    part: Part<Holder>,
+    part: Part<PartyId>,
     metrics: Arc<Metrics>,
 }
 
@@ -63,76 +54,77 @@ impl Drop for Room {
     }
 }
 
-/// Why a body was not read.
-enum Unread {
-    TooLarge,
-    NoRoom(Code),
-    BrokenOff,
-}
-
 impl BodyBudget {
     pub(super) fn new(memory_bytes_max: usize, timeout: Duration, metrics: Arc<Metrics>) -> Self {
         Self { bytes: Commons::new(memory_bytes_max), timeout, metrics }
     }
 
-    /// Reads a body of at most `bytes_max` that `caller` sends.
+    /// Reads a body of at most `bytes_max` that a party sends.
     pub(super) async fn read(
         &self,
-        caller: &Caller,
+        party: PartyId,
         headers: &HeaderMap,
         mut body: Body,
         bytes_max: usize,
     ) -> Result<Reserved, Problem> {
-        let too_large = || Problem::new(Code::TooLarge).detail(format!("a body here has at most {bytes_max} bytes"));
+        let refused = match self.room(party, headers, bytes_max) {
+            Ok((room, bytes_max)) => {
+                let read = tokio::time::timeout(self.timeout, fill(&mut body, room, bytes_max)).await;
+                let late = |_| {
+                    let detail = format!("the body did not arrive within {} ms", self.timeout.as_millis());
+                    Problem::new(Code::ParameterInvalid).status(StatusCode::REQUEST_TIMEOUT).detail(detail)
+                };
+                match read.map_err(late)? {
+                    Ok(reserved) => return Ok(reserved),
+                    Err(code) => Problem::new(code),
+                }
+            }
+            Err(code) => Problem::new(code),
+        };
+        drain(&mut body).await;
+        Err(match refused.code() {
+            Code::TooLarge => refused.detail(format!("a body here has at most {bytes_max} bytes")),
+            Code::Malformed => refused.detail("the body broke off; send the request again"),
+            Code::ContentTypeUnsupported => {
+                refused.detail("send the body without content encoding; its hashes are taken over these bytes")
+            }
+            _ => refused,
+        })
+    }
+
+    /// Room for a body that has not come yet, and how long it may become: what was announced, or else the bound.
+    fn room(&self, party: PartyId, headers: &HeaderMap, bytes_max: usize) -> Result<(Room, usize), Code> {
         if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-            let problem = Problem::new(Code::ContentTypeUnsupported);
-            return Err(problem.detail("send the body without content encoding; its hashes are taken over these bytes"));
+            return Err(Code::ContentTypeUnsupported);
         }
         let announced = match headers.get(header::CONTENT_LENGTH) {
             None => None,
-            Some(length) => Some(length.to_str().ok().and_then(|length| length.parse().ok()).ok_or_else(too_large)?),
+            Some(length) => Some(length.to_str().ok().and_then(|length| length.parse().ok()).ok_or(Code::TooLarge)?),
         };
         if announced.is_some_and(|announced| announced > bytes_max) {
-            drain(&mut body).await;
-            return Err(too_large());
+            return Err(Code::TooLarge);
         }
-        let holder = caller.party().map_or(Holder::Public, |client| Holder::Party(client.party));
-        // Who says beforehand that there is no room for a body spares its sender the way.
-        self.bytes.ask(Some(holder), announced.unwrap_or(0)).map_err(Problem::new)?;
-        let part = self.bytes.take(Some(holder), 0).map_err(Problem::new)?;
-        let room = Room { part, metrics: Arc::clone(&self.metrics) };
-        let reading = fill(&mut body, room, announced.unwrap_or(bytes_max));
-        let read = tokio::time::timeout(self.timeout, reading).await.map_err(|_| {
-            let detail = format!("the body did not arrive within {} ms", self.timeout.as_millis());
-            Problem::new(Code::ParameterInvalid).status(StatusCode::REQUEST_TIMEOUT).detail(detail)
-        })?;
-        let problem = match read {
-            Ok(reserved) => return Ok(reserved),
-            Err(Unread::BrokenOff) => {
-                return Err(Problem::new(Code::Malformed).detail("the body broke off; send the request again"));
-            }
-            Err(Unread::TooLarge) => too_large(),
-            Err(Unread::NoRoom(code)) => Problem::new(code),
-        };
-        drain(&mut body).await;
-        Err(problem)
+        // To say beforehand that there is no room spares the sender the way.
+        self.bytes.ask(Some(party), announced.unwrap_or(0))?;
+        let part = self.bytes.take(Some(party), 0)?;
+        Ok((Room { part, metrics: Arc::clone(&self.metrics) }, announced.unwrap_or(bytes_max)))
     }
 }
 
 /// Reads a body of at most `bytes_max` into memory that grows with it. One buffer: frames would each keep the read buffer
 /// alive that they lie in, and may be as short as a byte.
-async fn fill(body: &mut Body, mut room: Room, bytes_max: usize) -> Result<Reserved, Unread> {
+async fn fill(body: &mut Body, mut room: Room, bytes_max: usize) -> Result<Reserved, Code> {
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
         // Trailers are no part of what is signed.
-        let Ok(data) = frame.map_err(|_| Unread::BrokenOff)?.into_data() else { continue };
+        let Ok(data) = frame.map_err(|_| Code::Malformed)?.into_data() else { continue };
         let length = bytes.len() + data.len();
         if length > bytes_max {
-            return Err(Unread::TooLarge);
+            return Err(Code::TooLarge);
         }
         if length > bytes.capacity() {
             let capacity = length.max(2 * bytes.capacity()).max(FIRST_BYTES).min(bytes_max);
-            room.grow(capacity - bytes.capacity()).map_err(Unread::NoRoom)?;
+            room.grow(capacity - bytes.capacity())?;
             bytes.reserve_exact(capacity - bytes.len());
         }
         bytes.extend_from_slice(&data);
@@ -142,7 +134,7 @@ async fn fill(body: &mut Body, mut room: Room, bytes_max: usize) -> Result<Reser
 
 /// Takes in and forgets what a client is still sending. To stop reading would reset the connection, and the reset may
 /// overtake the answer.
-async fn drain(body: &mut Body) {
+pub(super) async fn drain(body: &mut Body) {
     let frames = async {
         let mut left = DRAINED_BYTES_MAX;
         while let Some(Ok(frame)) = body.frame().await {

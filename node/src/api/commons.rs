@@ -118,7 +118,7 @@ mod tests {
     fn one_alone_gets_half_and_a_newcomer_always_finds_room() {
         let commons = Commons::new(100);
         let mut held: Vec<Vec<Part<u8>>> = Vec::new();
-        for holder in 0..9_u8 {
+        for holder in 0..5_u8 {
             let mut parts = Vec::new();
             let refusal = loop {
                 match commons.take(Some(holder), 1) {

@@ -16,7 +16,7 @@ use stele_types::{Code, PartyId};
 
 use super::access::{Caller, Peer, Rule};
 use super::backend::{Backend, BackendError};
-use super::body::BodyBudget;
+use super::body::{BodyBudget, drain};
 use super::commons::{Commons, Part};
 use super::problem::Problem;
 use super::route::Route;
@@ -146,7 +146,11 @@ async fn guard(shared: &State, route: Route, mut request: Request, next: Next) -
     let mut progress = Progress { metrics: &shared.metrics, ended: false };
     let response = match admit(shared, route, &mut request) {
         Ok(_place) => next.run(request).await,
-        Err(problem) => problem.into_response(),
+        Err(problem) => {
+            // Otherwise the end of the request may overtake the answer.
+            drain(request.body_mut()).await;
+            problem.into_response()
+        }
     };
     progress.ended = true;
     let bytes = response.body().size_hint().exact();

@@ -79,7 +79,7 @@ pub(super) async fn statuses(
     let sent = content_type(&parts.headers, &[CBOR_SEQUENCE, JSON])?;
     let form =
         format::choose(&parts.headers, if sent == JSON { &[JSON, CBOR_SEQUENCE] } else { &[CBOR_SEQUENCE, JSON] })?;
-    let body = state.bodies.read(&caller, &parts.headers, body, state.limits.batch_bytes_max).await?;
+    let body = state.bodies.read(caller.party()?.party, &parts.headers, body, state.limits.batch_bytes_max).await?;
     let ids = parameters::statements(sent, &body.bytes, state.limits.batch_statements_max)?;
     drop(body);
     let found = status::statuses(&state, ids, wait).await?;
@@ -257,7 +257,7 @@ pub(super) async fn bundles(
     let (with_entry, from) = (query.flag("entry")?, query.from()?);
     let sent = content_type(&parts.headers, &[CBOR_SEQUENCE, JSON])?;
     format::choose(&parts.headers, &[CBOR_SEQUENCE])?;
-    let body = state.bodies.read(&caller, &parts.headers, body, state.limits.body_bytes_max).await?;
+    let body = state.bodies.read(caller.party()?.party, &parts.headers, body, state.limits.body_bytes_max).await?;
     let ids = parameters::statements(sent, &body.bytes, BUNDLES_MAX)?;
     drop(body);
     let replies = state

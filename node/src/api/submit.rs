@@ -46,7 +46,7 @@ pub(super) async fn entry(
     content_type(&parts.headers, &[COSE])?;
     let form = format::choose(&parts.headers, &[JSON, CBOR])?;
     ready(&state)?;
-    let body = state.bodies.read(&caller, &parts.headers, body, state.limits.body_bytes_max).await?;
+    let body = state.bodies.read(client.party, &parts.headers, body, state.limits.body_bytes_max).await?;
     let answer = state.backend.submit(client.party, vec![body.bytes.clone()]).await.pop();
     drop(body);
     let id = answer.unwrap_or(Err(Refusal { code: Code::Internal, retry_after_ms: None }))?;
@@ -101,7 +101,7 @@ pub(super) async fn batch(
     content_type(&parts.headers, &[CBOR_SEQUENCE])?;
     let form = format::choose(&parts.headers, &[CBOR_SEQUENCE, JSON])?;
     ready(&state)?;
-    let body = state.bodies.read(&caller, &parts.headers, body, state.limits.batch_bytes_max).await?;
+    let body = state.bodies.read(client.party, &parts.headers, body, state.limits.batch_bytes_max).await?;
     let entries = super::sequence::split(&body.bytes, state.limits.batch_statements_max)?;
     let answers = state.backend.submit(client.party, entries).await;
     drop(body);

@@ -171,8 +171,7 @@ pub struct ApiLimits {
     pub batch_bytes_max: usize,
     /// Statements in a batch, and ids in a bulk query.
     pub batch_statements_max: usize,
-    /// Bytes of request bodies in memory at once on all listeners, shared as `requests_max` is; the public counts as one
-    /// party.
+    /// Bytes of request bodies in memory at once on all listeners, shared as `requests_max` is.
     pub body_memory_bytes_max: usize,
     /// Time for a TLS handshake.
     pub handshake_timeout_ms: u64,

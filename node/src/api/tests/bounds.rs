@@ -91,9 +91,6 @@ async fn a_party_whose_bodies_never_end_shuts_nobody_out() {
     let batch = bench.ledger.record(Party::Other, 2);
     let theirs = other.send(Ask::post("/v1/batch", "application/cbor-seq", batch)).await;
     assert_eq!(theirs.status, StatusCode::OK, "{theirs:?}");
-    let unknown = [[0x58, 32].as_slice(), &[7; 32]].concat();
-    let public = bench.public().send(Ask::post("/v1/statuses", "application/cbor-seq", unknown)).await;
-    assert_eq!(public.status, StatusCode::OK, "{public:?}");
     drop(stalled);
     eventually("given back", || bench.metrics.http.body_bytes_held() == 0).await;
 }

@@ -263,7 +263,8 @@ async fn memory(stage: &Stage) -> Result<()> {
     codes.dedup();
     for (status, code) in &codes {
         ensure!(
-            (400..500).contains(status) && ["malformed", "saturated", "too_large"].contains(&code.as_str()),
+            (400..500).contains(status)
+                && ["malformed", "saturated", "share_exceeded", "too_large"].contains(&code.as_str()),
             "a body of nonsense got {status} {code}"
         );
     }
