@@ -31,8 +31,23 @@ pub(super) struct BodyBudget {
 pub(super) struct Reserved {
     /// The bytes.
     pub(super) bytes: Bytes,
-    _room: Room,
+    room: Room,
 }
+
+impl Reserved {
+    /// Lets go of the bytes and keeps as much memory as what was read from them takes.
+    ///
+    /// # Errors
+    /// `saturated`, `share_exceeded`.
+    pub(super) fn keep(self, bytes: usize) -> Result<Kept, Problem> {
+        let mut room = self.room;
+        room.grow(bytes.saturating_sub(room.part.amount())).map_err(Problem::new)?;
+        Ok(Kept(room))
+    }
+}
+
+/// Memory that is in use until this is dropped.
+pub(super) struct Kept(#[expect(dead_code, reason = "it is held")] Room);
 
 /// A part of the budget, counted.
 struct Room {
@@ -129,7 +144,7 @@ async fn fill(body: &mut Body, mut room: Room, bytes_max: usize) -> Result<Reser
         }
         bytes.extend_from_slice(&data);
     }
-    Ok(Reserved { bytes: bytes.into(), _room: room })
+    Ok(Reserved { bytes: bytes.into(), room })
 }
 
 /// Takes in and forgets what a client is still sending. To stop reading would reset the connection, and the reset may

@@ -20,6 +20,7 @@
 //! Bodies, statements and keys never reach the node's own log.
 
 pub mod access;
+mod answer;
 mod backend;
 mod body;
 mod cache;
@@ -32,6 +33,7 @@ mod health;
 mod network;
 mod parameters;
 mod problem;
+mod reads;
 mod route;
 mod router;
 mod sequence;

@@ -19,8 +19,9 @@ use super::backend::{Backend, BackendError};
 use super::body::{BodyBudget, drain};
 use super::commons::{Commons, Part};
 use super::problem::Problem;
+use super::reads::{CALLER, Reads};
 use super::route::Route;
-use super::{chain, document, feed, health, network, state, statements, submit};
+use super::{answer, chain, document, feed, health, network, state, statements, submit};
 use crate::config::ApiLimits;
 use crate::metrics::Metrics;
 
@@ -30,6 +31,9 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<Metrics>,
     pub(super) limits: ApiLimits,
     pub(super) bodies: BodyBudget,
+    /// Bytes of answers that are not sent yet, of the public and of each party.
+    answers: Arc<Commons<Option<PartyId>>>,
+    reads: Reads,
 }
 
 /// Shared by all requests.
@@ -39,7 +43,8 @@ impl Shared {
     pub(super) fn new(backend: Arc<dyn Backend>, metrics: Arc<Metrics>, limits: ApiLimits) -> State {
         let timeout = Duration::from_millis(limits.body_timeout_ms);
         let bodies = BodyBudget::new(limits.body_memory_bytes_max, timeout, Arc::clone(&metrics));
-        Arc::new(Self { backend, metrics, limits, bodies })
+        let answers = Commons::new(limits.body_memory_bytes_max);
+        Arc::new(Self { backend, metrics, limits, bodies, answers, reads: Reads::new() })
     }
 
     /// Asks the node something that may touch the disk.
@@ -48,8 +53,7 @@ impl Shared {
         question: impl FnOnce(&dyn Backend) -> Result<T, BackendError> + Send + 'static,
     ) -> Result<T, Problem> {
         let backend = Arc::clone(&self.backend);
-        let answer = tokio::task::spawn_blocking(move || question(&*backend)).await;
-        match answer {
+        match self.reads.run(move || question(&*backend)).await {
             Ok(answer) => answer.map_err(Problem::from),
             Err(error) => Err(BackendError::Failed(error.into()).into()),
         }
@@ -145,7 +149,13 @@ async fn guard(shared: &State, route: Route, mut request: Request, next: Next) -
     shared.metrics.http.begin();
     let mut progress = Progress { metrics: &shared.metrics, ended: false };
     let response = match admit(shared, route, &mut request) {
-        Ok(_place) => next.run(request).await,
+        Ok((party, place)) => {
+            let response = CALLER.scope(party, next.run(request)).await;
+            match shared.answers.take(Some(party), answer::bytes(&response)) {
+                Ok(memory) => answer::holding(response, (place, memory)),
+                Err(code) => Problem::new(code).into_response(),
+            }
+        }
         Err(problem) => {
             // Otherwise the end of the request may overtake the answer.
             drain(request.body_mut()).await;
@@ -158,21 +168,25 @@ async fn guard(shared: &State, route: Route, mut request: Request, next: Next) -
     response
 }
 
+/// Who asks, if it is a party, and its place among the requests in progress.
+type Admitted = (Option<PartyId>, Option<Part<PartyId>>);
+
 /// Finds out who asks and takes a place among the requests in progress.
-fn admit(shared: &State, route: Route, request: &mut Request) -> Result<Option<Part<PartyId>>, Problem> {
+fn admit(shared: &State, route: Route, request: &mut Request) -> Result<Admitted, Problem> {
     let extensions = request.extensions();
     let (Some(peer), Some(gate)) = (extensions.get::<Peer>().copied(), extensions.get::<Gate>().cloned()) else {
         // Connections always add both; without them nobody could say who asks.
         return Err(Problem::new(Code::Internal));
     };
     let caller = Caller::admit(route, &peer, &*shared.backend, unix_seconds())?;
+    let party = caller.party().ok().map(|client| client.party);
     // Health is answered even when the listener is full: that is when operators ask.
     let place = match route.rule() {
         Rule::Health | Rule::Administrator => None,
-        _ => Some(gate.take(caller.party().ok().map(|client| client.party), 1).map_err(Problem::new)?),
+        _ => Some(gate.take(party, 1).map_err(Problem::new)?),
     };
     request.extensions_mut().insert(caller);
-    Ok(place)
+    Ok((party, place))
 }
 
 /// Seconds since 1970 by the machine's clock.

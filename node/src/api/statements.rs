@@ -7,7 +7,7 @@ use axum::Extension;
 use axum::extract::{RawQuery, Request, State as Extract};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use stele_types::exchange::BundleReply;
+use stele_types::exchange::{BundleReply, StatementStatus};
 use stele_types::{Bundle, Code, Height, LogIndex, PartyId, Receipt, Statement, StatementId, cbor};
 
 use super::access::Caller;
@@ -81,7 +81,8 @@ pub(super) async fn statuses(
         format::choose(&parts.headers, if sent == JSON { &[JSON, CBOR_SEQUENCE] } else { &[CBOR_SEQUENCE, JSON] })?;
     let body = state.bodies.read(caller.party()?.party, &parts.headers, body, state.limits.batch_bytes_max).await?;
     let ids = parameters::statements(sent, &body.bytes, state.limits.batch_statements_max)?;
-    drop(body);
+    // A long poll holds them and what is known of them for as long as it waits.
+    let _kept = body.keep(ids.len() * (size_of::<StatementId>() + 2 * size_of::<StatementStatus>()))?;
     let found = status::statuses(&state, ids, wait).await?;
     Ok(cache::volatile(if form == JSON {
         format::json(&StatusesView { statuses: found.iter().map(StatusView::from).collect() })

@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use stele_ledger::Frame;
-use stele_merkle::tile::Tile;
+use stele_merkle::tile::{Tile, TileKind};
 use stele_state::{MemoryMap, StateError};
 use stele_types::{
     Block, BlockId, CommitCertificate, EpochCertificate, Genesis, Hash, Header, Height, LogIndex, NetworkId, Outcome,
@@ -351,7 +351,17 @@ impl Chain {
     /// # Errors
     /// Failure of the log.
     pub fn tile(&self, tile: &Tile) -> Result<Vec<u8>, ChainError> {
-        self.noticed(self.log.tile(tile).map_err(ChainError::from))
+        let bytes = self.noticed(self.log.tile(tile).map_err(ChainError::from))?;
+        let last = tile.first() + u64::from(tile.width()) - 1;
+        if matches!(tile.kind(), TileKind::Hashes { level: 0 })
+            && tile.width() % 2 == 1
+            && let Some(location) = self.location_of_leaf(LogIndex(last))?
+            && let Some(entry) = self.entry(location)?
+            && !bytes.ends_with(&stele_merkle::log::leaf_hash(&entry))
+        {
+            return Err(self.damaged("log and blocks", location.height()));
+        }
+        Ok(bytes)
     }
 
     /// The proof that the log of `new` leaves continues the one of `old` leaves (RFC 9162, section 2.1.4).

@@ -1,6 +1,7 @@
 //! What a connection is doing: the facts from which it is judged idle or slow.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Shared by a connection's transport, its service and its watch. Times are milliseconds since the connection opened.
@@ -14,6 +15,8 @@ pub(super) struct Activity {
     quiet_since: AtomicU64,
     /// When bytes first came after that; 0 when none did.
     head_since: AtomicU64,
+    /// Until when each answer on its way must be gone, in no order: there are few.
+    due: Mutex<Vec<u64>>,
 }
 
 /// Why a connection ends.
@@ -25,6 +28,8 @@ pub(super) enum Verdict {
     Idle,
     /// A request began and its head does not end.
     SlowHead,
+    /// The peer does not take an answer.
+    Unread,
 }
 
 impl Activity {
@@ -35,6 +40,7 @@ impl Activity {
             in_progress: AtomicUsize::new(0),
             quiet_since: AtomicU64::new(0),
             head_since: AtomicU64::new(0),
+            due: Mutex::default(),
         }
     }
 
@@ -47,17 +53,31 @@ impl Activity {
     }
 
     /// A request's head is complete. The request is in progress until the value is dropped.
-    pub(super) fn begin(self: &std::sync::Arc<Self>) -> InProgress {
+    pub(super) fn begin(self: &Arc<Self>) -> InProgress {
         self.in_progress.fetch_add(1, Ordering::Relaxed);
-        InProgress(std::sync::Arc::clone(self))
+        InProgress(Arc::clone(self))
+    }
+
+    /// An answer is on its way until the value is dropped, and within `time` if the connection is to stay.
+    pub(super) fn answer(self: &Arc<Self>, time: Duration) -> Answering {
+        let due = self.now().saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        self.due().push(due);
+        Answering { activity: Arc::clone(self), due }
+    }
+
+    fn due(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.due.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the connection may stay.
     pub(super) fn judge(&self, head: Duration, idle: Duration) -> Verdict {
+        let now = self.now();
+        if self.due().iter().any(|due| *due <= now) {
+            return Verdict::Unread;
+        }
         if self.in_progress.load(Ordering::Relaxed) > 0 {
             return Verdict::Alive;
         }
-        let now = self.now();
         let since = |start: u64| Duration::from_millis(now.saturating_sub(start));
         let head_since = self.head_since.load(Ordering::Relaxed);
         if head_since > 0 && since(head_since) >= head {
@@ -73,7 +93,7 @@ impl Activity {
 }
 
 /// A request in progress.
-pub(super) struct InProgress(std::sync::Arc<Activity>);
+pub(super) struct InProgress(Arc<Activity>);
 
 impl Drop for InProgress {
     fn drop(&mut self) {
@@ -83,10 +103,37 @@ impl Drop for InProgress {
     }
 }
 
+/// An answer on its way.
+pub(super) struct Answering {
+    activity: Arc<Activity>,
+    due: u64,
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        let mut due = self.activity.due();
+        if let Some(index) = due.iter().position(|due| *due == self.due) {
+            due.swap_remove(index);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
+
+    #[test]
+    fn an_answer_that_is_not_taken_ends_the_connection_whatever_else_goes_on() {
+        let activity = Arc::new(Activity::new(false));
+        let never = Duration::from_secs(3_600);
+        let (late, early) = (activity.answer(Duration::ZERO), activity.answer(never));
+        let _request = activity.begin();
+        assert_eq!(activity.judge(never, never), Verdict::Unread);
+        drop(late);
+        assert_eq!(activity.judge(never, never), Verdict::Alive);
+        drop(early);
+        assert_eq!(activity.judge(never, never), Verdict::Alive);
+    }
 
     #[test]
     fn a_connection_is_judged_by_its_requests_not_by_its_bytes() {

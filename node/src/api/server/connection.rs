@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tower::ServiceExt as _;
 
 use super::super::access::Peer;
+use super::super::answer;
 use super::super::problem::Problem;
 use super::activity::{Activity, Verdict};
 use super::listener::Context;
@@ -24,6 +25,8 @@ use super::stall::Watched;
 
 /// Bytes of a request's head: paths and a few headers.
 const HEAD_BYTES_MAX: u32 = 16 * 1024;
+/// A peer that takes an answer more slowly than this, after the write timeout, is cut off.
+const SLOWEST_BYTES_PER_S: usize = 32 * 1024;
 /// What a header costs beside its bytes (RFC 9113, section 6.5.2).
 const HEADER_OVERHEAD_BYTES: usize = 32;
 /// Read buffer of an HTTP/1.1 connection; it must hold a head, and bodies pass through it.
@@ -67,11 +70,14 @@ impl Service<Request<Incoming>> for Conversation {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(self.peer);
         request.extensions_mut().insert(self.context.gate.clone());
-        let answer = self.context.router.clone().oneshot(request);
+        let answering = self.context.router.clone().oneshot(request);
+        let (activity, write_timeout) = (Arc::clone(&self.activity), self.context.limits.write_timeout_ms);
         Box::pin(async move {
-            let response = answer.await.unwrap_or_else(|never| match never {});
-            drop(busy);
-            Ok(response.into_response())
+            let response = answering.await.unwrap_or_else(|never| match never {});
+            let time = Duration::from_millis(write_timeout)
+                + Duration::from_secs((answer::bytes(&response) / SLOWEST_BYTES_PER_S) as u64);
+            let on_its_way = activity.answer(time);
+            Ok(answer::holding(response, (busy, on_its_way)))
         })
     }
 }
@@ -142,7 +148,7 @@ where
             _ = looks.tick() => match activity.judge(head, idle) {
                 Verdict::Alive => {}
                 // A peer that sends its head byte by byte is not owed an answer.
-                Verdict::SlowHead => return,
+                Verdict::SlowHead | Verdict::Unread => return,
                 Verdict::Idle if closing => return,
                 Verdict::Idle => {
                     closing = true;

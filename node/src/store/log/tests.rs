@@ -228,6 +228,22 @@ fn a_damaged_inner_hash_never_leaves_in_a_proof() {
 }
 
 #[test]
+fn a_damaged_hash_never_leaves_in_a_tile() {
+    let directory = tempfile::tempdir().unwrap();
+    closed(directory.path(), 70_000, 70_000);
+    let (store, _writer) = LogStore::open(directory.path(), 70_000, Some(&root(70_000))).unwrap();
+    let code = |level, index, width| {
+        let tile = Tile::new(TileKind::Hashes { level }, index, width).unwrap();
+        store.tile(&tile).map_or_else(|error| error.code(), |_| "whole")
+    };
+    flip(directory.path(), "level-00", 300 * 32);
+    assert_eq!([code(0, 0, 256), code(0, 1, 256), code(0, 1, 44)], ["whole", "log_corrupt", "whole"]);
+    // The last single hash of a tile has no hash above it; those below tell.
+    flip(directory.path(), "level-08", 272 * 32 + 31);
+    assert_eq!([code(1, 0, 256), code(1, 1, 16), code(1, 1, 17)], ["whole", "whole", "log_corrupt"]);
+}
+
+#[test]
 fn a_log_ahead_of_the_blocks_is_cut_back_durably() {
     let directory = tempfile::tempdir().unwrap();
     closed(directory.path(), 90, 100);

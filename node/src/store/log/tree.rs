@@ -216,10 +216,11 @@ impl LogStore {
         Ok(path)
     }
 
-    /// Bytes of a hash tile, in one read.
+    /// Bytes of a hash tile, compared with the hashes above or below them. A last leaf without a neighbour has neither:
+    /// whoever has its statement must compare it.
     ///
     /// # Errors
-    /// As [`LogStore::root`], and `log_tile_kind` for an entry bundle.
+    /// As [`LogStore::root`], `log_corrupt`, and `log_tile_kind` for an entry bundle.
     pub fn tile(&self, tile: &Tile) -> Result<Vec<u8>, LogStoreError> {
         let TileKind::Hashes { level } = tile.kind() else { return Err(LogStoreError::TileKind) };
         let (level, size) = (level * 8, self.size());
@@ -232,7 +233,32 @@ impl LogStore {
         }
         let mut bytes = vec![0; usize::from(tile.width()) * HASH_BYTES];
         self.files.read_hashes(level, tile.first(), &mut bytes).map_err(LogStoreError::io("read a tile"))?;
+        self.check_tile(level, tile.first(), &bytes)?;
         Ok(bytes)
+    }
+
+    /// Hashes each pair to the hash that is stored above it, and a last single one from those below it. Tiles are cached
+    /// for ever, so a wrong one must not leave.
+    fn check_tile(&self, level: u8, first: u64, bytes: &[u8]) -> Result<(), LogStoreError> {
+        let (hashes, _) = bytes.as_chunks::<HASH_BYTES>();
+        let (pairs, single) = hashes.as_chunks::<2>();
+        let mut above = vec![0; pairs.len() * HASH_BYTES];
+        if !above.is_empty() {
+            self.files.read_hashes(level + 1, first / 2, &mut above).map_err(LogStoreError::io("check a tile"))?;
+        }
+        let (above, _) = above.as_chunks::<HASH_BYTES>();
+        for ((index, [left, right]), above) in (first..).step_by(2).zip(pairs).zip(above) {
+            if node_hash(left, right) != *above {
+                return Err(LogStoreError::Corrupt { level, index });
+            }
+        }
+        if let ([single], Some(below)) = (single, level.checked_sub(1)) {
+            let index = first + 2 * pairs.len() as u64;
+            if node_hash(&self.hash(below, 2 * index)?, &self.hash(below, 2 * index + 1)?) != *single {
+                return Err(LogStoreError::Corrupt { level, index });
+            }
+        }
+        Ok(())
     }
 
     /// Makes all that is appended durable and records it; appends may go on meanwhile.
