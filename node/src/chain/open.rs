@@ -1,5 +1,6 @@
 //! Opening: recover what is durable, redo what is derived.
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
@@ -32,7 +33,10 @@ impl Chain {
     /// # Errors
     /// `foreign_data` for another network's directory, `history_missing`, damage of the block store.
     pub fn open(directory: &Path, genesis_bytes: &[u8], genesis: Genesis) -> Result<(Arc<Self>, Writer), ChainError> {
-        std::fs::create_dir_all(directory).map_err(ChainError::io("create the data directory"))?;
+        // What the API shows to regulators and issuers alone lies in here.
+        let mut private = std::fs::DirBuilder::new();
+        private.recursive(true).mode(0o700);
+        private.create(directory).map_err(ChainError::io("create the data directory"))?;
         let network = genesis.network();
         mark_network(directory, network)?;
         let mark = directory.join(REBUILD_MARK);

@@ -34,7 +34,7 @@ pub struct BenchArguments {
     /// Keys of each party
     #[arg(long, default_value_t = 4)]
     pub keys: usize,
-    /// Statements in all
+    /// Statements in all, rounded up to whole batches of every party for every node
     #[arg(long, default_value_t = 100_000)]
     pub statements: usize,
     /// Statements of one batch
@@ -64,7 +64,7 @@ impl BenchArguments {
         {
             bail!(
                 Failure::new("parameter_invalid", "statements, batch or rate are too small")
-                    .hint("--statements is at least --batch, and --rate at least 1")
+                    .hint(format!("--statements is at least --batch, here {}, and --rate at least 1", self.batch))
             );
         }
         let parties =

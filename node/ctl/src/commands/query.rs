@@ -162,6 +162,13 @@ async fn consistency(session: &Session, old: Height, new: Height) -> Result<u8> 
         );
     }
     let (client, anchor) = (session.reader()?, session.anchor()?);
+    let certified_height = client.network().await?.certified_height;
+    if new.0 > certified_height {
+        bail!(
+            Failure::new("not_found", format!("there is no certified header of height {new} yet"))
+                .hint(format!("the newest is that of height {certified_height}"))
+        );
+    }
     let (older, newer) = (client.header(old).await?, client.header(new).await?);
     let (older, newer) = (certified(&anchor, old, &older)?, certified(&anchor, new, &newer)?);
     let (old_size, new_size) = (older.header().log_size, newer.header().log_size);

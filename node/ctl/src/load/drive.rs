@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 use crate::failure::Failure;
 use crate::load::report::{NodeRate, Report, milliseconds};
 use crate::load::workload::Batch;
+use crate::output::note;
 
 /// How often the log sizes of the nodes are read.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
@@ -22,6 +23,8 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 const FOLLOW_STEP: Duration = Duration::from_secs(10);
 /// No log of any node grows for this long: the run has failed.
 const STALL_MAX: Duration = Duration::from_secs(60);
+/// A node that cannot be read for this long is lost; the load goes on without it.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
 /// Pause when a whole batch was throttled and no time was named.
 const THROTTLED_PAUSE: Duration = Duration::from_millis(100);
 
@@ -52,7 +55,7 @@ pub struct LoadOptions {
     pub rate: Option<f64>,
 }
 
-/// Submits everything and waits until every watched node holds it. With a rate, latency counts from the instant at which a
+/// Submits everything and waits until every watched node holds it, those aside that are lost on the way. With a rate, latency counts from the instant at which a
 /// batch was due, so that a slow network cannot hide behind its own back-pressure.
 ///
 /// # Errors
@@ -71,15 +74,15 @@ pub async fn drive(feeders: Vec<Feeder>, nodes: &[NodeWatch], options: LoadOptio
     let node_rates = nodes
         .iter()
         .zip(&taken)
-        .map(|(node, time)| NodeRate {
-            name: node.name.clone(),
-            statements_per_s: f64_of(statements) / time.as_secs_f64(),
+        .filter_map(|(node, time)| {
+            let statements_per_s = f64_of(statements) / time.as_ref()?.as_secs_f64();
+            Some(NodeRate { name: node.name.clone(), statements_per_s })
         })
         .collect::<Vec<_>>();
     Ok(Report {
         statements,
         throttled: answers.iter().map(|answer| answer.throttled).sum(),
-        seconds: taken.iter().max().copied().unwrap_or_default().as_secs_f64(),
+        seconds: taken.iter().flatten().max().copied().unwrap_or_default().as_secs_f64(),
         nodes: node_rates,
         latencies_ms: latencies.into_iter().map(milliseconds).collect(),
     })
@@ -200,20 +203,40 @@ async fn follow(client: &Client, batch: &Batch) -> Result<()> {
     }
 }
 
-/// When each node held all statements, counted from `started`.
-async fn watch(nodes: &[NodeWatch], before: &[u64], statements: usize, started: Instant) -> Result<Vec<Duration>> {
+/// When each node held all statements, counted from `started`; none for a node that was lost on the way.
+async fn watch(
+    nodes: &[NodeWatch],
+    before: &[u64],
+    statements: usize,
+    started: Instant,
+) -> Result<Vec<Option<Duration>>> {
     let wanted = u64::try_from(statements)?;
     let mut taken: Vec<Option<Duration>> = vec![None; nodes.len()];
+    let mut silent: Vec<Option<Instant>> = vec![None; nodes.len()];
+    let mut open: Vec<usize> = (0..nodes.len()).collect();
     let (mut newest, mut grown) = (0, Instant::now());
-    while taken.iter().any(Option::is_none) {
+    while !open.is_empty() {
         tokio::time::sleep(WATCH_INTERVAL).await;
-        for (index, node) in nodes.iter().enumerate().filter(|(index, _)| taken[*index].is_none()).collect::<Vec<_>>() {
-            let size = log_size(node).await?;
-            if size > newest {
-                (newest, grown) = (size, Instant::now());
-            }
-            if size >= before[index] + wanted {
-                taken[index] = Some(started.elapsed());
+        for index in std::mem::take(&mut open) {
+            match log_size(&nodes[index]).await {
+                Ok(size) => {
+                    silent[index] = None;
+                    if size > newest {
+                        (newest, grown) = (size, Instant::now());
+                    }
+                    if size >= before[index] + wanted {
+                        taken[index] = Some(started.elapsed());
+                    } else {
+                        open.push(index);
+                    }
+                }
+                Err(_) if silent[index].get_or_insert_with(Instant::now).elapsed() < SILENCE_MAX => open.push(index),
+                Err(error) => {
+                    note(&format!("{} is lost and is not measured any more: {error:#}", nodes[index].name));
+                    if open.is_empty() && taken.iter().all(Option::is_none) {
+                        return Err(error);
+                    }
+                }
             }
         }
         if grown.elapsed() > STALL_MAX {
@@ -223,7 +246,7 @@ async fn watch(nodes: &[NodeWatch], before: &[u64], statements: usize, started: 
             );
         }
     }
-    Ok(taken.into_iter().flatten().collect())
+    Ok(taken)
 }
 
 async fn log_size(node: &NodeWatch) -> Result<u64> {

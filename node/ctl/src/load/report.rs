@@ -57,11 +57,14 @@ impl Report {
     pub fn merged(runs: Vec<Self>) -> Result<Self> {
         runs.into_iter()
             .reduce(|mut all, run| {
-                for (node, other) in all.nodes.iter_mut().zip(&run.nodes) {
+                // A node that was lost in one of them has no rate over all.
+                all.nodes.retain_mut(|node| {
+                    let Some(other) = run.nodes.iter().find(|other| other.name == node.name) else { return false };
                     let seconds = f64_of(all.statements) / node.statements_per_s
                         + f64_of(run.statements) / other.statements_per_s;
                     node.statements_per_s = f64_of(all.statements + run.statements) / seconds;
-                }
+                    true
+                });
                 all.statements += run.statements;
                 all.throttled += run.throttled;
                 all.seconds += run.seconds;
