@@ -162,11 +162,11 @@ async fn consistency(session: &Session, old: Height, new: Height) -> Result<u8> 
         );
     }
     let (client, anchor) = (session.reader()?, session.anchor()?);
-    let certified_height = client.network().await?.certified_height;
-    if new.0 > certified_height {
+    let newest = client.network().await?.height;
+    if new.0 > newest {
         bail!(
-            Failure::new("not_found", format!("there is no certified header of height {new} yet"))
-                .hint(format!("the newest is that of height {certified_height}"))
+            Failure::new("not_found", format!("there is no header of height {new} yet"))
+                .hint(format!("the newest is that of height {newest}"))
         );
     }
     let (older, newer) = (client.header(old).await?, client.header(new).await?);
