@@ -18,7 +18,7 @@ tokio::task_local! {
 /// Places for reads.
 #[derive(Debug)]
 pub(super) struct Reads {
-    all: Semaphore,
+    all: Arc<Semaphore>,
     each: usize,
     /// Parties are bounded by the ledger.
     callers: Mutex<HashMap<Option<PartyId>, Arc<Semaphore>>>,
@@ -28,10 +28,13 @@ impl Reads {
     /// Twice as many places as cores: some reads wait for the disk.
     pub(super) fn new() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { all: Semaphore::new(2 * cores), each: cores, callers: Mutex::default() }
+        Self { all: Arc::new(Semaphore::new(2 * cores)), each: cores, callers: Mutex::default() }
     }
 
-    /// Runs a read on a thread for blocking work, when it is its caller's turn. None when the read panicked.
+    /// Runs a read on a thread for blocking work, when it is its caller's turn.
+    ///
+    /// # Errors
+    /// When the read panicked.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         read: impl FnOnce() -> T + Send + 'static,
@@ -41,10 +44,15 @@ impl Reads {
             let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(callers.entry(caller).or_insert_with(|| Arc::new(Semaphore::new(self.each))))
         };
-        // Neither is ever closed.
-        let _own = own.acquire().await;
-        let _place = self.all.acquire().await;
-        tokio::task::spawn_blocking(read).await
+        // Neither is ever closed. The read keeps its places to its end: a caller that goes away does not stop it, and could
+        // otherwise begin the next.
+        let own = own.acquire_owned().await;
+        let place = Arc::clone(&self.all).acquire_owned().await;
+        let kept = move || {
+            let _places = (own, place);
+            read()
+        };
+        tokio::task::spawn_blocking(kept).await
     }
 }
 
@@ -55,33 +63,52 @@ mod tests {
 
     use super::*;
 
+    const GREEDY: Option<PartyId> = Some(PartyId([1; 16]));
+
+    /// Reads of one caller, and the most that ran at once.
+    #[derive(Default)]
+    struct Load {
+        running: AtomicUsize,
+        highest: AtomicUsize,
+    }
+
+    impl Load {
+        fn read(self: Arc<Self>, reads: &Arc<Reads>) -> tokio::task::JoinHandle<()> {
+            let reads = Arc::clone(reads);
+            tokio::spawn(CALLER.scope(GREEDY, async move {
+                let read = move || {
+                    self.highest.fetch_max(self.running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    std::thread::sleep(Duration::from_millis(10));
+                    self.running.fetch_sub(1, Ordering::SeqCst);
+                };
+                reads.run(read).await.expect("no panic");
+            }))
+        }
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_caller_with_many_reads_leaves_places_to_others() {
-        let reads = Arc::new(Reads::new());
-        let running = Arc::new(AtomicUsize::new(0));
-        let greedy: Vec<_> = (0..200)
-            .map(|_| {
-                let (reads, running) = (Arc::clone(&reads), Arc::clone(&running));
-                let slow = async move {
-                    let read = move || {
-                        let now = running.fetch_add(1, Ordering::SeqCst) + 1;
-                        std::thread::sleep(Duration::from_millis(10));
-                        running.fetch_sub(1, Ordering::SeqCst);
-                        now
-                    };
-                    reads.run(read).await.expect("no panic")
-                };
-                tokio::spawn(CALLER.scope(Some(PartyId([1; 16])), slow))
-            })
-            .collect();
+        let (reads, load) = (Arc::new(Reads::new()), Arc::new(Load::default()));
+        let greedy: Vec<_> = (0..200).map(|_| Arc::clone(&load).read(&reads)).collect();
         let begun = std::time::Instant::now();
         CALLER.scope(Some(PartyId([2; 16])), reads.run(|| ())).await.expect("no panic");
         let waited = begun.elapsed();
-        let mut highest = 0;
         for read in greedy {
-            highest = highest.max(read.await.expect("no panic"));
+            read.await.expect("no panic");
         }
-        assert!(highest <= reads.each, "{highest} at once");
+        assert!(load.highest.load(Ordering::SeqCst) <= reads.each);
         assert!(waited * 4 < begun.elapsed(), "waited {waited:?} of {:?}", begun.elapsed());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn who_goes_away_cannot_begin_more_than_who_stays() {
+        let (reads, load) = (Arc::new(Reads::new()), Arc::new(Load::default()));
+        for _ in 0..20 {
+            let given_up: Vec<_> = (0..20).map(|_| Arc::clone(&load).read(&reads)).collect();
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            given_up.iter().for_each(tokio::task::JoinHandle::abort);
+        }
+        let highest = load.highest.load(Ordering::SeqCst);
+        assert!((1..=reads.each).contains(&highest), "{highest} at once");
     }
 }

@@ -25,6 +25,9 @@ use super::{answer, chain, document, feed, health, network, state, statements, s
 use crate::config::ApiLimits;
 use crate::metrics::Metrics;
 
+/// Memory for answers at least: half of it, the share of one, holds the largest, 512 bundles with their entries.
+const ANSWERS_BYTES_MIN: usize = 128 << 20;
+
 /// What every handler needs.
 pub(super) struct Shared {
     pub(super) backend: Arc<dyn Backend>,
@@ -43,7 +46,7 @@ impl Shared {
     pub(super) fn new(backend: Arc<dyn Backend>, metrics: Arc<Metrics>, limits: ApiLimits) -> State {
         let timeout = Duration::from_millis(limits.body_timeout_ms);
         let bodies = BodyBudget::new(limits.body_memory_bytes_max, timeout, Arc::clone(&metrics));
-        let answers = Commons::new(limits.body_memory_bytes_max);
+        let answers = Commons::new(limits.body_memory_bytes_max.max(ANSWERS_BYTES_MIN));
         Arc::new(Self { backend, metrics, limits, bodies, answers, reads: Reads::new() })
     }
 
@@ -151,9 +154,12 @@ async fn guard(shared: &State, route: Route, mut request: Request, next: Next) -
     let response = match admit(shared, route, &mut request) {
         Ok((party, place)) => {
             let response = CALLER.scope(party, next.run(request)).await;
-            match shared.answers.take(Some(party), answer::bytes(&response)) {
-                Ok(memory) => answer::holding(response, (place, memory)),
-                Err(code) => Problem::new(code).into_response(),
+            match place {
+                None => response,
+                Some(place) => match shared.answers.take(Some(party), answer::bytes(&response)) {
+                    Ok(memory) => answer::holding(response, (place, memory)),
+                    Err(code) => Problem::new(code).into_response(),
+                },
             }
         }
         Err(problem) => {
@@ -180,7 +186,7 @@ fn admit(shared: &State, route: Route, request: &mut Request) -> Result<Admitted
     };
     let caller = Caller::admit(route, &peer, &*shared.backend, unix_seconds())?;
     let party = caller.party().ok().map(|client| client.party);
-    // Health is answered even when the listener is full: that is when operators ask.
+    // Health is answered even when the listener is full, and is charged for nothing: that is when operators ask.
     let place = match route.rule() {
         Rule::Health | Rule::Administrator => None,
         _ => Some(gate.take(party, 1).map_err(Problem::new)?),

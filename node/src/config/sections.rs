@@ -171,7 +171,8 @@ pub struct ApiLimits {
     pub batch_bytes_max: usize,
     /// Statements in a batch, and ids in a bulk query.
     pub batch_statements_max: usize,
-    /// Bytes of request bodies in memory at once on all listeners, shared as `requests_max` is.
+    /// Bytes of request bodies in memory at once on all listeners, shared as `requests_max` is; as much again, and at least
+    /// 128 MiB, is for answers that are not taken yet, of which the public as a whole counts as one party.
     pub body_memory_bytes_max: usize,
     /// Time for a TLS handshake.
     pub handshake_timeout_ms: u64,

@@ -17,9 +17,9 @@ use crate::session::Session;
 
 /// Measure a network under load.
 ///
-/// Statements are signed beforehand with keys that are enrolled for the run, long runs in steps, submitted through the batch endpoint, and
-/// counted when every node holds them. Latency is from submission to a certified outcome, which is when a receipt for it
-/// can be had; it is sampled once a batch.
+/// Statements are signed beforehand, long runs in steps, with keys that are enrolled for the run. They are submitted
+/// through the batch endpoint and counted when every node holds them. Latency is from submission to a certified outcome,
+/// which is when a receipt for it can be had; it is sampled once a batch.
 #[derive(Debug, Args)]
 pub struct BenchArguments {
     /// Parties that submit; each has its own share of admission [default: the acting party]

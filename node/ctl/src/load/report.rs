@@ -4,9 +4,10 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 
+use crate::failure::Failure;
 use crate::load::drive::f64_of;
 use crate::output::Record;
 
@@ -53,9 +54,10 @@ impl Report {
     /// One report of several runs of the same nodes, one after the other.
     ///
     /// # Errors
-    /// Without any run.
+    /// Without any run, or any node that was there in all of them.
     pub fn merged(runs: Vec<Self>) -> Result<Self> {
-        runs.into_iter()
+        let merged = runs
+            .into_iter()
             .reduce(|mut all, run| {
                 // A node that was lost in one of them has no rate over all.
                 all.nodes.retain_mut(|node| {
@@ -72,7 +74,14 @@ impl Report {
                 all.latencies_ms.sort_unstable_by(f64::total_cmp);
                 all
             })
-            .context("nothing was measured")
+            .context("nothing was measured")?;
+        if merged.nodes.is_empty() {
+            bail!(
+                Failure::new("node_unreachable", "no node was there from beginning to end, so none has a rate")
+                    .hint("the nodes' logs say why they ended; a shorter load may do")
+            );
+        }
+        Ok(merged)
     }
 
     /// Rate of the slowest node: what the network as a whole committed.
@@ -155,6 +164,24 @@ mod tests {
         let few = report(vec![3.0, 7.0]);
         assert_eq!([50, 99].map(|percent| few.latency_ms(percent)), [3.0, 7.0]);
         assert_eq!(report(Vec::new()).latency_ms(99), 0.0);
+    }
+
+    #[test]
+    fn runs_one_after_the_other_are_one() {
+        let mut short = report(vec![1.0]);
+        short.statements = 30;
+        short.nodes.pop();
+        let merged = Report::merged(vec![report(vec![2.0, 3.0]), short.clone()]).unwrap();
+        assert_eq!((merged.statements, merged.seconds), (40, 4.0));
+        assert_eq!(merged.latencies_ms, [1.0, 2.0, 3.0]);
+        // 10 in 2 s and 30 in 6 s; the second node was lost in the second run.
+        assert_eq!(
+            merged.nodes.iter().map(|node| (&*node.name, node.statements_per_s)).collect::<Vec<_>>(),
+            [("a", 5.0)]
+        );
+        short.nodes.clear();
+        assert!(Report::merged(vec![report(Vec::new()), short]).is_err());
+        assert!(Report::merged(Vec::new()).is_err());
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use axum::http::StatusCode;
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -93,6 +96,26 @@ async fn a_party_whose_bodies_never_end_shuts_nobody_out() {
     assert_eq!(theirs.status, StatusCode::OK, "{theirs:?}");
     drop(stalled);
     eventually("given back", || bench.metrics.http.body_bytes_held() == 0).await;
+}
+
+/// A window of one byte, and pings all the while: the socket never blocks, and the connection is never silent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_does_not_take_its_answer_is_cut_off() {
+    let bench = Bench::with_limits(ApiLimits { write_timeout_ms: 300, ..short() }).await;
+    let io = TokioIo::new(bench.public().http2().raw().await);
+    let mut client = http2::Builder::new(TokioExecutor::new());
+    client.timer(TokioTimer::new()).keep_alive_interval(Duration::from_millis(100)).initial_stream_window_size(1);
+    let (mut sender, connection) = client.handshake(io).await.unwrap();
+    let ended = tokio::spawn(connection);
+    let ask = |path: &str| Request::get(format!("https://localhost{path}")).body(Body::empty()).unwrap();
+    let begun = Instant::now();
+    let unread = sender.send_request(ask("/openapi.json")).await.unwrap();
+    assert_eq!(unread.status(), StatusCode::OK);
+    assert_eq!(sender.send_request(ask("/livez")).await.unwrap().status(), StatusCode::OK);
+    let _ = tokio::time::timeout(Duration::from_secs(20), ended).await.expect("cut off in time");
+    assert!(begun.elapsed() >= Duration::from_millis(300), "not before its time");
+    eventually("its place is free", || bench.metrics.http.connections(Listener::Public) == 0).await;
+    drop(unread);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
