@@ -8,9 +8,12 @@ use axum::body::{Body, Bytes, HttpBody};
 use axum::response::Response;
 use hyper::body::{Frame, SizeHint};
 
-/// The transport takes a frame as soon as the peer's window has a byte of room and then keeps all of it, so frames are
-/// short.
-const FRAME_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a frame: as many as HTTP/2 sends in one by default.
+const FRAME_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes of the last frame. The transport takes a frame as soon as the peer's window has a byte of room and then keeps all
+/// of it, and with the last one the answer counts as gone; so frames become shorter towards the end.
+const LAST_FRAME_BYTES_MAX: usize = 1024;
 
 /// A body in short frames that keeps something alive.
 struct Holding<T> {
@@ -38,8 +41,9 @@ impl<T: Unpin> HttpBody for Holding<T> {
                 end => return Poll::Ready(end),
             }
         }
-        let next = this.rest.split_to(this.rest.len().min(FRAME_BYTES_MAX));
-        Poll::Ready(Some(Ok(Frame::data(next))))
+        let left = this.rest.len();
+        let next = if left <= LAST_FRAME_BYTES_MAX { left } else { (left / 2).min(FRAME_BYTES_MAX) };
+        Poll::Ready(Some(Ok(Frame::data(this.rest.split_to(next)))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -82,14 +86,16 @@ mod tests {
         let response = holding(Response::new(Body::from(bytes.clone())), Arc::clone(&held));
         assert_eq!(super::bytes(&response), bytes.len());
         let mut body = response.into_body();
-        let mut got = Vec::new();
+        let (mut got, mut last) = (Vec::new(), 0);
         while let Some(frame) = body.frame().await {
             assert_eq!(Arc::strong_count(&held), 2);
             let data = frame.unwrap().into_data().unwrap();
-            assert!(data.len() <= FRAME_BYTES_MAX);
+            last = data.len();
+            assert!(last <= FRAME_BYTES_MAX);
             got.extend_from_slice(&data);
         }
         assert!(body.is_end_stream());
+        assert!(last <= LAST_FRAME_BYTES_MAX);
         assert_eq!(got, bytes);
         drop(body);
         assert_eq!(Arc::strong_count(&held), 1);
