@@ -140,6 +140,9 @@ pub enum SignerError {
     /// A guard cannot begin at height 0: genesis is not voted for.
     #[error("a guard begins at height 1 or above")]
     GuardHeight,
+    /// A guard of checkpoints cannot begin at size 0: the empty log is not signed.
+    #[error("a guard of checkpoints begins at a size of 1 or above")]
+    GuardSize,
     /// The key refused to sign.
     #[error("the key could not sign")]
     SigningFailed,
@@ -168,6 +171,7 @@ impl SignerError {
             Self::GuardHeld { .. } => "guard_held",
             Self::GuardDamaged { .. } => "guard_damaged",
             Self::GuardHeight => "guard_height",
+            Self::GuardSize => "guard_size",
             Self::SigningFailed => "signing_failed",
         }
     }

@@ -230,6 +230,28 @@ fn damage_to_any_other_record_keeps_the_guard_shut() {
 }
 
 #[test]
+fn whoever_abstains_at_a_height_signs_nothing_there_any_more() {
+    let directory = tempdir().expect("directory");
+    let path = directory.path().join("votes.guard");
+    VoteGuard::create(&path, VALIDATOR).expect("create");
+    let mut key = Key(0);
+    let guard = open(&path);
+    let first = vote(&guard, &mut key, (10, 0, Step::Prevote), Some(1)).expect("vote");
+    guard.abstain(10).expect("abstain");
+    assert_eq!(vote(&guard, &mut key, (10, 1, Step::Prevote), None).expect_err("the same height").code(), "regression");
+    drop(guard);
+    let guard = open(&path);
+    let last = (10, u32::MAX, Step::Precommit);
+    for value in [None, Some(0xff)] {
+        assert!(vote(&guard, &mut key, last, value).expect_err("after a restart").is_guard_refusal());
+    }
+    assert_eq!(vote(&guard, &mut key, (10, 0, Step::Prevote), Some(1)).expect("what was signed"), first);
+    vote(&guard, &mut key, (11, 0, Step::Prevote), Some(1)).expect("the next height");
+    guard.abstain(10).expect("what is past already");
+    vote(&guard, &mut key, (11, 1, Step::Prevote), Some(1)).expect("it forbids nothing more");
+}
+
+#[test]
 fn checkpoints_stay_ordered_over_many_turns_of_the_ring() {
     let directory = tempdir().expect("directory");
     let path = directory.path().join("checkpoints.guard");
@@ -247,6 +269,22 @@ fn checkpoints_stay_ordered_over_many_turns_of_the_ring() {
     drop(guard);
     assert_eq!(open().last_tree_size(), Some(300));
     assert_eq!(fs::metadata(&path).expect("file").len(), 8 * PAGE as u64);
+}
+
+#[test]
+fn a_guard_of_checkpoints_that_was_lost_begins_above_what_may_have_been_signed() {
+    let directory = tempdir().expect("directory");
+    let path = directory.path().join("checkpoints.guard");
+    assert_eq!(CheckpointGuard::create_from(&path, VALIDATOR, 0).expect_err("empty").code(), "guard_size");
+    CheckpointGuard::create_from(&path, VALIDATOR, 100).expect("create");
+    assert_eq!(CheckpointGuard::create_from(&path, VALIDATOR, 200).expect_err("exists").code(), "guard_io");
+    let guard = CheckpointGuard::open(&path, VALIDATOR, GuardDurability::Sync).expect("guard");
+    let sign = |tree_size: u64, root: [u8; 32]| {
+        guard.sign_once(&CheckpointRequest { tree_size, root, sig_structure: &root }, |_| Ok([1; 64]))
+    };
+    assert_eq!(sign(98, [1; 32]).expect_err("below").code(), "checkpoint_regression");
+    assert_eq!(sign(99, [1; 32]).expect_err("at the floor").code(), "checkpoint_fork");
+    sign(100, [1; 32]).expect("checkpoint");
 }
 
 #[derive(Clone, Copy, Debug)]

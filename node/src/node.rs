@@ -63,6 +63,18 @@ pub enum NodeError {
         /// The key that it belongs to.
         key: PathBuf,
     },
+    /// The guard of a log's checkpoints is gone.
+    #[error(
+        "{path}: the checkpoint guard is missing, so this node cannot know which tree heads it has signed; put the file \
+         back, or, if it is lost, make one that signs nothing smaller than the log is now: stele key guard --seal-key \
+         {key} --from-size LEAVES"
+    )]
+    CheckpointGuardMissing {
+        /// Where it should be.
+        path: PathBuf,
+        /// The key that it belongs to.
+        key: PathBuf,
+    },
     /// The committed chain.
     #[error(transparent)]
     Chain(#[from] ChainError),
@@ -93,6 +105,7 @@ impl NodeError {
             Self::File { .. } => "file_unusable",
             Self::Genesis { .. } => "genesis_invalid",
             Self::VoteGuardMissing { .. } => "vote_guard_missing",
+            Self::CheckpointGuardMissing { .. } => "checkpoint_guard_missing",
             Self::Chain(error) => error.code(),
             Self::Signer(error) => error.code(),
             Self::PeerIdentity(_) => "peer_key",
@@ -173,6 +186,11 @@ impl Node {
             protocol_version_max: rehearsal(&config, &metrics).unwrap_or(PROTOCOL_VERSION),
         });
         let order_config = order_config(&config, &chain, &voter)?;
+        let journal = stele_order::recover_journal(&order_config.directory).map_err(|error| NodeError::File {
+            path: order_config.directory.clone(),
+            reason: format!("the journal of the order cannot be read: {error}"),
+        })?;
+        voter.abstain_unless_known(chain.tip().height, journal)?;
         let (own, pinned) = (peer_id(&order_config.peer_identity), order_config.peers.clone());
         let order = Order::start(order_config, Arc::new(voter.signer), Arc::clone(&ordering) as _).await?;
         let order = Arc::new(order);
@@ -311,11 +329,13 @@ async fn open_chain(directory: &Path, bytes: Vec<u8>, genesis: Genesis) -> Resul
     }
 }
 
+/// The guard lies beside the key and is made with it, as that of votes: an empty one would let this node sign another root
+/// for a size that it has signed.
 fn checkpoint_signer(config: &Config, chain: &Chain) -> Result<Arc<dyn Signer>, NodeError> {
     let path = config.seal.key.with_extension("checkpoints");
     let owner = chain.network().0;
     if !path.exists() {
-        CheckpointGuard::create(&path, owner)?;
+        return Err(NodeError::CheckpointGuardMissing { path, key: config.seal.key.clone() });
     }
     let guard = Arc::new(CheckpointGuard::open(&path, owner, GuardDurability::Sync)?);
     Ok(Arc::new(SoftwareSigner::open(&config.seal.key)?.with_checkpoint_guard(guard)))

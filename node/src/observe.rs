@@ -106,6 +106,7 @@ impl Observed {
         self.metrics.execute.state(figures.state.keys, figures.state.memory_bytes);
         self.metrics.log.integrated(tip.log_size);
         self.metrics.log.index(figures.index.entries, figures.index.memory_bytes);
+        self.metrics.log.rebuild_pending(self.chain.rebuild_pending());
         let sealed = self.chain.checkpoint().map_or(0, |seal| seal.checkpoint.height.0);
         self.metrics.pipeline.lag(Stage::Seal, self.chain.certified().0.saturating_sub(sealed));
     }

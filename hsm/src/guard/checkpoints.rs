@@ -52,6 +52,18 @@ impl CheckpointGuard {
         Ring::create(path, identity(owner))
     }
 
+    /// Makes the guard file of a log whose guard is lost: it signs nothing smaller than `first_size` leaves. Which
+    /// checkpoints were signed before is forgotten, so the size must lie above that of every one of them.
+    ///
+    /// # Errors
+    /// As [`CheckpointGuard::create`]; [`SignerError::GuardSize`] for size 0.
+    pub fn create_from(path: &Path, owner: [u8; 32], first_size: u64) -> Result<(), SignerError> {
+        let tree_size = first_size.checked_sub(1).ok_or(SignerError::GuardSize)?;
+        // No root is all ones, so that not even this size is signed.
+        let floor = Entry { tree_size, root: [0xff; 32], message: [0xff; 32], signature: [0; 64] };
+        Ring::create_with(path, identity(owner), &floor.encode())
+    }
+
     /// Opens the guard file of a log and locks it.
     ///
     /// # Errors

@@ -78,15 +78,7 @@ impl VoteGuard {
     /// As [`VoteGuard::create`]; [`SignerError::GuardHeight`] for height 0.
     pub fn create_from(path: &Path, validator: [u8; 32], first_height: u64) -> Result<(), SignerError> {
         let height = first_height.checked_sub(1).ok_or(SignerError::GuardHeight)?;
-        let floor = Entry {
-            position: VotePosition { height, round: u32::MAX, step: Step::Precommit },
-            // No digest is all ones, so that not even this position is signed.
-            value_id: None,
-            ballot: [0xff; 32],
-            message: [0xff; 32],
-            signature: [0; 64],
-        };
-        Ring::create_with(path, identity(validator), &floor.encode())
+        Ring::create_with(path, identity(validator), &Entry::floor(height).encode())
     }
 
     /// Opens the guard file of a validator and locks it.
@@ -140,11 +132,7 @@ impl VoteGuard {
                     message: Sha256::digest(request.bytes).into(),
                     signature: sign(request.bytes)?,
                 };
-                state.ring.append(&entry.encode())?;
-                if state.entries.len() == SLOTS as usize {
-                    state.entries.pop_front();
-                }
-                state.entries.push_back(entry);
+                state.append(entry)?;
                 Ok(entry.signature)
             }
             Err(refusal) => {
@@ -152,6 +140,21 @@ impl VoteGuard {
                 Err(refusal)
             }
         }
+    }
+
+    /// Signs nothing at `height` or below it any more, durably. For a validator that no longer knows what it is bound to
+    /// by its votes at that height.
+    ///
+    /// # Errors
+    /// Errors of the file.
+    pub fn abstain(&self, height: u64) -> Result<(), SignerError> {
+        let mut state = self.lock();
+        state.ring.require_sound()?;
+        let floor = Entry::floor(height);
+        if state.entries.back().is_some_and(|last| last.position >= floor.position) {
+            return Ok(());
+        }
+        state.append(floor)
     }
 
     /// The last vote that was signed.
@@ -185,6 +188,16 @@ enum Judgement {
 }
 
 impl State {
+    /// Makes a record durable.
+    fn append(&mut self, entry: Entry) -> Result<(), SignerError> {
+        self.ring.append(&entry.encode())?;
+        if self.entries.len() == SLOTS as usize {
+            self.entries.pop_front();
+        }
+        self.entries.push_back(entry);
+        Ok(())
+    }
+
     fn judge(&self, validator: [u8; 32], request: &VoteRequest<'_>) -> Result<Judgement, SignerError> {
         if request.validator != validator {
             return Err(SignerError::ForeignValidator);
@@ -216,6 +229,18 @@ impl State {
 }
 
 impl Entry {
+    /// A record above every vote of `height`.
+    fn floor(height: u64) -> Self {
+        Self {
+            position: VotePosition { height, round: u32::MAX, step: Step::Precommit },
+            // No digest is all ones, so that not even this position is signed.
+            value_id: None,
+            ballot: [0xff; 32],
+            message: [0xff; 32],
+            signature: [0; 64],
+        }
+    }
+
     fn encode(&self) -> Record {
         let mut record = [0u8; RECORD_MAX];
         record[..8].copy_from_slice(&self.position.height.to_be_bytes());

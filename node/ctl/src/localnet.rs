@@ -126,6 +126,14 @@ impl LocalNetwork {
             return Ok(());
         }
         let entry = self.nodes.get_mut(node).ok_or_else(|| anyhow!("there is no node {node}"))?;
+        if let Some(address) = [&entry.profile.party, &entry.profile.metrics].into_iter().find(|it| probe::is_taken(it))
+        {
+            let what = format!("another program listens on {address}, the address of {}", entry.profile.name);
+            bail!(
+                Failure::new("node_running", what)
+                    .hint("does the network of this directory run already? Stop it first, or name another directory")
+            );
+        }
         let dir = self.dir.node(&entry.profile.name);
         let log = OpenOptions::new().create(true).append(true).open(dir.log());
         let log = log.with_context(|| format!("cannot open {}", dir.log().display()))?;
@@ -381,6 +389,11 @@ mod probe {
     const TIMEOUT: Duration = Duration::from_millis(500);
     /// Bytes of the status line that are read.
     const STATUS_LINE_BYTES: usize = 12;
+
+    /// Whether somebody listens at `address`.
+    pub(super) fn is_taken(address: &str) -> bool {
+        address.parse::<SocketAddr>().is_ok_and(|address| TcpStream::connect_timeout(&address, TIMEOUT).is_ok())
+    }
 
     /// Whether `GET /readyz` at `address` answers 200.
     pub(super) fn is_ready(address: &str) -> bool {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use stele_client::{Bounds, Client, ClientBuilder, ClientIdentity, Endpoint, RetryPolicy, TlsSettings};
 use stele_types::{Genesis, Hash, Height};
 use stele_verify::TrustAnchor;
@@ -167,20 +167,32 @@ impl Session {
             if name.contains("://") {
                 return Ok(name.parse()?);
             }
-            let node = profile.nodes.iter().find(|node| node.name == *name).ok_or_else(|| {
-                let known = profile.nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>().join(", ");
-                anyhow!(
-                    Failure::new("node_unknown", format!("there is no node {name}"))
-                        .hint(format!("nodes are: {known}"))
-                )
-            })?;
-            Ok(Endpoint::https(address(node))?)
+            Ok(Endpoint::https(address(node_named(&profile, name)?))?)
         };
         self.nodes.iter().map(named).collect()
+    }
+
+    /// The nodes that were named, or else all of the network.
+    ///
+    /// # Errors
+    /// When there is no network directory or it knows no node of such a name.
+    pub fn chosen_nodes(&self) -> Result<Vec<NodeProfile>> {
+        let profile = self.profile()?;
+        if self.nodes.is_empty() {
+            return Ok(profile.nodes);
+        }
+        self.nodes.iter().map(|name| node_named(&profile, name).cloned()).collect()
     }
 
     fn with_endpoints(&self, builder: ClientBuilder, endpoints: Vec<Endpoint>) -> ClientBuilder {
         let builder = builder.retry(RETRY).trusting(self.pin.map_or(Height(1), |(height, _)| height));
         endpoints.into_iter().fold(builder, ClientBuilder::endpoint)
     }
+}
+
+fn node_named<'a>(profile: &'a Profile, name: &str) -> Result<&'a NodeProfile> {
+    profile.nodes.iter().find(|node| node.name == name).ok_or_else(|| {
+        let known = profile.nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>().join(", ");
+        Failure::new("node_unknown", format!("there is no node {name}")).hint(format!("nodes are: {known}")).into()
+    })
 }

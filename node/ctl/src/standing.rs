@@ -58,7 +58,7 @@ impl NodeStanding {
 /// When there is no network directory.
 pub async fn standings(session: &Session) -> Result<Vec<NodeStanding>> {
     let mut standings = Vec::new();
-    for node in session.profile()?.nodes {
+    for node in session.chosen_nodes()? {
         let view = session.probe(&node)?.network().await.map_err(|error| error.code().to_owned());
         let (not_ready, peers) = match operator_client(&node) {
             Ok(client) => {
@@ -82,7 +82,7 @@ pub async fn roots(session: &Session, standings: &[NodeStanding]) -> Result<Opti
         return Ok(None);
     };
     let mut roots = Vec::new();
-    for node in session.profile()?.nodes {
+    for node in session.chosen_nodes()? {
         let header = session.probe(&node)?.header(Height(height)).await.ok();
         roots.push(header.map(|answer| Roots::of(&answer.header)));
     }

@@ -58,8 +58,8 @@ fn a_new_network_has_a_sound_genesis_and_secret_keys() {
         let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
         let text = fs::read(&path).unwrap();
         let secret = text.windows(11).any(|window| window == b"PRIVATE KEY") || path.ends_with("peer.key");
-        // The guard holds signatures, no secret, but whoever may write it can make its owner vote twice.
-        let secret = secret || path.ends_with("validator.votes");
+        // Guards hold signatures, no secrets, but whoever may write one can make its owner sign twice.
+        let secret = secret || path.ends_with("validator.votes") || path.ends_with("seal.checkpoints");
         assert_eq!(secret, mode == 0o600, "{}: mode {mode:o}", path.display());
     }
 }

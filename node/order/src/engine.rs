@@ -66,7 +66,7 @@ const SYNC_REQUESTS_PER_WINDOW: u32 = 2_000;
 const SPARE_CONNECTIONS: usize = 16;
 
 /// File of the engine's journal within the order's directory.
-const JOURNAL_FILE: &str = "consensus.wal";
+pub(crate) const JOURNAL_FILE: &str = "consensus.wal";
 
 /// A running engine.
 pub(crate) struct Engine {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use stele_types::{Code, PartyId};
@@ -87,7 +87,7 @@ impl BodyBudget {
                 let read = tokio::time::timeout(self.timeout, fill(&mut body, room, bytes_max)).await;
                 let late = |_| {
                     let detail = format!("the body did not arrive within {} ms", self.timeout.as_millis());
-                    Problem::new(Code::ParameterInvalid).status(StatusCode::REQUEST_TIMEOUT).detail(detail)
+                    Problem::new(Code::RequestTimeout).detail(detail)
                 };
                 match read.map_err(late)? {
                     Ok(reserved) => return Ok(reserved),

@@ -22,7 +22,7 @@ pub(super) fn choose(headers: &HeaderMap, offered: &[&'static str]) -> Result<&'
         for range in value.to_str().unwrap_or_default().split(',') {
             let mut parts = range.split(';').map(str::trim);
             let essence = parts.next().unwrap_or_default();
-            if essence.is_empty() || parts.any(|parameter| parameter == "q=0") {
+            if essence.is_empty() || parts.any(is_refusal) {
                 continue;
             }
             asked = true;
@@ -45,6 +45,13 @@ pub(super) fn choose(headers: &HeaderMap, offered: &[&'static str]) -> Result<&'
     }
     let problem = Problem::new(Code::ContentTypeUnsupported).status(StatusCode::NOT_ACCEPTABLE);
     Err(problem.detail(format!("this resource is offered as {}", offered.join(" or "))))
+}
+
+/// Whether a parameter of a media range says that this range is not wanted: a weight of zero, with up to three decimals
+/// (RFC 9110, section 12.4.2).
+fn is_refusal(parameter: &str) -> bool {
+    let weight = parameter.strip_prefix("q=").or_else(|| parameter.strip_prefix("Q="));
+    weight.is_some_and(|weight| matches!(weight, "0" | "0." | "0.0" | "0.00" | "0.000"))
 }
 
 /// An answer of bytes.

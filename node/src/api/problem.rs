@@ -1,5 +1,9 @@
 //! Errors of the API: RFC 9457 problem details with a stable code and a word on what to do.
 
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -16,6 +20,30 @@ const NOT_CERTIFIED_RETRY_MS: u32 = 250;
 const NOT_READY_RETRY_MS: u32 = 2_000;
 /// When to come back to a listener that is full.
 const SATURATED_RETRY_MS: u32 = 1_000;
+
+/// Failed requests in the node's own log: a client that asks again and again for what is damaged must not fill it.
+static FAILURES: Trickle = Trickle { since_start_s: AtomicU64::new(0), left_out: AtomicU64::new(0) };
+/// When the first failure was seen; seconds are counted from there.
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// Lets one event a second through.
+struct Trickle {
+    since_start_s: AtomicU64,
+    left_out: AtomicU64,
+}
+
+impl Trickle {
+    /// Whether this one goes through, and how many did not since the last one that did.
+    fn pass(&self) -> Option<u64> {
+        let now = START.elapsed().as_secs() + 1;
+        if self.since_start_s.fetch_max(now, Ordering::Relaxed) < now {
+            Some(self.left_out.swap(0, Ordering::Relaxed))
+        } else {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
+            None
+        }
+    }
+}
 
 /// An error answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,7 +130,9 @@ impl From<BackendError> for Problem {
                 "too many changes of validators for one proof; name a later height whose validators you trust with from",
             ),
             BackendError::Failed(source) => {
-                tracing::error!(error = %source, "a request failed");
+                if let Some(left_out) = FAILURES.pass() {
+                    tracing::error!(error = %source, left_out, "a request failed");
+                }
                 Self::new(Code::Internal)
             }
         }
@@ -137,6 +167,7 @@ fn status(code: Code) -> StatusCode {
         Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::ContentTypeUnsupported => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Code::MethodUnsupported => StatusCode::METHOD_NOT_ALLOWED,
+        Code::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
         Code::Saturated | Code::ShareExceeded => StatusCode::TOO_MANY_REQUESTS,
         Code::NotReady => StatusCode::SERVICE_UNAVAILABLE,
         Code::ClientUnauthenticated | Code::Forbidden | Code::PartySuspended => StatusCode::FORBIDDEN,
@@ -174,6 +205,7 @@ fn title(code: Code) -> &'static str {
         Code::PayloadNotOpaque => "the payload is neither a hash envelope nor small and public",
         Code::ContentTypeUnsupported => "the content type is not supported",
         Code::MethodUnsupported => "the method is not supported",
+        Code::RequestTimeout => "the request took too long to arrive",
         Code::Saturated => "the node is saturated",
         Code::ShareExceeded => "the party is over its share",
         Code::NotReady => "the node is not ready",
@@ -218,6 +250,7 @@ fn remedy(code: Code) -> &'static str {
         Code::PayloadNotOpaque => "submit a hash envelope, or flag a payload of at most 4 KiB as public",
         Code::ContentTypeUnsupported => "see /openapi.json for the content types that this resource takes",
         Code::MethodUnsupported => "see /openapi.json for the methods that this resource takes",
+        Code::RequestTimeout => "send the request again, over a faster way or in smaller batches",
         Code::Saturated => "wait for the named time, then send the same request again",
         Code::ShareExceeded => "wait for the named time; other parties are served first",
         Code::NotReady => "ask another node, or wait for the named time",
@@ -254,6 +287,16 @@ mod tests {
         assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(response.headers()[header::RETRY_AFTER], "3");
         assert_eq!(response.headers()[header::CONTENT_TYPE], PROBLEM_CONTENT_TYPE);
+    }
+
+    #[test]
+    fn a_burst_of_failures_is_one_line_that_counts_the_others() {
+        let trickle = Trickle { since_start_s: AtomicU64::new(0), left_out: AtomicU64::new(0) };
+        let passed: Vec<u64> = (0..1_000).filter_map(|_| trickle.pass()).collect();
+        // Two when a second ends within the loop.
+        assert!(passed.len() <= 2, "{passed:?}");
+        assert_eq!(passed[0], 0);
+        assert_eq!(passed.iter().sum::<u64>() + trickle.left_out.into_inner() + passed.len() as u64, 1_000);
     }
 
     #[test]

@@ -293,6 +293,12 @@ impl Chain {
         read
     }
 
+    /// Whether a read found a derived store damaged: what lies there is refused until the next start, which builds all of
+    /// them again.
+    pub fn rebuild_pending(&self) -> bool {
+        self.rebuild_marked.load(Ordering::Relaxed)
+    }
+
     /// Derived stores that do not agree with each other or with the blocks.
     fn damaged(&self, store: &'static str, height: u64) -> ChainError {
         let error = ChainError::Damaged { store, height };

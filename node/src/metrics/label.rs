@@ -251,6 +251,8 @@ labels! {
         CertificateRefused = "certificate_refused",
         /// The client holds its share of the listener's connections already; this one was closed.
         ShareExceeded = "share_exceeded",
+        /// Too many others were waiting and this one had had its time.
+        Displaced = "displaced",
         /// The client took too long.
         TimedOut = "timed_out",
         /// Anything else: no common version, closed connection, noise.

@@ -19,6 +19,7 @@ pub struct LogMetrics {
     index_entries: Gauge,
     index_bytes: Gauge,
     proofs: CounterFamily<(ProofKind, Outcome)>,
+    rebuild_pending: Gauge,
 }
 
 impl LogMetrics {
@@ -47,6 +48,10 @@ impl LogMetrics {
                 "Proofs asked for by kind and result.",
                 <(ProofKind, Outcome)>::all(),
             ),
+            rebuild_pending: registry.gauges(
+                "stele_log_rebuild_pending",
+                "Whether a read found a derived store damaged, so that the next start builds all of them again, 0 or 1.",
+            ),
         }
     }
 
@@ -63,6 +68,10 @@ impl LogMetrics {
     pub fn index(&self, entries: u64, memory_bytes: u64) {
         self.index_entries.set((), entries);
         self.index_bytes.set((), memory_bytes);
+    }
+    /// Whether the next start builds the derived stores again.
+    pub fn rebuild_pending(&self, pending: bool) {
+        self.rebuild_pending.set((), u64::from(pending));
     }
     /// A checkpoint was signed, at `now_seconds` since 1970.
     pub fn checkpoint(&self, height: u64, size: u64, now_seconds: u64) {

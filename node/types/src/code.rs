@@ -87,6 +87,8 @@ crate::codes! {
         ContentTypeUnsupported = 112 => "content_type_unsupported",
         /// The resource does not take the request's method.
         MethodUnsupported = 113 => "method_unsupported",
+        /// The request did not arrive within its time.
+        RequestTimeout = 114 => "request_timeout",
         /// The admission queue is full; try again after the named time.
         Saturated = 120 => "saturated",
         /// The party is over its share of admission; try again after the named time.

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, Subcommand};
-use stele_hsm::{Signer as _, SoftwareSigner, VoteGuard};
+use stele_hsm::{CheckpointGuard, Signer as _, SignerError, SoftwareSigner, VoteGuard};
 use stele_ledger::value::KeyRecord;
 use stele_types::governance::EpochCertify;
 use stele_types::hash::KeyId;
 use stele_types::party::{EnrolledKey, KeyEnrol, KeyReset, KeyRevoke, KeyRotate, PublicKey, RevocationReason};
-use stele_types::{Code, Command, EpochCertificate, Height, Suite, ValidatorId};
+use stele_types::{Code, Command, EpochCertificate, Genesis, Height, Suite, ValidatorId};
 
 use crate::commands::governed::{DualControl, issue, party_id};
 use crate::commands::words;
@@ -87,7 +87,7 @@ pub enum KeyCommand {
     },
     /// Make an epoch key for a validator, certify it with the long-term key and publish the certificate
     Epoch(EpochArguments),
-    /// Make the vote guard of a validator whose guard is lost; it signs nothing below a height
+    /// Make the guard of votes or of checkpoints when it is lost; nothing below a height or a size is signed with it
     Guard(GuardArguments),
 }
 
@@ -95,11 +95,20 @@ pub enum KeyCommand {
 #[derive(Debug, Args)]
 pub struct GuardArguments {
     /// Long-term key of the validator; the guard is made beside it
-    #[arg(long)]
-    pub validator_key: PathBuf,
+    #[arg(long, value_name = "FILE", requires = "from_height", required_unless_present = "seal_key")]
+    pub validator_key: Option<PathBuf>,
     /// First height at which it may vote again: two above the newest height of the network, read after the node stopped
-    #[arg(long)]
-    pub from_height: u64,
+    #[arg(long, value_name = "HEIGHT", requires = "validator_key")]
+    pub from_height: Option<u64>,
+    /// Checkpoint key of the node; the guard is made beside it
+    #[arg(long, value_name = "FILE", requires = "from_size", conflicts_with = "validator_key")]
+    pub seal_key: Option<PathBuf>,
+    /// Fewest leaves of a log that may be signed again: one more than the log has now
+    #[arg(long, value_name = "LEAVES", requires = "seal_key")]
+    pub from_size: Option<u64>,
+    /// Genesis file of the network, for the guard of checkpoints [default: that of the network directory]
+    #[arg(long, value_name = "FILE", requires = "seal_key")]
+    pub genesis: Option<PathBuf>,
 }
 
 /// Arguments of `key epoch`.
@@ -189,19 +198,35 @@ async fn rotate(session: &Session, file: &Path) -> Result<u8> {
 
 impl GuardArguments {
     fn run(self, session: &Session) -> Result<u8> {
-        let validator = ValidatorId::of(&compressed(&SoftwareSigner::open(&self.validator_key)?)?);
-        let path = self.validator_key.with_extension("votes");
-        VoteGuard::create_from(&path, validator.0, self.from_height).map_err(|error| {
-            Failure::new("vote_guard_not_made", error.to_string())
-                .hint("a guard that is there is never replaced: it knows what was signed")
-        })?;
-        let record = Record::new()
-            .with("guard", path.display().to_string())
-            .with("validator", validator.to_hex())
-            .with("from_height", self.from_height);
+        let record = match (self.validator_key, self.from_height, self.seal_key, self.from_size) {
+            (Some(key), Some(height), ..) => {
+                let validator = ValidatorId::of(&compressed(&SoftwareSigner::open(&key)?)?);
+                let path = key.with_extension("votes");
+                VoteGuard::create_from(&path, validator.0, height)
+                    .map_err(|error| guard_not_made("vote_guard_not_made", &error))?;
+                let record = Record::new().with("guard", path.display().to_string());
+                record.with("validator", validator.to_hex()).with("from_height", height)
+            }
+            (_, _, Some(key), Some(size)) => {
+                SoftwareSigner::open(&key)?;
+                let genesis = self.genesis.map_or_else(|| Ok(session.dir()?.genesis()), Ok::<_, anyhow::Error>)?;
+                let bytes = fs::read(&genesis).with_context(|| format!("cannot read {}", genesis.display()))?;
+                let network = Genesis::from_bytes(&bytes).context("genesis")?.network();
+                let path = key.with_extension("checkpoints");
+                CheckpointGuard::create_from(&path, network.0, size)
+                    .map_err(|error| guard_not_made("checkpoint_guard_not_made", &error))?;
+                let record = Record::new().with("guard", path.display().to_string());
+                record.with("network", network.to_hex()).with("from_size", size)
+            }
+            _ => bail!("name a key and where signing may begin again"),
+        };
         session.output.record(&record)?;
         Ok(0)
     }
+}
+
+fn guard_not_made(code: &'static str, error: &SignerError) -> Failure {
+    Failure::new(code, error.to_string()).hint("a guard that is there is never replaced: it knows what was signed")
 }
 
 fn compressed(signer: &SoftwareSigner) -> Result<[u8; 33]> {

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use clap::ValueEnum;
 use p256::ecdsa::signature::Signer as _;
 use p256::pkcs8::DecodePrivateKey as _;
-use stele_hsm::{Signer as _, SoftwareSigner, VoteGuard};
+use stele_hsm::{CheckpointGuard, Signer as _, SoftwareSigner, VoteGuard};
 use stele_types::cbor::{List, Text};
 use stele_types::limits::VALIDATORS_MAX;
 use stele_types::party::{Founder, OrganisationCode, Role, RoleSet};
@@ -461,6 +461,8 @@ fn write_node(
     write_leaf(&leaf, &dir.file("tls.pem"), &dir.file("tls.key"))?;
     fs::write(dir.file("ca.pem"), authority.certificate()).context("cannot write ca.pem")?;
     fs::write(dir.file("genesis.cbor"), genesis).context("cannot write genesis.cbor")?;
+    let network = Genesis::from_bytes(genesis).context("genesis")?.network();
+    CheckpointGuard::create(&dir.file("seal.checkpoints"), network.0).context("checkpoint guard")?;
     let listen = |address: &str| listen_address(address);
     let config = NodeConfig {
         name: &node.name,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{Request, Response, StatusCode};
+use axum::http::{Request, Response, StatusCode, Version, header};
 use axum::response::IntoResponse as _;
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -65,6 +65,10 @@ impl Service<Request<Incoming>> for Conversation {
         if head_bytes(&request) > HEAD_BYTES_MAX as usize {
             let problem = Problem::new(Code::TooLarge).status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
             let problem = problem.detail(format!("the head of a request has at most {HEAD_BYTES_MAX} bytes"));
+            return Box::pin(async move { Ok(problem.into_response()) });
+        }
+        if request.version() == Version::HTTP_11 && !request.headers().contains_key(header::HOST) {
+            let problem = Problem::parameter("Host", "an HTTP/1.1 request names the host (RFC 9112, section 3.2)");
             return Box::pin(async move { Ok(problem.into_response()) });
         }
         let mut request = request.map(Body::new);

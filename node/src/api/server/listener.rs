@@ -8,15 +8,17 @@ use axum::Router;
 use rustls::{CipherSuite, ServerConnection};
 use stele_types::Hash;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::super::access::Peer;
-use super::super::commons::Commons;
+use super::super::commons::{Commons, Part};
 use super::super::router::Gate;
 use super::connection::{self, Protocol};
+use super::handshakes::{Handshakes, Handshaking};
 use crate::config::ApiLimits;
 use crate::metrics::Metrics;
 use crate::metrics::label::{Handshake, Listener, TlsSuite};
@@ -43,6 +45,9 @@ pub(super) struct Context {
     pub(super) kind: Listener,
     /// Connections by the keys of their clients' certificates, so that no client takes all places.
     pub(super) clients: Arc<Commons<Hash>>,
+    /// Places of connections whose handshake is over.
+    pub(super) places: Semaphore,
+    pub(super) handshakes: Arc<Handshakes>,
     pub(super) tls: Option<TlsSlot>,
     pub(super) router: Router,
     pub(super) gate: Gate,
@@ -70,16 +75,25 @@ impl Drop for Open {
 impl Acceptor {
     pub(super) async fn serve(self, stop: CancellationToken, grace: Duration) {
         let Self { kind, socket, tls, router, gate, limits, metrics, local } = self;
-        let places = Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS)));
-        let clients = Commons::new(limits.connections_max);
-        let context = Arc::new(Context { kind, clients, tls, router, gate, limits, metrics, stop: stop.clone() });
+        let context = Arc::new(Context {
+            kind,
+            clients: Commons::new(limits.connections_max),
+            places: Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS)),
+            handshakes: Handshakes::new(),
+            tls,
+            router,
+            gate,
+            limits,
+            metrics,
+            stop: stop.clone(),
+        });
         let mut connections = JoinSet::new();
         tracing::info!(listener = ?kind, address = %local, "listening");
         loop {
             // Beyond the bound, clients wait in the kernel's queue instead of being turned away.
-            let place = tokio::select! {
+            let handshaking = tokio::select! {
                 () = stop.cancelled() => break,
-                place = Arc::clone(&places).acquire_owned() => place,
+                handshaking = context.handshakes.begin() => handshaking,
             };
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
@@ -88,11 +102,8 @@ impl Acceptor {
             while connections.try_join_next().is_some() {}
             match accepted {
                 Ok((stream, _)) => {
-                    let open = Open::new(Arc::clone(&context));
-                    connections.spawn(async move {
-                        let _place = place;
-                        open.0.converse(stream).await;
-                    });
+                    let context = Arc::clone(&context);
+                    connections.spawn(async move { context.converse(stream, handshaking).await });
                 }
                 Err(error) => {
                     tracing::warn!(listener = ?kind, %error, "a connection could not be accepted");
@@ -110,36 +121,82 @@ impl Acceptor {
 }
 
 impl Context {
-    async fn converse(self: &Arc<Self>, stream: TcpStream) {
+    async fn converse(self: &Arc<Self>, stream: TcpStream, handshaking: Handshaking) {
         // Answers are written whole; waiting to fill a segment would only delay them.
         if stream.set_nodelay(true).is_err() {
             return;
         }
-        let Some(tls) = &self.tls else {
-            let peer = Peer { listener: self.kind, certificate: None };
-            return connection::serve(self, stream, peer, Protocol::Http1).await;
-        };
-        let tls = TlsAcceptor::from(tls.current());
         let limit = Duration::from_millis(self.limits.handshake_timeout_ms);
         let shaken = tokio::select! {
             () = self.stop.cancelled() => return,
-            shaken = tokio::time::timeout(limit, tls.accept(stream)) => shaken,
+            () = handshaking.displaced() => {
+                return self.metrics.tls.handshake(Handshake::Displaced, TlsSuite::None);
+            }
+            shaken = tokio::time::timeout(limit, self.shake(stream)) => shaken,
         };
-        let stream = match shaken {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return self.metrics.tls.handshake(failure(&error), TlsSuite::None),
-            Err(_) => return self.metrics.tls.handshake(Handshake::TimedOut, TlsSuite::None),
+        drop(handshaking);
+        match shaken {
+            Ok(Some(shaken)) => shaken.serve(self).await,
+            Ok(None) => {}
+            Err(_) => self.metrics.tls.handshake(Handshake::TimedOut, TlsSuite::None),
+        }
+    }
+
+    /// The handshake, and the wait for a place behind it.
+    async fn shake(&self, stream: TcpStream) -> Option<Shaken<'_>> {
+        let Some(tls) = &self.tls else {
+            let place = self.places.acquire().await.ok()?;
+            return Some(Shaken { stream: Stream::Plain(stream), certificate: None, places: (place, None) });
+        };
+        let stream = match TlsAcceptor::from(tls.current()).accept(stream).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                self.metrics.tls.handshake(failure(&error), TlsSuite::None);
+                return None;
+            }
         };
         let (_, session) = stream.get_ref();
         let certificate =
             session.peer_certificates().and_then(<[_]>::first).and_then(|leaf| ClientCertificate::read(leaf));
-        let Ok(_place) = self.clients.take(certificate.map(|certificate| certificate.key), 1) else {
-            return self.metrics.tls.handshake(Handshake::ShareExceeded, suite(session));
+        let share = match certificate.map(|certificate| self.clients.take(Some(certificate.key), 1)) {
+            None => None,
+            Some(Ok(share)) => Some(share),
+            Some(Err(_)) => {
+                self.metrics.tls.handshake(Handshake::ShareExceeded, suite(session));
+                return None;
+            }
         };
+        let place = self.places.acquire().await.ok()?;
         self.metrics.tls.handshake(Handshake::Completed, suite(session));
-        let protocol = if session.alpn_protocol() == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
-        let peer = Peer { listener: self.kind, certificate };
-        connection::serve(self, stream, peer, protocol).await;
+        Some(Shaken { stream: Stream::Tls(Box::new(stream)), certificate, places: (place, share) })
+    }
+}
+
+/// A connection whose handshake is over, with what it holds until its end.
+struct Shaken<'a> {
+    stream: Stream,
+    certificate: Option<ClientCertificate>,
+    places: (SemaphorePermit<'a>, Option<Part<Hash>>),
+}
+
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Shaken<'_> {
+    async fn serve(self, context: &Arc<Context>) {
+        let Self { stream, certificate, places: _places } = self;
+        let _open = Open::new(Arc::clone(context));
+        let peer = Peer { listener: context.kind, certificate };
+        match stream {
+            Stream::Plain(stream) => connection::serve(context, stream, peer, Protocol::Http1).await,
+            Stream::Tls(stream) => {
+                let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                let protocol = if http2 { Protocol::Http2 } else { Protocol::Http1 };
+                connection::serve(context, stream, peer, protocol).await;
+            }
+        }
     }
 }
 

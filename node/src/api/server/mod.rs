@@ -3,6 +3,7 @@
 mod activity;
 mod certificates;
 mod connection;
+mod handshakes;
 mod listener;
 mod stall;
 
@@ -11,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +25,9 @@ use crate::metrics::label::Listener;
 use crate::tls::{TlsError, TlsSlot};
 pub use certificates::Certificates;
 use listener::Acceptor;
+
+/// Connections that the kernel has accepted and the node not yet; `net.core.somaxconn`, 4,096 by default, bounds it, too.
+const BACKLOG: u32 = 4_096;
 
 /// Why the API cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +92,7 @@ impl Api {
         for (kind, key, address, tls) in wanted {
             let Some(address) = address else { continue };
             let failed = |source| ApiError::Listen { key, address, source };
-            let socket = TcpListener::bind(address).await.map_err(failed)?;
+            let socket = listen(address).map_err(failed)?;
             let local = socket.local_addr().map_err(failed)?;
             acceptors.push(Acceptor {
                 kind,
@@ -123,4 +127,13 @@ impl Api {
         }
         while listeners.join_next().await.is_some() {}
     }
+}
+
+/// Binds an address. Tokio's own way asks for fewer connections in the queue than the kernel allows.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restarted node gets its port back although connections of the old one linger.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }

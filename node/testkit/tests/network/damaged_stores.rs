@@ -79,6 +79,44 @@ async fn a_node_with_a_damaged_derived_file_builds_it_again_and_agrees() -> Resu
     Ok(())
 }
 
+/// Without its journal a validator does not know what its votes at the running height bind it to.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_validator_whose_journal_is_damaged_or_lost_goes_on_and_forks_nothing() -> Result<()> {
+    /// What a journal becomes, if anything is left of it.
+    type Damaged = fn(Vec<u8>) -> Option<Vec<u8>>;
+    let damages: [(&str, Damaged); 4] = [
+        ("never flushed", |bytes| Some([bytes, vec![0; 5_000]].concat())),
+        ("of no version", |mut bytes| {
+            bytes[0] ^= 1;
+            Some(bytes)
+        }),
+        ("another height's", |mut bytes| {
+            bytes[5] ^= 1;
+            Some(bytes)
+        }),
+        ("lost", |_| None),
+    ];
+    let mut cluster = Cluster::start()?;
+    let load = Load::start(&cluster, "agency-1", LoadOptions::default())?;
+    let journal = cluster.network.dir().node("node-4").data().join("order").join("consensus.wal");
+    for (what, damage) in damages {
+        load.wait_more(200, Duration::from_secs(60)).await?;
+        cluster.network.kill(VICTIM)?;
+        match damage(fs::read(&journal)?) {
+            Some(bytes) => fs::write(&journal, bytes)?,
+            None => fs::remove_file(&journal)?,
+        }
+        cluster.network.start(VICTIM)?;
+        cluster.network.wait_node_ready(VICTIM, READY_WAIT_MAX).context(what)?;
+        let decided = cluster.height(0).await?;
+        cluster.wait_height(VICTIM, decided + 3, Duration::from_secs(60)).await.context(what)?;
+    }
+    ensure!(cluster.log(VICTIM)?.contains("the journal is damaged"), "the damage was told");
+    // Three of four are a quorum: without node 0, the victim must vote again.
+    println!("{:?}", agreement::check_without(&mut cluster, load, 0).await?);
+    Ok(())
+}
+
 /// How long a node that just started may take to know a certified outcome.
 const SETTLE_WAIT: Duration = Duration::from_secs(20);
 

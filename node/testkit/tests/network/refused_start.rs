@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use stele_client::{Client, Endpoint};
 use stele_ctl::localnet::READY_WAIT_MAX;
 use stele_ctl::network::init::InitOptions;
 use stele_testkit::{Cluster, Load, LoadOptions, agreement};
@@ -72,11 +73,59 @@ async fn a_validator_without_its_guard_does_not_start_until_one_is_made_above_wh
     Ok(())
 }
 
-/// Runs `stele key guard`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_its_guard_of_checkpoints_does_not_start_until_one_is_made_above_what_it_may_have_signed()
+-> Result<()> {
+    let mut cluster = Cluster::start()?;
+    let load = Load::start(&cluster, "agency-1", LoadOptions::default())?;
+    load.wait_more(200, Duration::from_secs(60)).await?;
+    cluster.network.kill(3)?;
+    let dir = cluster.network.dir().node("node-4");
+    let (key, genesis) = (dir.file("seal.key"), dir.file("genesis.cbor"));
+    let guard = key.with_extension("checkpoints");
+    std::fs::remove_file(&guard)?;
+    let said = refusal(&mut cluster, 3).await?;
+    ensure!(said.contains("checkpoint_guard_missing") && said.contains("stele key guard"), "{said}");
+    ensure!(!guard.exists(), "a guard was made silently");
+
+    let network = || cluster.client("agency-1", 0);
+    let from_size = network()?.network().await?.log_size + 1;
+    let make = || checkpoint_guard(&key, from_size, &genesis);
+    let made = make()?;
+    ensure!(made.contains(&from_size.to_string()), "{made}");
+    ensure!(make().is_err(), "a guard that exists was replaced");
+    cluster.network.start(3)?;
+    cluster.network.wait_node_ready(3, READY_WAIT_MAX)?;
+    load.wait_more(500, Duration::from_secs(60)).await?;
+    let acknowledged = load.finish().await?;
+    println!("{:?}", agreement::check(&cluster, &acknowledged).await?);
+    let address = &cluster.network.profile().nodes[3].metrics;
+    let metrics = Client::builder().endpoint(Endpoint::http(address)?).build()?.metrics().await?;
+    let sealed = metrics.lines().find_map(|line| line.strip_prefix("stele_log_checkpoint_size ")).context("sealed")?;
+    let sealed: u64 = sealed.parse()?;
+    ensure!(sealed >= from_size, "{sealed} leaves are sealed, and the guard begins at {from_size}");
+    Ok(())
+}
+
+/// Runs `stele key guard` for a validator.
 fn key_guard(key: &Path, from_height: u64) -> Result<String> {
+    stele(|command| {
+        command.args(["key", "guard", "--validator-key"]).arg(key).args(["--from-height", &from_height.to_string()])
+    })
+}
+
+/// Runs `stele key guard` for a checkpoint key.
+fn checkpoint_guard(key: &Path, from_size: u64, genesis: &Path) -> Result<String> {
+    stele(|command| {
+        command.args(["key", "guard", "--seal-key"]).arg(key).args(["--from-size", &from_size.to_string()]);
+        command.arg("--genesis").arg(genesis)
+    })
+}
+
+fn stele(arguments: impl FnOnce(&mut Command) -> &mut Command) -> Result<String> {
     let stele = stele_testkit::cluster::steled()?.with_file_name("stele");
     let mut command = Command::new(&stele);
-    command.args(["key", "guard", "--validator-key"]).arg(key).args(["--from-height", &from_height.to_string()]);
+    arguments(&mut command);
     let output = command.output().with_context(|| format!("cannot run {}", stele.display()))?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
