@@ -27,6 +27,7 @@ use crate::peers::{Pinning, wanted};
 use crate::receipt_clock::ReceiptClock;
 use crate::seal;
 use crate::signatures::Signatures;
+use crate::store::durable;
 use crate::vote::Voter;
 
 /// How often the derived stores are flushed: what a restart after a power cut has to redo.
@@ -186,6 +187,10 @@ impl Node {
             protocol_version_max: rehearsal(&config, &metrics).unwrap_or(PROTOCOL_VERSION),
         });
         let order_config = order_config(&config, &chain, &voter)?;
+        durable::create_directory(&order_config.directory).map_err(|error| NodeError::File {
+            path: order_config.directory.clone(),
+            reason: format!("the directory of the order cannot be made: {error}"),
+        })?;
         let journal = stele_order::recover_journal(&order_config.directory).map_err(|error| NodeError::File {
             path: order_config.directory.clone(),
             reason: format!("the journal of the order cannot be read: {error}"),
@@ -254,6 +259,7 @@ impl Node {
         self.metrics.build.configuration(&fresh.hash);
         let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
         let waiting = config.waits_for_restart(&fresh);
+        self.metrics.build.restart_pending(waiting.len());
         config.adopt(fresh);
         Ok(waiting)
     }

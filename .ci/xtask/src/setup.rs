@@ -20,9 +20,11 @@ const BUILD: [Need; 2] = [
 ];
 const DEMO: [Need; 1] =
     [Need { program: "npm", package: "npm", reason: "fetches the demo's input: FHIR examples and place codes" }];
-const TEST: [Need; 4] = [
+const TEST: [Need; 6] = [
     Need { program: "promtool", package: "prometheus", reason: "checks metrics, rules and alerts" },
     Need { program: "ip", package: "iproute2", reason: "makes network namespaces for the split test" },
+    Need { program: "mkfs.ext4", package: "e2fsprogs", reason: "makes the disks of the power failure tests" },
+    Need { program: "xfs_io", package: "xfsprogs", reason: "makes such disks, too, and cuts their power" },
     Need { program: "python3", package: "python3", reason: "runs the independent receipt verifier" },
     Need { program: "openssl", package: "openssl", reason: "second oracle for SM2 and certificates" },
 ];

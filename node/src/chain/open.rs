@@ -1,6 +1,5 @@
 //! Opening: recover what is durable, redo what is derived.
 
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
@@ -20,9 +19,12 @@ use super::state::MapView;
 use super::writer::{GENESIS_HEIGHT, Prepared, Writer, check_results};
 use super::{Chain, ChainError, Head, REBUILD_MARK, Tip};
 use crate::store::blocks::{BlockStore, BlockStoreOptions};
+use crate::store::durable;
 use crate::store::index::{IndexOptions, StatementIndex};
 use crate::store::log::{LogStore, LogWriter};
 
+/// Names the network, so that no node takes up the directory of another one.
+const NETWORK_FILE: &str = "network";
 /// Directories below the data directory that can be rebuilt from blocks.
 const DERIVED: [&str; 6] = ["state", "log", "outcomes", "index", "links", "epochs"];
 
@@ -33,10 +35,7 @@ impl Chain {
     /// # Errors
     /// `foreign_data` for another network's directory, `history_missing`, damage of the block store.
     pub fn open(directory: &Path, genesis_bytes: &[u8], genesis: Genesis) -> Result<(Arc<Self>, Writer), ChainError> {
-        // What the API shows to regulators and issuers alone lies in here.
-        let mut private = std::fs::DirBuilder::new();
-        private.recursive(true).mode(0o700);
-        private.create(directory).map_err(ChainError::io("create the data directory"))?;
+        durable::create_directory(directory).map_err(ChainError::io("create the data directory"))?;
         let network = genesis.network();
         mark_network(directory, network)?;
         let mark = directory.join(REBUILD_MARK);
@@ -258,14 +257,15 @@ fn is_derived(error: &ChainError) -> bool {
 
 /// Writes the network's id into a new directory, or compares it with the one that is there.
 fn mark_network(directory: &Path, network: NetworkId) -> Result<(), ChainError> {
-    let path = directory.join("network");
+    let path = directory.join(NETWORK_FILE);
     match std::fs::read_to_string(&path) {
         Ok(text) if text.trim_end() == network.to_hex() => Ok(()),
         Ok(text) => {
             Err(ChainError::ForeignData { expected: network, found: text.trim_end().chars().take(64).collect() })
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            std::fs::write(&path, network.to_hex()).map_err(ChainError::io("mark the data directory"))
+            durable::replace_file(directory, NETWORK_FILE, network.to_hex().as_bytes())
+                .map_err(ChainError::io("mark the data directory"))
         }
         Err(error) => Err(ChainError::io("read the data directory's mark")(error)),
     }

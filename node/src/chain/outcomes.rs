@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use stele_types::{Code, LogIndex, Outcome};
 
 use super::ChainError;
+use crate::store::durable;
 
 const OUTCOME_BYTES: u64 = 16;
 const HEIGHT_BYTES: u64 = 24;
@@ -69,7 +70,7 @@ impl OutcomeStore {
     /// # Errors
     /// `Damaged` when they are shorter or the last entry is not sound.
     pub(super) fn open(directory: &Path, height: u64) -> Result<Self, ChainError> {
-        std::fs::create_dir_all(directory).map_err(ChainError::io("create the outcomes directory"))?;
+        durable::create_directory(directory).map_err(ChainError::io("create the outcomes directory"))?;
         let open = |name: &str| {
             OpenOptions::new()
                 .read(true)

@@ -4,7 +4,6 @@
 //! The state's flush comes later, so a state never stands above a record that is not durable.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
@@ -12,6 +11,7 @@ use stele_types::cbor::{self, Field};
 use stele_types::{ChainLink, EpochCertificate, Hash, Height};
 
 use super::ChainError;
+use crate::store::durable;
 
 /// Validator-set changes by the height of the last header of the old set.
 pub(super) struct LinkRecords {
@@ -65,7 +65,7 @@ impl EpochRecords {
 }
 
 fn load<T: Field>(directory: &Path) -> Result<Vec<T>, ChainError> {
-    std::fs::create_dir_all(directory).map_err(ChainError::io("create a record directory"))?;
+    durable::create_directory(directory).map_err(ChainError::io("create a record directory"))?;
     let mut records = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(ChainError::io("list records"))? {
         let path = entry.map_err(ChainError::io("list records"))?.path();
@@ -78,13 +78,6 @@ fn load<T: Field>(directory: &Path) -> Result<Vec<T>, ChainError> {
 }
 
 fn store<T: Field>(directory: &Path, name: &str, record: &T) -> Result<(), ChainError> {
-    let temporary = directory.join(format!("{name}.new"));
-    let write = || {
-        let mut file = std::fs::File::create(&temporary)?;
-        file.write_all(&cbor::to_vec(record))?;
-        file.sync_data()?;
-        std::fs::rename(&temporary, directory.join(format!("{name}.cbor")))?;
-        std::fs::File::open(directory)?.sync_data()
-    };
-    write().map_err(ChainError::io("write a record"))
+    durable::replace_file(directory, &format!("{name}.cbor"), &cbor::to_vec(record))
+        .map_err(ChainError::io("write a record"))
 }

@@ -2,7 +2,7 @@
 
 use prometheus::IntGaugeVec;
 
-use super::family::CounterFamily;
+use super::family::{CounterFamily, Gauge};
 use super::label::{Label as _, Severity};
 use super::registry::Registry;
 
@@ -36,6 +36,7 @@ impl Version {
 /// The program and the process.
 pub struct BuildMetrics {
     config: IntGaugeVec,
+    restart_pending: Gauge,
     /// Lines of the node's own log.
     pub messages: CounterFamily<Severity>,
 }
@@ -56,12 +57,21 @@ impl BuildMetrics {
                 "SHA-256 of the configuration file in force, its first 16 hexadecimal digits; the value is 1.",
                 "hash",
             ),
+            restart_pending: registry.gauges(
+                "stele_config_restart_pending",
+                "Sections of the configuration in force that differ from what runs, because they wait for a restart.",
+            ),
             messages: registry.counters(
                 "stele_log_messages_total",
                 "Lines of the node's own log by severity.",
                 Severity::every(),
             ),
         }
+    }
+
+    /// Sections of the configuration that wait for a restart.
+    pub fn restart_pending(&self, sections: usize) {
+        self.restart_pending.set((), sections as u64);
     }
 
     /// Names the configuration in force by the first 16 hexadecimal digits of its hash.

@@ -34,6 +34,7 @@ use crate::metrics::Metrics;
 use crate::metrics::label::Class;
 use crate::receipt_clock::ReceiptClock;
 use crate::signatures::Signatures;
+use crate::store::durable;
 
 /// Blocks prepared but not decided: a few rounds of one height, and the blocks that sync fetched ahead.
 const PREPARED_MAX: usize = 64;
@@ -355,8 +356,8 @@ impl Application for Ordering {
             first.kind.as_str(),
             &equivocation.validator.to_hex()[..16]
         );
-        let written =
-            std::fs::create_dir_all(&self.evidence).and_then(|()| std::fs::write(self.evidence.join(name), record));
+        let written = durable::create_directory(&self.evidence)
+            .and_then(|()| durable::replace_file(&self.evidence, &name, &record));
         if let Err(error) = written {
             error!(%error, "the proof of misbehaviour was not written");
         }

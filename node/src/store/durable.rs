@@ -1,22 +1,23 @@
 //! The few file operations whose order decides what survives a crash.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 /// Name of the file whose lock keeps a second process out of a store's directory.
 const LOCK_FILE: &str = "lock";
 
-/// Creates `directory` if it is missing and makes its entry durable.
+/// Creates `directory` and what is missing above it, for the owner alone, and makes each entry durable. What the API shows
+/// to regulators and issuers alone lies in there.
 pub(crate) fn create_directory(directory: &Path) -> io::Result<()> {
     if directory.is_dir() {
         return Ok(());
     }
-    fs::create_dir_all(directory)?;
-    match directory.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => sync_directory(parent),
-        _ => Ok(()),
-    }
+    let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    create_directory(parent)?;
+    DirBuilder::new().mode(0o700).create(directory)?;
+    sync_directory(parent)
 }
 
 /// Takes the directory's lock for as long as the returned file lives; `None` while another holds it.

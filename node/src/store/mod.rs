@@ -17,7 +17,7 @@
 //! call fails and the node restarts from what really is on disk.
 
 pub mod blocks;
-mod durable;
+pub(crate) mod durable;
 pub mod index;
 mod location;
 pub mod log;

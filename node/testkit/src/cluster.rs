@@ -126,6 +126,18 @@ impl Cluster {
         Ok(builder.build()?)
     }
 
+    /// The value of a series of a running node's metrics.
+    ///
+    /// # Errors
+    /// When the node does not answer or has no such series.
+    pub async fn metric(&self, node: usize, series: &str) -> Result<f64> {
+        let node = self.network.profile().nodes.get(node).context("no such node")?;
+        let client = Client::builder().bounds(bounds()).endpoint(Endpoint::http(&node.metrics)?).build()?;
+        let text = client.metrics().await?;
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.with_context(|| format!("no series {series}"))?.parse().with_context(|| format!("value of {series}"))
+    }
+
     /// Heights that the running nodes have committed; none for a node that does not answer.
     pub async fn heights(&self) -> Vec<Option<u64>> {
         let mut heights = Vec::new();

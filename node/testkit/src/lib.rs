@@ -17,6 +17,7 @@ pub mod agreement;
 pub mod chance;
 pub mod cluster;
 pub mod command_line;
+pub mod disk;
 pub mod load;
 pub mod memory;
 pub mod namespaces;

@@ -119,7 +119,15 @@ impl Code {
     }
     /// Whether the same request may succeed later without being changed.
     pub const fn is_retryable(self) -> bool {
-        matches!(self, Self::Saturated | Self::ShareExceeded | Self::NotReady | Self::NotCertified | Self::Early)
+        matches!(
+            self,
+            Self::RequestTimeout
+                | Self::Saturated
+                | Self::ShareExceeded
+                | Self::NotReady
+                | Self::NotCertified
+                | Self::Early
+        )
     }
 }
 

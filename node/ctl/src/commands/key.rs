@@ -87,7 +87,7 @@ pub enum KeyCommand {
     },
     /// Make an epoch key for a validator, certify it with the long-term key and publish the certificate
     Epoch(EpochArguments),
-    /// Make the guard of votes or of checkpoints when it is lost; nothing below a height or a size is signed with it
+    /// Make a guard of votes or of checkpoints that was lost; it signs nothing below a height, or a size of the log
     Guard(GuardArguments),
 }
 

@@ -69,7 +69,6 @@ async fn malformed_requests_get_their_codes() {
         ("index with a leading zero", Ask::get("/receipts/007"), 400, "parameter_invalid"),
         ("index beyond the log", Ask::get("/receipts/99"), 404, "not_found"),
         ("height 0", Ask::get("/v1/headers/0"), 400, "parameter_invalid"),
-        ("trust from above", Ask::get("/v1/headers/2?from=3"), 400, "parameter_invalid"),
         ("height beyond the chain", Ask::get("/v1/headers/18446744073709551615"), 404, "not_found"),
         ("percent signs", Ask::get("/v1/statements/%00%ff"), 400, "parameter_invalid"),
         ("tile with zeros", Ask::get("/tile/0/x000/001"), 400, "parameter_invalid"),

@@ -177,3 +177,53 @@ async fn two_parties_that_both_want_more_than_there_is_get_the_same() -> Result<
     ensure!(percent <= 60, "the louder party got {percent} % of the node; its share is 50 %, plus 10 %");
     Ok(())
 }
+
+/// Seven hundred requests of one party for pages of the feed had taken every blocking thread of the node, and consensus with
+/// them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_party_that_reads_as_much_as_it_can_hardly_slows_another() -> Result<()> {
+    const READERS: usize = 200;
+    let cluster = Cluster::start_with(&InitOptions { agencies: 2, ..InitOptions::default() }, "")?;
+    let reader = cluster.author("agency-1")?;
+    let pages = Flood::start(vec![cluster.client("agency-1", 0)?], &reader, 6)?;
+    while !pages.is_over() {
+        ensure!(pages.throttled.load(Ordering::Relaxed) == 0, "six batches are no flood");
+        if pages.taken.load(Ordering::Relaxed) >= 6 * FLOOD_BATCH {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    pages.end().await?;
+    let count = scale(200, 2_000);
+    let (alone, mut acknowledged) = times(&cluster, "agency-2", count).await?;
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let (served, refused) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let mut readers = JoinSet::new();
+    let client = cluster.client("agency-1", 0)?;
+    for _ in 0..READERS {
+        let (client, stop, served, refused) = (client.clone(), stop.clone(), served.clone(), refused.clone());
+        readers.spawn(async move {
+            while !stop.load(Ordering::Relaxed) {
+                match client.feed(0, 1_000, Duration::ZERO).await {
+                    Ok(_) => served.fetch_add(1, Ordering::Relaxed),
+                    Err(_) => refused.fetch_add(1, Ordering::Relaxed),
+                };
+            }
+        });
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (read, more) = times(&cluster, "agency-2", count).await?;
+    let heights = (cluster.height(0).await?, cluster.height(1).await?);
+    stop.store(true, Ordering::Relaxed);
+    while readers.join_next().await.is_some() {}
+    acknowledged.extend(more);
+    let (served, refused) = (served.load(Ordering::Relaxed), refused.load(Ordering::Relaxed));
+    println!("p99 alone {:?}, read {:?}; {served} pages, {refused} refusals", p99(&alone), p99(&read));
+    ensure!(served > READERS, "the reader was hardly served: {served} pages");
+    ensure!(heights.0 + 5 >= heights.1, "the node that is read from falls behind: {heights:?}");
+    let bound = 2 * p99(&alone) + MARGIN;
+    ensure!(p99(&read) <= bound, "p99 {:?} alone, {:?} read, at most {bound:?}", p99(&alone), p99(&read));
+    println!("{:?}", agreement::check(&cluster, &acknowledged).await?);
+    Ok(())
+}

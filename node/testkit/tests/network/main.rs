@@ -10,6 +10,7 @@ mod joining_validator;
 mod kill_all;
 mod kill_one;
 mod network_split;
+mod power_loss;
 mod quorum_lost;
 mod refused_start;
 mod reload;

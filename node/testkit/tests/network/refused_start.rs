@@ -5,7 +5,6 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use stele_client::{Client, Endpoint};
 use stele_ctl::localnet::READY_WAIT_MAX;
 use stele_ctl::network::init::InitOptions;
 use stele_testkit::{Cluster, Load, LoadOptions, agreement};
@@ -99,11 +98,8 @@ async fn a_node_without_its_guard_of_checkpoints_does_not_start_until_one_is_mad
     load.wait_more(500, Duration::from_secs(60)).await?;
     let acknowledged = load.finish().await?;
     println!("{:?}", agreement::check(&cluster, &acknowledged).await?);
-    let address = &cluster.network.profile().nodes[3].metrics;
-    let metrics = Client::builder().endpoint(Endpoint::http(address)?).build()?.metrics().await?;
-    let sealed = metrics.lines().find_map(|line| line.strip_prefix("stele_log_checkpoint_size ")).context("sealed")?;
-    let sealed: u64 = sealed.parse()?;
-    ensure!(sealed >= from_size, "{sealed} leaves are sealed, and the guard begins at {from_size}");
+    let sealed = cluster.metric(3, "stele_log_checkpoint_size").await?;
+    ensure!(sealed >= from_size as f64, "{sealed} leaves are sealed, and the guard begins at {from_size}");
     Ok(())
 }
 
