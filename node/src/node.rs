@@ -191,11 +191,6 @@ impl Node {
             path: order_config.directory.clone(),
             reason: format!("the directory of the order cannot be made: {error}"),
         })?;
-        let journal = stele_order::recover_journal(&order_config.directory).map_err(|error| NodeError::File {
-            path: order_config.directory.clone(),
-            reason: format!("the journal of the order cannot be read: {error}"),
-        })?;
-        voter.abstain_unless_known(chain.tip().height, journal)?;
         let (own, pinned) = (peer_id(&order_config.peer_identity), order_config.peers.clone());
         let order = Order::start(order_config, Arc::new(voter.signer), Arc::clone(&ordering) as _).await?;
         let order = Arc::new(order);

@@ -5,8 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use stele_hsm::{GuardDurability, Signer, SoftwareSigner, VoteGuard};
-use stele_types::{Hash, Height, ValidatorId};
-use tracing::warn;
+use stele_types::{Hash, ValidatorId};
 
 use crate::chain::Chain;
 use crate::config::{Config, ValidatorSection, VoteMode};
@@ -21,8 +20,6 @@ pub(crate) struct Voter {
     pub(crate) validator: ValidatorId,
     pub(crate) public_key: [u8; 33],
     pub(crate) signer: BallotSigner,
-    /// What a validator has signed; none for a follower.
-    guard: Option<Arc<VoteGuard>>,
 }
 
 impl Voter {
@@ -43,7 +40,7 @@ impl Voter {
         let public_key = p256_key(&signer)?;
         let validator = ValidatorId::of(&public_key);
         let signer = BallotSigner::new(validator, Arc::new(signer), Arc::new(Vec::new));
-        Ok(Self { validator, public_key, signer, guard: None })
+        Ok(Self { validator, public_key, signer })
     }
 
     fn validating(section: &ValidatorSection, chain: &Arc<Chain>) -> Result<Self, NodeError> {
@@ -59,27 +56,8 @@ impl Voter {
                 keys.insert(p256_key(&signer)?, Arc::new(signer));
             }
         }
-        let signer = BallotSigner::new(validator, long_term, certified_epochs(chain, validator, keys));
-        Ok(Self { validator, public_key, signer, guard: Some(guard) })
-    }
-}
-
-impl Voter {
-    /// Abstains at the running height when this validator has voted at it and the journal, which holds `journal`, does not
-    /// know what the votes bind it to: it was lost, damaged, or set back with the data directory.
-    ///
-    /// # Errors
-    /// `Signer` when the guard cannot be written.
-    pub(crate) fn abstain_unless_known(&self, committed: Height, journal: Option<u64>) -> Result<(), NodeError> {
-        let Some(guard) = &self.guard else { return Ok(()) };
-        let Some(last) = guard
-            .last()
-            .filter(|last| last.height > committed.0 && last.round < u32::MAX && journal != Some(last.height))
-        else {
-            return Ok(());
-        };
-        warn!(height = last.height, "the journal of a height that this validator voted at is gone: it abstains there");
-        Ok(guard.abstain(last.height)?)
+        let signer = BallotSigner::new(validator, long_term, certified_epochs(chain, validator, keys)).guarded(guard);
+        Ok(Self { validator, public_key, signer })
     }
 }
 

@@ -104,6 +104,12 @@ impl Engine {
         let (consensus_config, sync_config) = engine_config(config, &shared.pinned())?;
         let identity = identity(config, &*signer).await?;
 
+        if let Some(start) = shared.insist("next", || shared.application.next()).await {
+            crate::journal::prepare(&config.directory, start.height, shared.validator, &*signer)
+                .await
+                .map_err(|e| failed("journal")(e.to_string()))?;
+        }
+
         // A registry of its own: the engine's global one would grow with every restart.
         let registry = SharedRegistry::new(Default::default(), None);
         let metrics = Metrics::register(&registry);

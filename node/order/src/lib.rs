@@ -27,8 +27,8 @@
 //!
 //! Safety rests on three independent records: the engine's journal (votes of the running height), the undecided blocks
 //! beside it, and the signer's own guard, which outlives both. When the journal is lost or damaged, the guard still refuses
-//! a second vote in the same round; that a later one could break a lock is prevented by abstaining from the whole height,
-//! which the caller of [`recover_journal`] does. The node follows by sync until the height is over.
+//! a second vote in the same round; that a later one could break a lock is prevented by abstaining from the whole height
+//! ([`VoteSigner::abstain`]), and the node follows by sync until it is over.
 
 #![forbid(unsafe_code)]
 
@@ -59,7 +59,6 @@ pub use config::{
     Endpoint, MESSAGE_BYTES_MAX, MESSAGE_BYTES_PER_SECOND_MAX, OrderConfig, PART_BYTES, Peer, SyncConfig, Watchdog,
 };
 pub use figures::{DECISION_BUCKETS_MS, Figures};
-pub use journal::recover_journal;
 pub use order::{BroadcastError, Order, OrderError, StopReason};
 pub use peer_identity::{PeerIdentity, PeerIdentityError};
-pub use signer::{SignerError, VoteSigner};
+pub use signer::{LastBallot, SignerError, VoteSigner};

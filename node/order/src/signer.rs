@@ -60,6 +60,17 @@ impl SignerError {
     }
 }
 
+/// The last ballot that was signed, as the signer's guard knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastBallot {
+    /// Height of the block.
+    pub height: Height,
+    /// Round within the height.
+    pub round: u32,
+    /// What it was.
+    pub kind: VoteKind,
+}
+
 /// Signs this node's ballots, with the long-term key or an epoch key.
 ///
 /// Implementations keep their own guard against signing two ballots for one step, outside the engine's journal: the
@@ -71,6 +82,21 @@ pub trait VoteSigner: Send + Sync + 'static {
     /// # Errors
     /// See [`SignerError`].
     async fn sign(&self, ballot: Ballot) -> Result<VoteSignature, SignerError>;
+
+    /// The last ballot that was signed; none when there was none, or for a signer without a guard.
+    async fn last(&self) -> Option<LastBallot> {
+        None
+    }
+
+    /// Signs nothing at `height` or below it any more, durably: the order no longer knows what this validator is bound to
+    /// by its votes there. Asked only of a signer that has told its last ballot.
+    ///
+    /// # Errors
+    /// See [`SignerError`].
+    async fn abstain(&self, height: Height) -> Result<(), SignerError> {
+        let _ = height;
+        Ok(())
+    }
 
     /// Signs the engine's statement that a peer id belongs to this validator (`"PoV" ‖ length ‖ public key ‖ length ‖
     /// peer id`) with the long-term key, r ‖ s. None when the signer does not sign such statements: peers know the
@@ -162,14 +188,19 @@ pub(crate) fn proposal_ballot(network: NetworkId, proposal: &Proposal) -> Ballot
 pub(crate) fn vote_ballot(network: NetworkId, vote: &Vote) -> Ballot {
     Ballot {
         network,
-        kind: match vote.kind {
-            VoteType::Prevote => VoteKind::Prevote,
-            VoteType::Precommit => VoteKind::Precommit,
-        },
+        kind: vote_kind(vote.kind),
         height: Height(vote.height.0),
         round: vote.round.as_u32().unwrap_or(0),
         block: vote.block(),
         valid_round: None,
+    }
+}
+
+/// The kind of a vote, in the network's terms.
+pub(crate) const fn vote_kind(kind: VoteType) -> VoteKind {
+    match kind {
+        VoteType::Prevote => VoteKind::Prevote,
+        VoteType::Precommit => VoteKind::Precommit,
     }
 }
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use stele_hsm::{Signer, Step, VoteRequest};
-use stele_order::{SignerError, VoteSigner};
+use stele_hsm::{Signer, Step, VoteGuard, VoteRequest};
+use stele_order::{LastBallot, SignerError, VoteSigner};
 use stele_types::vote::Ballot;
-use stele_types::{EpochCertificate, ValidatorId, VoteKey, VoteKind, VoteSignature};
+use stele_types::{EpochCertificate, Height, ValidatorId, VoteKey, VoteKind, VoteSignature};
 
 /// An epoch key with the certificate that lends it the vote.
 pub struct EpochKey {
@@ -21,6 +21,8 @@ pub struct BallotSigner {
     validator: ValidatorId,
     long_term: Arc<dyn Signer>,
     epochs: Arc<dyn Fn() -> Vec<Arc<EpochKey>> + Send + Sync>,
+    /// What every key of the validator has signed; none for a follower.
+    guard: Option<Arc<VoteGuard>>,
 }
 
 impl BallotSigner {
@@ -30,7 +32,12 @@ impl BallotSigner {
         long_term: Arc<dyn Signer>,
         epochs: Arc<dyn Fn() -> Vec<Arc<EpochKey>> + Send + Sync>,
     ) -> Self {
-        Self { validator, long_term, epochs }
+        Self { validator, long_term, epochs, guard: None }
+    }
+
+    /// The same signer, which tells what `guard` has recorded.
+    pub fn guarded(self, guard: Arc<VoteGuard>) -> Self {
+        Self { guard: Some(guard), ..self }
     }
 }
 
@@ -63,5 +70,21 @@ impl VoteSigner for BallotSigner {
             Err(error) if error.is_retryable() => Err(SignerError::Unavailable { reason: error.to_string() }),
             Err(error) => Err(SignerError::Refused { reason: error.to_string() }),
         }
+    }
+
+    async fn last(&self) -> Option<LastBallot> {
+        // A floor at which nothing was signed is no ballot.
+        let last = self.guard.as_ref()?.last().filter(|last| last.round < u32::MAX)?;
+        let kind = match last.step {
+            Step::Propose => VoteKind::Proposal,
+            Step::Prevote => VoteKind::Prevote,
+            Step::Precommit => VoteKind::Precommit,
+        };
+        Some(LastBallot { height: Height(last.height), round: last.round, kind })
+    }
+
+    async fn abstain(&self, height: Height) -> Result<(), SignerError> {
+        let Some(guard) = &self.guard else { return Ok(()) };
+        guard.abstain(height.0).map_err(|error| SignerError::Refused { reason: error.to_string() })
     }
 }

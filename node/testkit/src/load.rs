@@ -86,6 +86,12 @@ impl Load {
         self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
+    /// Greatest height among the acknowledgements so far.
+    pub fn acknowledged_height(&self) -> u64 {
+        let acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        acknowledged.iter().filter_map(|status| status.height).max().unwrap_or_default().0
+    }
+
     /// Waits until `count` more statements are acknowledged than now.
     ///
     /// # Errors
