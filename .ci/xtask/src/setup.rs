@@ -40,6 +40,7 @@ const COMPANIONS: [(&str, &str, &str); 2] = [
 pub(crate) fn everything() -> Result<()> {
     programs(BUILD.iter().chain(&DEMO).chain(&TEST))?;
     python_venv()?;
+    vulkan()?;
     companions()?;
     wasm_target()?;
     data::fetch()
@@ -108,6 +109,20 @@ fn python_venv() -> Result<()> {
     }
     println!("setup: installing python3-venv (holds the independent receipt verifier)");
     apt(&["python3-venv"])
+}
+
+/// A Vulkan device in software, on which every test run has the accelerator's kernels. It keeps what it compiled in the
+/// user's cache directory, as this set-up does, so that later runs find it.
+fn vulkan() -> Result<()> {
+    let driver = |directory: &str| {
+        let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+        entries.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with("lvp_icd"))
+    };
+    if ["/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d"].into_iter().any(driver) {
+        return Ok(());
+    }
+    println!("setup: installing mesa-vulkan-drivers (runs the accelerator's GPU kernels without a GPU)");
+    apt(&["mesa-vulkan-drivers", "libvulkan1"])
 }
 
 fn apt(packages: &[&str]) -> Result<()> {
