@@ -1,12 +1,20 @@
 //! The engine: takes jobs, hands out tickets.
 
-use std::{fmt, io, num::NonZero, sync::Arc, sync::atomic::Ordering, thread};
+use std::{
+    fmt, io,
+    num::NonZero,
+    sync::{Arc, OnceLock, atomic::Ordering},
+    thread,
+};
 
 use stele_accel_hash::SpanError;
 use thiserror::Error;
 
 use crate::{
+    cost::Costs,
     figures::{Counters, Figures},
+    gpu::{Gpu, GpuConfig, GpuStatus},
+    guard::GuardCounters,
     job::Job,
     pool::{Pool, Weight},
     suite::Verifiers,
@@ -34,6 +42,8 @@ pub struct EngineConfig {
     /// [`ED25519_BATCH_MIN`]. Larger is cheaper per signature until the points leave the second-level
     /// cache, but it is also what live work waits for and what one bad signature spoils.
     pub ed25519_batch_max: usize,
+    /// The GPU; none: the CPU does everything.
+    pub gpu: Option<GpuConfig>,
 }
 
 /// Least value of [`EngineConfig::ed25519_batch_max`].
@@ -48,6 +58,7 @@ impl Default for EngineConfig {
             key_cache_entries: 1 << 14,
             key_table_bytes_max: 128 << 20,
             ed25519_batch_max: 512,
+            gpu: None,
         }
     }
 }
@@ -142,6 +153,9 @@ pub struct Context {
     pub(crate) counters: Counters,
     pub(crate) threads: usize,
     pub(crate) ed25519_batch_max: usize,
+    pub(crate) costs: Costs,
+    pub(crate) guard: GuardCounters,
+    gpu: OnceLock<Gpu>,
 }
 
 impl Engine {
@@ -162,7 +176,19 @@ impl Engine {
             counters: Counters::default(),
             threads: pool.threads(),
             ed25519_batch_max: config.ed25519_batch_max.max(ED25519_BATCH_MIN),
+            costs: Costs::default(),
+            guard: GuardCounters::default(),
+            gpu: OnceLock::new(),
         });
+        if let Some(gpu) = &config.gpu {
+            let fitted = Arc::downgrade(&context);
+            let gpu = Gpu::start(gpu, move || {
+                if let Some(context) = fitted.upgrade() {
+                    crate::job::fit(&context);
+                }
+            });
+            context.gpu.get_or_init(|| gpu);
+        }
         Ok(Self { pool, context })
     }
 
@@ -192,7 +218,7 @@ impl Engine {
             self.context.counters.saturated.fetch_add(1, Ordering::Relaxed);
             return Err(Refused { reason: SubmitError::Saturated, job });
         }
-        self.pool.enqueue(priority, weight, job.into_work(resolver, Arc::clone(&self.context)));
+        self.pool.enqueue(priority, weight, job.into_work(resolver, priority, Arc::clone(&self.context)));
         Ok(ticket)
     }
 
@@ -213,15 +239,24 @@ impl Engine {
             return Ok(ticket);
         }
         self.pool.reserve_blocking(weight);
-        self.pool.enqueue(priority, weight, job.into_work(resolver, Arc::clone(&self.context)));
+        self.pool.enqueue(priority, weight, job.into_work(resolver, priority, Arc::clone(&self.context)));
         Ok(ticket)
+    }
+
+    /// What the GPU is doing, and why it does not serve where it does not. Its figures are in [`Self::figures`].
+    #[must_use]
+    pub fn gpu_status(&self) -> GpuStatus {
+        self.context.gpu.get().map(Gpu::status).unwrap_or_default()
     }
 
     /// A snapshot of the counters.
     #[must_use]
     pub fn figures(&self) -> Figures {
         let held = self.pool.held();
+        let mut gpu = self.context.gpu.get().map(Gpu::figures).unwrap_or_default();
+        self.context.guard.fill(&mut gpu);
         Figures {
+            gpu,
             key_caches: self.context.verifiers.cache_figures(),
             queue_items: held.items as u64,
             queue_bytes: held.bytes as u64,
@@ -234,6 +269,34 @@ impl Engine {
         job.validate()?;
         let weight = job.weight();
         if self.pool.admits(weight) { Ok(weight) } else { Err(SubmitError::TooLarge) }
+    }
+}
+
+#[cfg(test)]
+impl Engine {
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
+    }
+}
+
+impl Drop for Engine {
+    /// What the GPU has under way belongs to jobs whose tickets say that the engine stopped.
+    fn drop(&mut self) {
+        if let Some(gpu) = self.context.gpu.get() {
+            gpu.stop();
+        }
+    }
+}
+
+impl Context {
+    /// The GPU, if work of this priority may go there.
+    pub(crate) fn gpu_for(&self, priority: Priority) -> Option<&Gpu> {
+        self.gpu.get().filter(|gpu| priority == Priority::Bulk || gpu.config().live)
+    }
+
+    /// The GPU.
+    pub(crate) fn gpu(&self) -> Option<&Gpu> {
+        self.gpu.get()
     }
 }
 

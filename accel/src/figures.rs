@@ -5,7 +5,11 @@ use std::{
     time::Duration,
 };
 
-use crate::suite::{Suite, Verdict};
+use crate::{
+    gpu::GpuState,
+    guard::Fault,
+    suite::{Suite, Verdict},
+};
 
 /// Upper bounds of the duration buckets in [`JobFigures`], in seconds; a last bucket has no bound.
 pub const SECONDS_BUCKETS: [f64; 10] = [0.000_1, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0];
@@ -43,7 +47,37 @@ pub struct Figures {
     pub queue_bytes: u64,
     /// Worker threads.
     pub threads: u64,
+    /// The GPU.
+    pub gpu: GpuFigures,
 }
+
+/// What the GPU did, and what the checks of it found.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct GpuFigures {
+    /// What it is doing; [`Engine::gpu_status`](crate::Engine::gpu_status) says why.
+    pub state: GpuState,
+    /// Batches that it answered.
+    pub batches: u64,
+    /// Batches that went back to the CPU unanswered.
+    pub fallbacks: u64,
+    /// Time from handing a batch over to its answer in memory, summed over batches, which overlap.
+    pub seconds: f64,
+    /// Time of the kernels alone, where the device tells; the difference is transfer and waiting.
+    pub kernel_seconds: f64,
+    /// Bytes of input.
+    pub bytes_up: u64,
+    /// Bytes of answers.
+    pub bytes_down: u64,
+    /// Time to compile the kernels.
+    pub compile_seconds: f64,
+    /// Results that were computed again on the CPU.
+    pub rechecked: u64,
+    /// Answers that were wrong, by [`FAULT_REASONS`]; one is enough for quarantine.
+    pub faults: [u64; FAULT_REASONS.len()],
+}
+
+/// What [`GpuFigures::faults`] count, as metric labels.
+pub const FAULT_REASONS: [&str; Fault::COUNT] = Fault::LABELS;
 
 /// Jobs of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -32,9 +32,12 @@
 //!
 //! The CPU is the definition of right; other backends may only be faster.
 
+mod cost;
 mod curve;
 mod engine;
 mod figures;
+mod gpu;
+mod guard;
 mod job;
 mod pool;
 mod suite;
@@ -47,7 +50,8 @@ pub use stele_accel_hash::{
 
 pub use crate::{
     engine::{ED25519_BATCH_MIN, Engine, EngineConfig, EngineError, Priority, Refused, SubmitError},
-    figures::{CacheFigures, Figures, JobFigures, SECONDS_BUCKETS, SuiteFigures},
+    figures::{CacheFigures, FAULT_REASONS, Figures, GpuFigures, JobFigures, SECONDS_BUCKETS, SuiteFigures},
+    gpu::{Assign, GpuConfig, GpuError, GpuState, GpuStatus},
     job::{
         Job,
         digest::DigestJob,

@@ -1,6 +1,7 @@
 //! The worker threads and the bounded queue in front of them.
 
 use std::{
+    cell::Cell,
     collections::VecDeque,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -11,7 +12,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use crate::engine::Priority;
+use crate::{engine::Priority, gpu::Answer};
 
 /// One chunk in this many goes to bulk work while live work waits too, so that a catch-up never stands
 /// still. Live work keeps seven eighths.
@@ -21,8 +22,10 @@ const BULK_SHARE: u32 = 8;
 pub trait Work: Send + Sync {
     /// Number of chunks.
     fn chunks(&self) -> usize;
-    /// Does one chunk.
-    fn run(&self, chunk: usize);
+    /// Does one chunk, or leaves it to a device, which takes `leave` for that; then [`Self::settle`] ends it.
+    fn run(&self, chunk: usize, leave: &Leave<'_>);
+    /// Ends a chunk that was left to a device, with its answer, or does it here if there is none.
+    fn settle(&self, chunk: usize, answer: Option<Answer>);
     /// Called once after the last chunk, by the worker that ran it.
     fn finish(&self, outcome: Outcome);
 }
@@ -34,6 +37,22 @@ pub enum Outcome {
     Done,
     /// One panicked.
     Panicked,
+}
+
+/// The right to leave one chunk to a device.
+pub struct Leave<'a> {
+    task: &'a Arc<Task>,
+    shared: &'a Arc<Shared>,
+    chunk: usize,
+    taken: Cell<bool>,
+}
+
+/// A chunk on its way through a device. It comes back to the workers in any case: without an answer when it is dropped,
+/// so that no failure of a device can lose an item.
+pub(crate) struct Errand {
+    task: Option<Arc<Task>>,
+    shared: Arc<Shared>,
+    chunk: usize,
 }
 
 /// What a job takes of the queue's bounds.
@@ -59,6 +78,8 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
+    /// Chunks that came back from a device; first, because all else of their jobs may be done.
+    returned: VecDeque<Return>,
     live: VecDeque<Entry>,
     bulk: VecDeque<Entry>,
     /// Of all jobs that are queued or running.
@@ -71,6 +92,18 @@ struct Queue {
 struct Entry {
     task: Arc<Task>,
     next: usize,
+}
+
+struct Return {
+    task: Arc<Task>,
+    chunk: usize,
+    answer: Option<Answer>,
+}
+
+/// What a worker does next.
+enum Step {
+    Run(Arc<Task>, usize),
+    Settle(Return),
 }
 
 struct Task {
@@ -159,9 +192,10 @@ impl Drop for Pool {
         let mut queue = self.shared.lock();
         queue.stopping = true;
         let (live, bulk) = (std::mem::take(&mut queue.live), std::mem::take(&mut queue.bulk));
+        let returned = std::mem::take(&mut queue.returned);
         drop(queue);
         self.shared.work_waits.notify_all();
-        drop((live, bulk));
+        drop((live, bulk, returned));
         for worker in self.workers.drain(..) {
             // A worker catches the panics of its jobs, so a failed join has nothing more to tell.
             let _ended = worker.join();
@@ -175,15 +209,24 @@ impl Shared {
         fits(queue.held.items, weight.items, self.bound.items) && fits(queue.held.bytes, weight.bytes, self.bound.bytes)
     }
 
-    fn serve(&self) {
+    fn serve(self: &Arc<Self>) {
         let mut queue = self.lock();
         while !queue.stopping {
-            let Some((task, chunk)) = queue.take_chunk() else {
+            let Some(step) = queue.take_step() else {
                 queue = self.work_waits.wait(queue).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
             drop(queue);
-            let outcome = task.run(chunk);
+            let (task, outcome) = match step {
+                Step::Run(task, chunk) => {
+                    let outcome = task.run(chunk, self);
+                    (task, outcome)
+                }
+                Step::Settle(Return { task, chunk, answer }) => {
+                    let outcome = task.settle(chunk, answer);
+                    (task, outcome)
+                }
+            };
             if let Some(outcome) = outcome {
                 // Space first, so that whoever sees the result finds the space free as well.
                 self.release(task.weight);
@@ -210,7 +253,48 @@ impl Shared {
     }
 }
 
+impl Leave<'_> {
+    /// Takes the chunk along; whoever holds the errand brings it back.
+    pub(crate) fn take(&self) -> Errand {
+        self.taken.set(true);
+        Errand { task: Some(Arc::clone(self.task)), shared: Arc::clone(self.shared), chunk: self.chunk }
+    }
+}
+
+impl Errand {
+    /// Brings the chunk back with what the device says.
+    pub(crate) fn answer(mut self, answer: Answer) {
+        self.come_back(Some(answer));
+    }
+
+    fn come_back(&mut self, answer: Option<Answer>) {
+        let Some(task) = self.task.take() else { return };
+        let mut queue = self.shared.lock();
+        if queue.stopping {
+            // The task goes as all that was queued: its ticket resolves as stopped. Not under the lock.
+            drop(queue);
+            return;
+        }
+        queue.returned.push_back(Return { task, chunk: self.chunk, answer });
+        drop(queue);
+        self.shared.work_waits.notify_one();
+    }
+}
+
+impl Drop for Errand {
+    fn drop(&mut self) {
+        self.come_back(None);
+    }
+}
+
 impl Queue {
+    fn take_step(&mut self) -> Option<Step> {
+        if let Some(returned) = self.returned.pop_front() {
+            return Some(Step::Settle(returned));
+        }
+        self.take_chunk().map(|(task, chunk)| Step::Run(task, chunk))
+    }
+
     fn take_chunk(&mut self) -> Option<(Arc<Task>, usize)> {
         let bulk_turn = self.live.is_empty() || self.live_chunks >= BULK_SHARE - 1;
         let queue = if bulk_turn && !self.bulk.is_empty() {
@@ -233,17 +317,39 @@ impl Queue {
 
 impl Task {
     /// Runs one chunk; how the job ended when it was the last of it.
-    fn run(&self, chunk: usize) -> Option<Outcome> {
-        // State that a panicking chunk leaves behind is never read: the job is reported as failed.
-        if catch_unwind(AssertUnwindSafe(|| self.work.run(chunk))).is_err() {
+    fn run(self: &Arc<Self>, chunk: usize, shared: &Arc<Shared>) -> Option<Outcome> {
+        let leave = Leave { task: self, shared, chunk, taken: Cell::new(false) };
+        self.catch(|| self.work.run(chunk, &leave));
+        // A chunk that was taken along is counted when it is back, even if the worker panicked over it.
+        if leave.taken.get() { None } else { self.count_down() }
+    }
+
+    /// Ends a chunk that came back.
+    fn settle(&self, chunk: usize, answer: Option<Answer>) -> Option<Outcome> {
+        self.catch(|| self.work.settle(chunk, answer));
+        self.count_down()
+    }
+
+    /// State that a panicking chunk leaves behind is never read: the job is reported as failed.
+    fn catch(&self, step: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(step)).is_err() {
             self.panicked.store(true, Ordering::Relaxed);
         }
+    }
+
+    fn count_down(&self) -> Option<Outcome> {
         // Release makes this chunk's results visible to whoever ends last, acquire shows it theirs.
         if self.left.fetch_sub(1, Ordering::AcqRel) != 1 {
             return None;
         }
         let panicked = self.panicked.load(Ordering::Relaxed);
         Some(if panicked { Outcome::Panicked } else { Outcome::Done })
+    }
+}
+
+impl std::fmt::Debug for Errand {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Errand").field("chunk", &self.chunk).finish_non_exhaustive()
     }
 }
 
@@ -269,7 +375,17 @@ mod tests {
             4
         }
 
-        fn run(&self, chunk: usize) {
+        fn run(&self, chunk: usize, leave: &Leave<'_>) {
+            if chunk == 1 {
+                // Taken along and lost: it must come back.
+                drop(leave.take());
+                return;
+            }
+            assert_ne!(chunk, self.chunk, "this chunk is meant to fail");
+        }
+
+        fn settle(&self, chunk: usize, answer: Option<Answer>) {
+            assert!(answer.is_none() && chunk == 1, "only the lost chunk comes back");
             assert_ne!(chunk, self.chunk, "this chunk is meant to fail");
         }
 
@@ -283,7 +399,9 @@ mod tests {
     fn a_panic_fails_its_job_and_no_other() {
         let weight = Weight { items: 1, bytes: 1 };
         let pool = Pool::new(2, weight).expect("pool");
-        for (chunk, expected) in [(9, Outcome::Done), (2, Outcome::Panicked), (9, Outcome::Done)] {
+        for (chunk, expected) in
+            [(9, Outcome::Done), (2, Outcome::Panicked), (1, Outcome::Panicked), (9, Outcome::Done)]
+        {
             pool.reserve_blocking(weight);
             let (ticket, resolver) = ticket();
             let work = Broken { chunk, resolver: Mutex::new(Some(resolver)) };

@@ -10,9 +10,16 @@ use bytes::Bytes;
 use stele_accel_hash::{Digest, HashAlgorithm, Span, SpanError, digest_spans};
 
 use crate::{
-    engine::Context,
-    job::{Job, sealed::Parts},
-    pool::{Outcome, Weight, Work},
+    cost::{Backend, Kind},
+    engine::{Context, Priority},
+    gpu::{self, Answer, Digests, Gpu, Kernel, Reply},
+    guard::{Draw, Fault},
+    job::{
+        Job,
+        device::{Cost, device_units, serving},
+        sealed::Parts,
+    },
+    pool::{Leave, Outcome, Weight, Work},
     ticket::{Resolver, TicketError},
 };
 
@@ -21,6 +28,9 @@ const CHUNK_BYTES: usize = 1 << 20;
 
 /// What one message costs besides its bytes, in bytes: padding and finishing.
 const MESSAGE_OVERHEAD: usize = 64;
+
+/// Fewer blocks than this are not worth a batch.
+const DEVICE_BLOCKS_MIN: usize = 1 << 12;
 
 /// Hashes `prefix ‖ message` for many messages; the result has one digest for each span, in order.
 #[derive(Clone, Debug)]
@@ -49,10 +59,11 @@ impl Parts for DigestJob {
         Weight { items: self.messages.len(), bytes: spans.saturating_add(self.bytes.len()) }
     }
 
-    fn into_work(self, resolver: Resolver<Vec<Digest>>, context: Arc<Context>) -> Box<dyn Work> {
-        let chunks = plan(&self.messages);
+    fn into_work(self, resolver: Resolver<Vec<Digest>>, priority: Priority, context: Arc<Context>) -> Box<dyn Work> {
+        let chunks = self.plan(priority, &context);
         Box::new(DigestWork {
             digests: chunks.iter().map(|_| OnceLock::new()).collect(),
+            sent: chunks.iter().map(|_| OnceLock::new()).collect(),
             job: self,
             chunks,
             resolver: Mutex::new(Some(resolver)),
@@ -69,7 +80,9 @@ impl Parts for DigestJob {
 struct DigestWork {
     job: DigestJob,
     /// Ranges of messages.
-    chunks: Vec<Range<usize>>,
+    chunks: Vec<(Range<usize>, Cost)>,
+    /// What chunks that are with the device left here.
+    sent: Vec<OnceLock<Digests>>,
     /// Digests of each chunk.
     digests: Vec<OnceLock<Vec<Digest>>>,
     resolver: Mutex<Option<Resolver<Vec<Digest>>>>,
@@ -82,14 +95,17 @@ impl Work for DigestWork {
         self.chunks.len()
     }
 
-    fn run(&self, chunk: usize) {
-        let DigestJob { algorithm, prefix, bytes, messages } = &self.job;
-        let messages = &messages[self.chunks[chunk].clone()];
-        let digests =
-            digest_spans(*algorithm, prefix, bytes, messages).expect("spans were checked when the job was submitted");
-        self.digests[chunk].get_or_init(|| digests);
-        let length: u64 = messages.iter().map(|span| u64::from(span.length)).sum();
-        self.context.counters.bytes_hashed.fetch_add(length, Ordering::Relaxed);
+    fn run(&self, chunk: usize, leave: &Leave<'_>) {
+        if !self.chunks[chunk].1.is_device() || self.send(chunk, leave).is_none() {
+            self.here(chunk);
+        }
+    }
+
+    fn settle(&self, chunk: usize, answer: Option<Answer>) {
+        match answer.and_then(|answer| self.accept(chunk, &answer)) {
+            Some(digests) => self.store(chunk, digests),
+            None => self.here(chunk),
+        }
     }
 
     fn finish(&self, outcome: Outcome) {
@@ -113,6 +129,118 @@ impl Work for DigestWork {
             resolver.resolve(result);
         }
     }
+}
+
+impl DigestJob {
+    /// The first messages go to the device, as many as it is to have, and the others into chunks for the cores.
+    fn plan(&self, priority: Priority, context: &Context) -> Vec<(Range<usize>, Cost)> {
+        let kind = Kind::Digest(self.algorithm);
+        let blocks = |range: &Range<usize>| self.messages[range.clone()].iter().map(|span| self.blocks(*span)).sum();
+        let on_cores = |range: Range<usize>| {
+            let units = blocks(&range);
+            (range, Cost::plan(context, Backend::Cpu, kind, units))
+        };
+        let gpu = context.gpu_for(priority).filter(|gpu| gpu.serves(&[Kernel::Digest(self.algorithm)]));
+        let share =
+            gpu.map_or(0, |gpu| device_units(context, gpu, kind, blocks(&(0..self.messages.len())), DEVICE_BLOCKS_MIN));
+        let slot = gpu.map_or(0, Gpu::slot_bytes);
+        let (parts, rest) = device_parts(&self.messages, share, slot, |span| self.blocks(span));
+        let of_device = parts.into_iter().map(|(range, fits)| {
+            let backend = if fits { Backend::Gpu } else { Backend::Cpu };
+            let units = blocks(&range);
+            (range, Cost::plan(context, backend, kind, units))
+        });
+        let mut chunks: Vec<_> = of_device.collect();
+        let ranges = plan(&self.messages[rest..]).into_iter();
+        chunks.extend(ranges.map(|range| on_cores(range.start + rest..range.end + rest)));
+        chunks
+    }
+
+    fn blocks(&self, span: Span) -> usize {
+        gpu::blocks(self.prefix.len().saturating_add(usize::try_from(span.length).unwrap_or(usize::MAX / 2)))
+    }
+}
+
+impl DigestWork {
+    fn messages(&self, chunk: usize) -> &[Span] {
+        &self.job.messages[self.chunks[chunk].0.clone()]
+    }
+
+    fn here(&self, chunk: usize) {
+        let DigestJob { algorithm, prefix, bytes, .. } = &self.job;
+        self.chunks[chunk].1.here(&self.context, || {
+            let digests = digest_spans(*algorithm, prefix, bytes, self.messages(chunk));
+            self.store(chunk, digests.expect("spans were checked when the job was submitted"));
+        });
+    }
+
+    fn store(&self, chunk: usize, digests: Vec<Digest>) {
+        self.digests[chunk].get_or_init(|| digests);
+        let length: u64 = self.messages(chunk).iter().map(|span| u64::from(span.length)).sum();
+        self.context.counters.bytes_hashed.fetch_add(length, Ordering::Relaxed);
+    }
+
+    fn send(&self, chunk: usize, leave: &Leave<'_>) -> Option<()> {
+        let DigestJob { algorithm, prefix, bytes, .. } = &self.job;
+        let gpu = serving(&self.context, &[Kernel::Digest(*algorithm)])?;
+        let messages = self.messages(chunk).iter().map(|span| span.slice(bytes).ok()).collect::<Option<Vec<_>>>()?;
+        let (batch, sent) = Digests::pack(*algorithm, prefix, &messages, Draw::new().nonce())?;
+        self.sent[chunk].get_or_init(|| sent);
+        gpu.submit(batch, Reply::Chunk(leave.take()));
+        Some(())
+    }
+
+    /// What the device says, if it can be believed.
+    fn accept(&self, chunk: usize, answer: &Answer) -> Option<Vec<Digest>> {
+        let DigestJob { algorithm, prefix, bytes, .. } = &self.job;
+        let gpu = self.context.gpu().filter(|gpu| gpu.is_trusted())?;
+        let digests = self.sent[chunk].get()?.unpack(answer);
+        let Some(digests) = digests else {
+            self.context.fault(Fault::Tag);
+            return None;
+        };
+        let sample = Draw::new().sample(digests.len(), gpu.config().recheck_one_in);
+        let spans: Vec<Span> = sample.iter().map(|index| self.messages(chunk)[*index]).collect();
+        let expected = digest_spans(*algorithm, prefix, bytes, &spans).ok()?;
+        self.context.guard.rechecked(sample.len());
+        if sample.iter().zip(&expected).any(|(index, expected)| digests[*index] != *expected) {
+            self.context.fault(Fault::Digest);
+            return None;
+        }
+        self.chunks[chunk].1.there(&self.context, answer);
+        Some(digests)
+    }
+}
+
+/// Cuts messages from the first on, of about so many blocks together, into batches that fit a slot. One that is too long
+/// for the device makes a chunk of its own, marked false. Also says where the rest begins.
+fn device_parts(
+    messages: &[Span],
+    share: usize,
+    slot: usize,
+    blocks_of: impl Fn(Span) -> usize,
+) -> (Vec<(Range<usize>, bool)>, usize) {
+    let mut parts = Vec::new();
+    let (mut start, mut next, mut blocks, mut taken) = (0, 0, 0, 0);
+    while next < messages.len() && taken < share {
+        let more = blocks_of(messages[next]);
+        let fits = more <= gpu::MESSAGE_BLOCKS_MAX && gpu::digest_bytes(1, more) <= slot;
+        if start < next && (!fits || gpu::digest_bytes(next - start + 1, blocks + more) > slot) {
+            parts.push((start..next, true));
+            (start, blocks) = (next, 0);
+        }
+        next += 1;
+        taken += more;
+        blocks += more;
+        if !fits {
+            parts.push((start..next, false));
+            (start, blocks) = (next, 0);
+        }
+    }
+    if start < next {
+        parts.push((start..next, true));
+    }
+    (parts, next)
 }
 
 /// Cuts messages, in order, into chunks of about [`CHUNK_BYTES`].
@@ -151,5 +279,28 @@ mod tests {
             assert_eq!(next, messages.len());
         }
         assert_eq!(plan(&[Span { offset: 0, length: 1 << 21 }; 3]).len(), 3);
+    }
+
+    #[test]
+    fn parts_for_the_device_fit_a_slot_and_leave_what_is_too_long() {
+        let slot = 100_000;
+        let lengths = (0..400u32).map(|index| if index % 97 == 5 { 200_000 } else { index * 7 });
+        let messages: Vec<Span> = lengths.map(|length| Span { offset: 0, length }).collect();
+        let blocks = |span: Span| gpu::blocks(usize::try_from(span.length).expect("small"));
+        for share in [0, 1, 300, 5000, usize::MAX] {
+            let (parts, rest) = device_parts(&messages, share, slot, blocks);
+            let mut next = 0;
+            for (range, fits) in &parts {
+                assert_eq!(range.start, next);
+                assert!(!range.is_empty());
+                next = range.end;
+                let total: usize = messages[range.clone()].iter().map(|span| blocks(*span)).sum();
+                assert_eq!(*fits, gpu::digest_bytes(range.len(), total) <= slot, "{range:?}");
+                assert!(*fits || range.len() == 1);
+            }
+            assert_eq!(rest, next);
+            let total: usize = messages[..rest].iter().map(|span| blocks(*span)).sum();
+            assert!(total >= share || rest == messages.len());
+        }
     }
 }

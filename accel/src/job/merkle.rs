@@ -1,6 +1,7 @@
 //! Tree interiors over leaf hashes.
 
 use std::{
+    ops::Range,
     sync::{Arc, Mutex, OnceLock, PoisonError, atomic::Ordering},
     time::Instant,
 };
@@ -8,9 +9,16 @@ use std::{
 use stele_accel_hash::{Digest, HashAlgorithm, SpanError, node_level};
 
 use crate::{
-    engine::Context,
-    job::{Job, sealed::Parts},
-    pool::{Outcome, Weight, Work},
+    cost::{Backend, Kind},
+    engine::{Context, Priority},
+    gpu::{Answer, Gpu, Kernel, Levels, Reply, TAGGED_DIGEST_WORDS},
+    guard::{Draw, Fault},
+    job::{
+        Job,
+        device::{Cost, device_units, serving},
+        sealed::Parts,
+    },
+    pool::{Leave, Outcome, Weight, Work},
     ticket::{Resolver, TicketError},
 };
 
@@ -19,6 +27,9 @@ const CHUNK_LEVELS: u32 = 12;
 
 /// Leaves of one chunk.
 const CHUNK_LEAVES: usize = 1 << CHUNK_LEVELS;
+
+/// Bytes that a leaf takes of a slot: as many nodes above it as leaves, each with its tag.
+const DEVICE_LEAF_BYTES: usize = 4 * TAGGED_DIGEST_WORDS;
 
 /// Computes the interior of an RFC 9162 tree over leaf *hashes*. An odd last node of a level moves up
 /// unchanged, which gives the tree head of section 2.1.1.
@@ -57,11 +68,14 @@ impl Parts for MerkleJob {
         Weight { items: self.leaves.len(), bytes }
     }
 
-    fn into_work(self, resolver: Resolver<MerkleLevels>, context: Arc<Context>) -> Box<dyn Work> {
-        let chunks = self.leaves.len().div_ceil(CHUNK_LEAVES);
+    fn into_work(self, resolver: Resolver<MerkleLevels>, priority: Priority, context: Arc<Context>) -> Box<dyn Work> {
+        let subtrees = self.leaves.len().div_ceil(CHUNK_LEAVES);
+        let chunks = self.plan(subtrees, priority, &context);
         Box::new(MerkleWork {
+            sent: chunks.iter().map(|_| OnceLock::new()).collect(),
+            chunks,
             job: self,
-            subtrees: (0..chunks).map(|_| OnceLock::new()).collect(),
+            subtrees: (0..subtrees).map(|_| OnceLock::new()).collect(),
             resolver: Mutex::new(Some(resolver)),
             context,
             started: Instant::now(),
@@ -75,6 +89,10 @@ impl Parts for MerkleJob {
 
 struct MerkleWork {
     job: MerkleJob,
+    /// Ranges of subtrees: one for a core, many for the device.
+    chunks: Vec<(Range<usize>, Cost)>,
+    /// What chunks that are with the device left here.
+    sent: Vec<OnceLock<Levels>>,
     /// Levels over each chunk of leaves, [`CHUNK_LEVELS`] of them if there is more than one chunk; only
     /// the last unless levels are kept.
     subtrees: Vec<OnceLock<Vec<Vec<Digest>>>>,
@@ -85,27 +103,20 @@ struct MerkleWork {
 
 impl Work for MerkleWork {
     fn chunks(&self) -> usize {
-        self.subtrees.len()
+        self.chunks.len()
     }
 
-    fn run(&self, chunk: usize) {
-        let MerkleJob { algorithm, leaves, keep_levels } = &self.job;
-        let start = chunk * CHUNK_LEAVES;
-        let leaves = &leaves[start..leaves.len().min(start + CHUNK_LEAVES)];
-        let mut levels: Vec<Vec<Digest>> = Vec::new();
-        for _ in 0..CHUNK_LEVELS {
-            let below = levels.last().map_or(leaves, Vec::as_slice);
-            // A lone tree stops at its root; a part of a larger one carries a lone node up all levels.
-            if below.len() == 1 && self.subtrees.len() == 1 {
-                break;
-            }
-            let level = node_level(*algorithm, below);
-            if !keep_levels {
-                levels.clear();
-            }
-            levels.push(level);
+    fn run(&self, chunk: usize, leave: &Leave<'_>) {
+        if !self.chunks[chunk].1.is_device() || self.send(chunk, leave).is_none() {
+            self.here(chunk);
         }
-        self.subtrees[chunk].get_or_init(|| levels);
+    }
+
+    fn settle(&self, chunk: usize, answer: Option<Answer>) {
+        match answer.and_then(|answer| self.accept(chunk, &answer)) {
+            Some(levels) => self.store(chunk, &levels),
+            None => self.here(chunk),
+        }
     }
 
     fn finish(&self, outcome: Outcome) {
@@ -128,7 +139,128 @@ impl Work for MerkleWork {
     }
 }
 
+impl MerkleJob {
+    /// The first subtrees go to the device, as many as it is to have.
+    fn plan(&self, subtrees: usize, priority: Priority, context: &Context) -> Vec<(Range<usize>, Cost)> {
+        let kind = Kind::Merkle(self.algorithm);
+        let gpu = context.gpu_for(priority).filter(|gpu| subtrees > 1 && gpu.serves(&self.kernels()));
+        let share = gpu.map_or(0, |gpu| device_units(context, gpu, kind, self.leaves.len(), CHUNK_LEAVES));
+        // A batch is at least a subtree, so a slot that is smaller than that gets none.
+        let batch = gpu.map_or(0, Gpu::slot_bytes) / DEVICE_LEAF_BYTES / CHUNK_LEAVES;
+        let of_device = if batch == 0 { 0 } else { share.div_ceil(CHUNK_LEAVES).min(subtrees) };
+        let cost = |backend, range: Range<usize>| {
+            let units = self.leaves.len().min(range.end * CHUNK_LEAVES) - range.start * CHUNK_LEAVES;
+            (range, Cost::plan(context, backend, kind, units))
+        };
+        let mut chunks = Vec::new();
+        for start in (0..of_device).step_by(batch.max(1)) {
+            chunks.push(cost(Backend::Gpu, start..of_device.min(start + batch)));
+        }
+        chunks.extend((of_device..subtrees).map(|subtree| cost(Backend::Cpu, subtree..subtree + 1)));
+        chunks
+    }
+
+    const fn kernels(&self) -> [Kernel; 2] {
+        [Kernel::FirstLevel(self.algorithm), Kernel::NextLevel(self.algorithm)]
+    }
+}
+
 impl MerkleWork {
+    fn here(&self, chunk: usize) {
+        let (range, cost) = &self.chunks[chunk];
+        cost.here(&self.context, || {
+            for subtree in range.clone() {
+                let levels = self.levels(subtree);
+                self.subtrees[subtree].get_or_init(|| levels);
+            }
+        });
+    }
+
+    fn leaves(&self, subtrees: &Range<usize>) -> &[Digest] {
+        let leaves = &self.job.leaves;
+        &leaves[subtrees.start * CHUNK_LEAVES..leaves.len().min(subtrees.end * CHUNK_LEAVES)]
+    }
+
+    fn send(&self, chunk: usize, leave: &Leave<'_>) -> Option<()> {
+        let MerkleJob { algorithm, keep_levels, .. } = self.job;
+        let gpu = serving(&self.context, &self.job.kernels())?;
+        let leaves = self.leaves(&self.chunks[chunk].0);
+        let (batch, sent) = Levels::pack(algorithm, leaves, CHUNK_LEVELS, keep_levels, Draw::new().nonce())?;
+        self.sent[chunk].get_or_init(|| sent);
+        gpu.submit(batch, Reply::Chunk(leave.take()));
+        Some(())
+    }
+
+    /// What the device says, if it can be believed.
+    fn accept(&self, chunk: usize, answer: &Answer) -> Option<Vec<Vec<Digest>>> {
+        let gpu = self.context.gpu().filter(|gpu| gpu.is_trusted())?;
+        let Some(levels) = self.sent[chunk].get()?.unpack(answer) else {
+            self.context.fault(Fault::Tag);
+            return None;
+        };
+        if !self.agrees(chunk, &levels, gpu.config().recheck_one_in) {
+            self.context.fault(Fault::Digest);
+            return None;
+        }
+        self.chunks[chunk].1.there(&self.context, answer);
+        Some(levels)
+    }
+
+    /// Whether a sample of nodes is what the CPU computes. Where levels are kept, a node is checked against its children;
+    /// else one subtree is computed again.
+    fn agrees(&self, chunk: usize, levels: &[Vec<Digest>], one_in: u32) -> bool {
+        let (range, mut draw) = (&self.chunks[chunk].0, Draw::new());
+        if !self.job.keep_levels {
+            let place = draw.below(range.len());
+            self.context.guard.rechecked(1);
+            let top = self.levels(range.start + place);
+            return levels.last().and_then(|level| level.get(place)) == top.last().and_then(|level| level.first());
+        }
+        let mut below = self.leaves(range);
+        for level in levels {
+            let sample = draw.sample(level.len(), one_in);
+            self.context.guard.rechecked(sample.len());
+            let children = |index: &usize| &below[2 * index..below.len().min(2 * index + 2)];
+            if sample.iter().any(|index| node_level(self.job.algorithm, children(index)) != level[*index..=*index]) {
+                return false;
+            }
+            below = level;
+        }
+        true
+    }
+
+    /// Cuts the levels over many subtrees into those of each.
+    fn store(&self, chunk: usize, levels: &[Vec<Digest>]) {
+        let lowest = CHUNK_LEVELS - u32::try_from(levels.len()).unwrap_or(CHUNK_LEVELS);
+        for (place, subtree) in self.chunks[chunk].0.clone().enumerate() {
+            let cut = levels.iter().zip(lowest..).map(|(level, height)| {
+                let width = CHUNK_LEAVES >> (height + 1);
+                level[level.len().min(place * width)..level.len().min((place + 1) * width)].to_vec()
+            });
+            self.subtrees[subtree].get_or_init(|| cut.collect());
+        }
+    }
+
+    /// The levels over one subtree, or the last of them.
+    fn levels(&self, subtree: usize) -> Vec<Vec<Digest>> {
+        let MerkleJob { algorithm, keep_levels, .. } = &self.job;
+        let leaves = self.leaves(&(subtree..subtree + 1));
+        let mut levels: Vec<Vec<Digest>> = Vec::new();
+        for _ in 0..CHUNK_LEVELS {
+            let below = levels.last().map_or(leaves, Vec::as_slice);
+            // A lone tree stops at its root; a part of a larger one carries a lone node up all levels.
+            if below.len() == 1 && self.subtrees.len() == 1 {
+                break;
+            }
+            let level = node_level(*algorithm, below);
+            if !keep_levels {
+                levels.clear();
+            }
+            levels.push(level);
+        }
+        levels
+    }
+
     /// Joins the levels of the parts and adds those above them.
     fn assemble(&self) -> MerkleLevels {
         let mut levels: Vec<Vec<Digest>> = Vec::new();

@@ -1,5 +1,6 @@
 //! The kinds of work that the engine takes.
 
+pub(crate) mod device;
 pub(crate) mod digest;
 pub(crate) mod merkle;
 pub(crate) mod verify;
@@ -11,13 +12,15 @@ pub trait Job: sealed::Parts {
     type Output: Send + 'static;
 }
 
+pub(crate) use self::device::fit;
+
 pub(crate) mod sealed {
     use std::sync::Arc;
 
     use stele_accel_hash::SpanError;
 
     use crate::{
-        engine::Context,
+        engine::{Context, Priority},
         job::Job,
         pool::{Weight, Work},
         ticket::Resolver,
@@ -32,7 +35,12 @@ pub(crate) mod sealed {
         fn weight(&self) -> Weight;
 
         /// Cuts a job of at least one item into chunks.
-        fn into_work(self, resolver: Resolver<Self::Output>, context: Arc<Context>) -> Box<dyn Work>
+        fn into_work(
+            self,
+            resolver: Resolver<Self::Output>,
+            priority: Priority,
+            context: Arc<Context>,
+        ) -> Box<dyn Work>
         where
             Self: Job;
 

@@ -13,9 +13,11 @@ use bytes::Bytes;
 use stele_accel_hash::{Span, SpanError};
 
 use crate::{
-    engine::{Context, ED25519_BATCH_MIN},
-    job::{Job, sealed::Parts},
-    pool::{Outcome, Weight, Work},
+    cost::{Backend, Kind},
+    engine::{Context, ED25519_BATCH_MIN, Priority},
+    gpu::Answer,
+    job::{Job, device::Cost, sealed::Parts},
+    pool::{Leave, Outcome, Weight, Work},
     suite::{Signed, Suite, Verdict},
     ticket::{Resolver, TicketError},
 };
@@ -68,8 +70,8 @@ impl Parts for VerifyJob {
         Weight { items: self.items.len(), bytes }
     }
 
-    fn into_work(self, resolver: Resolver<Vec<Verdict>>, context: Arc<Context>) -> Box<dyn Work> {
-        let (order, chunks) = plan(&self, context.threads, context.ed25519_batch_max);
+    fn into_work(self, resolver: Resolver<Vec<Verdict>>, _priority: Priority, context: Arc<Context>) -> Box<dyn Work> {
+        let (order, chunks) = plan(&self, &context);
         Box::new(VerifyWork {
             verdicts: self.items.iter().map(|_| AtomicBool::new(false)).collect(),
             job: self,
@@ -102,6 +104,7 @@ struct Chunk {
     suite: Suite,
     /// Positions in `order`.
     range: Range<usize>,
+    cost: Cost,
 }
 
 impl Work for VerifyWork {
@@ -109,29 +112,12 @@ impl Work for VerifyWork {
         self.chunks.len()
     }
 
-    fn run(&self, chunk: usize) {
-        let Chunk { suite, range } = &self.chunks[chunk];
-        let order = &self.order[range.clone()];
-        let items: Vec<Signed<'_>> = order.iter().map(|index| self.signed(*index)).collect();
-        let mut verdicts = vec![Verdict::Invalid; items.len()];
-        let (verifiers, counters) = (&self.context.verifiers, &self.context.counters);
-        match suite {
-            Suite::Ed25519 => {
-                let figures = verifiers.ed25519.verify(&items, &mut verdicts);
-                counters.batches.fetch_add(u64::from(figures.equation), Ordering::Relaxed);
-                counters.bisections.fetch_add(u64::from(figures.bisected), Ordering::Relaxed);
-            }
-            Suite::P256 => verifiers.p256.verify(&items, &mut verdicts),
-            Suite::Sm2 => verifiers.sm2.verify(&items, &mut verdicts),
-        }
-        let mut valid = 0;
-        for (index, verdict) in order.iter().zip(&verdicts) {
-            // Relaxed: the pool's countdown orders all chunks before `finish`.
-            self.verdicts[*index].store(verdict.is_valid(), Ordering::Relaxed);
-            valid += u64::from(verdict.is_valid());
-        }
-        counters.verdicts(*suite, Verdict::Valid, valid);
-        counters.verdicts(*suite, Verdict::Invalid, verdicts.len() as u64 - valid);
+    fn run(&self, chunk: usize, _leave: &Leave<'_>) {
+        self.here(chunk);
+    }
+
+    fn settle(&self, chunk: usize, _answer: Option<Answer>) {
+        self.here(chunk);
     }
 
     fn finish(&self, outcome: Outcome) {
@@ -154,6 +140,27 @@ impl Work for VerifyWork {
 }
 
 impl VerifyWork {
+    fn here(&self, chunk: usize) {
+        let Chunk { suite, range, cost } = &self.chunks[chunk];
+        cost.here(&self.context, || {
+            let items: Vec<Signed<'_>> = self.order[range.clone()].iter().map(|index| self.signed(*index)).collect();
+            self.store(chunk, &verdicts_of_cpu(&self.context, *suite, &items));
+        });
+    }
+
+    fn store(&self, chunk: usize, verdicts: &[Verdict]) {
+        let Chunk { suite, range, .. } = &self.chunks[chunk];
+        let mut valid = 0;
+        for (index, verdict) in self.order[range.clone()].iter().zip(verdicts) {
+            // Relaxed: the pool's countdown orders all chunks before `finish`.
+            self.verdicts[*index].store(verdict.is_valid(), Ordering::Relaxed);
+            valid += u64::from(verdict.is_valid());
+        }
+        let counters = &self.context.counters;
+        counters.verdicts(*suite, Verdict::Valid, valid);
+        counters.verdicts(*suite, Verdict::Invalid, verdicts.len() as u64 - valid);
+    }
+
     fn signed(&self, index: usize) -> Signed<'_> {
         let item = &self.job.items[index];
         Signed {
@@ -164,6 +171,22 @@ impl VerifyWork {
     }
 }
 
+/// What the CPU says, which is what is right.
+fn verdicts_of_cpu(context: &Context, suite: Suite, items: &[Signed<'_>]) -> Vec<Verdict> {
+    let mut verdicts = vec![Verdict::Invalid; items.len()];
+    let (verifiers, counters) = (&context.verifiers, &context.counters);
+    match suite {
+        Suite::Ed25519 => {
+            let figures = verifiers.ed25519.verify(items, &mut verdicts);
+            counters.batches.fetch_add(u64::from(figures.equation), Ordering::Relaxed);
+            counters.bisections.fetch_add(u64::from(figures.bisected), Ordering::Relaxed);
+        }
+        Suite::P256 => verifiers.p256.verify(items, &mut verdicts),
+        Suite::Sm2 => verifiers.sm2.verify(items, &mut verdicts),
+    }
+    verdicts
+}
+
 /// Spans were checked by `validate`; an empty slice can only make an item invalid.
 fn bytes_of(arena: &Bytes, span: Span) -> &[u8] {
     span.slice(arena).unwrap_or_default()
@@ -171,7 +194,8 @@ fn bytes_of(arena: &Bytes, span: Span) -> &[u8] {
 
 /// Groups the items by suite, sorts them by key and cuts the groups into chunks. Neighbours under the same key share
 /// its look-up, and in Ed25519 their terms are added up before they cost a point multiplication.
-fn plan(job: &VerifyJob, threads: usize, ed25519_batch_max: usize) -> (Vec<usize>, Vec<Chunk>) {
+fn plan(job: &VerifyJob, context: &Context) -> (Vec<usize>, Vec<Chunk>) {
+    let Context { threads, ed25519_batch_max, .. } = *context;
     let mut order = Vec::with_capacity(job.items.len());
     let mut chunks = Vec::new();
     for (suite, bounds) in
@@ -190,9 +214,10 @@ fn plan(job: &VerifyJob, threads: usize, ed25519_batch_max: usize) -> (Vec<usize
         let parts = group.len().div_ceil(length);
         let end = order.len();
         // Even parts, so that no last chunk of a few items pays for an equation of its own.
-        chunks.extend((0..parts).map(|part| Chunk {
-            suite,
-            range: start + (end - start) * part / parts..start + (end - start) * (part + 1) / parts,
+        chunks.extend((0..parts).map(|part| {
+            let range = start + (end - start) * part / parts..start + (end - start) * (part + 1) / parts;
+            let cost = Cost::plan(context, Backend::Cpu, Kind::Verify(suite), range.len());
+            Chunk { suite, range, cost }
         }));
     }
     (order, chunks)
@@ -201,6 +226,7 @@ fn plan(job: &VerifyJob, threads: usize, ed25519_batch_max: usize) -> (Vec<usize
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Engine, EngineConfig};
 
     fn job(suites: &[Suite]) -> VerifyJob {
         let span = Span::default();
@@ -215,7 +241,8 @@ mod tests {
     fn every_item_is_in_exactly_one_chunk_of_its_suite() {
         for (count, threads) in [(1usize, 1usize), (7, 2), (64, 2), (1000, 3), (3001, 16)] {
             let suites: Vec<Suite> = (0..count).map(|index| Suite::ALL[index * 7 % 5 % 3]).collect();
-            let (order, chunks) = plan(&job(&suites), threads, 512);
+            let engine = Engine::new(&EngineConfig { threads, ..EngineConfig::default() }).expect("engine");
+            let (order, chunks) = plan(&job(&suites), engine.context());
             let mut seen = vec![false; count];
             for chunk in &chunks {
                 assert!(!chunk.range.is_empty());

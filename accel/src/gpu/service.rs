@@ -1,0 +1,512 @@
+//! The GPU as the engine sees it: starts in the background, takes batches, ends in one of a few ways.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use wgpu::PollType;
+
+use crate::{
+    figures::GpuFigures,
+    gpu::{
+        GpuConfig,
+        cache::KernelCache,
+        device::{self, GpuError},
+        kernel::Kernel,
+        machine::Machine,
+        ring::{Batch, Flight, Reply, Ring, Slot},
+    },
+};
+
+/// A batch is computed within milliseconds; one that takes this long never comes back.
+const HANG: Duration = Duration::from_secs(20);
+
+/// How long the poller waits for the device before it looks around.
+const POLL: Duration = Duration::from_millis(200);
+
+/// What the GPU is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum GpuState {
+    /// None is configured.
+    #[default]
+    Off,
+    /// The device is opened and its kernels are compiled; what is compiled serves already.
+    Starting,
+    /// All kernels serve.
+    Serving,
+    /// There is no device that may serve.
+    Absent,
+    /// The device was lost, or did not answer.
+    Lost,
+    /// The device gave a wrong answer and gets no more work until the engine is started anew.
+    Quarantined,
+}
+
+/// What the GPU is, for a log line.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GpuStatus {
+    /// What it is doing.
+    pub state: GpuState,
+    /// The device's name.
+    pub adapter: String,
+    /// The driver's name and version.
+    pub driver: String,
+    /// Why it does not serve, where it does not.
+    pub reason: String,
+}
+
+/// What the GPU did.
+#[derive(Debug, Default)]
+pub(crate) struct GpuCounters {
+    pub(crate) batches: AtomicU64,
+    pub(crate) fallbacks: AtomicU64,
+    pub(crate) nanoseconds: AtomicU64,
+    pub(crate) kernel_nanoseconds: AtomicU64,
+    pub(crate) bytes_up: AtomicU64,
+    pub(crate) bytes_down: AtomicU64,
+    pub(crate) compile_nanoseconds: AtomicU64,
+}
+
+/// The GPU; its threads end when this is dropped, after [`Gpu::stop`].
+pub(crate) struct Gpu {
+    shared: Arc<Shared>,
+    starter: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    config: GpuConfig,
+    state: AtomicU8,
+    status: Mutex<GpuStatus>,
+    machine: OnceLock<Machine>,
+    ring: Mutex<Ring>,
+    wakes: Condvar,
+    stopping: AtomicU8,
+    counters: GpuCounters,
+    #[cfg(test)]
+    faults: faults::Faults,
+}
+
+impl GpuState {
+    /// All states, by their number.
+    const ALL: [Self; 6] = [Self::Off, Self::Starting, Self::Serving, Self::Absent, Self::Lost, Self::Quarantined];
+
+    /// Stable lower-case name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Starting => "starting",
+            Self::Serving => "serving",
+            Self::Absent => "absent",
+            Self::Lost => "lost",
+            Self::Quarantined => "quarantined",
+        }
+    }
+}
+
+impl Gpu {
+    /// Starts in the background; whatever goes wrong there is told by [`Self::status`]. `fit` is called when all kernels
+    /// are compiled, and the GPU serves when it is done.
+    pub(crate) fn start(config: &GpuConfig, fit: impl FnOnce() + Send + 'static) -> Self {
+        let shared = Arc::new(Shared {
+            config: config.clone(),
+            state: AtomicU8::new(GpuState::Starting as u8),
+            status: Mutex::default(),
+            machine: OnceLock::new(),
+            ring: Mutex::default(),
+            wakes: Condvar::new(),
+            stopping: AtomicU8::new(0),
+            counters: GpuCounters::default(),
+            #[cfg(test)]
+            faults: faults::Faults::default(),
+        });
+        let starting = Arc::clone(&shared);
+        let starter = thread::Builder::new().name("accel-gpu-start".to_owned()).spawn(move || {
+            if let Err(error) = starting.start(fit) {
+                starting.end(GpuState::Absent, &error.to_string());
+            }
+        });
+        let starter = match starter {
+            Ok(starter) => Some(starter),
+            Err(error) => {
+                shared.end(GpuState::Absent, &GpuError::Thread { reason: error.to_string() }.to_string());
+                None
+            }
+        };
+        Self { shared, starter: Mutex::new(starter) }
+    }
+
+    pub(crate) fn config(&self) -> &GpuConfig {
+        &self.shared.config
+    }
+
+    /// Bytes of input, and of output, of one batch at most.
+    pub(crate) fn slot_bytes(&self) -> usize {
+        self.shared.config.slot_bytes
+    }
+
+    pub(crate) fn figures(&self) -> GpuFigures {
+        let counters = &self.shared.counters;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let seconds = |counter: &AtomicU64| Duration::from_nanos(read(counter)).as_secs_f64();
+        GpuFigures {
+            state: self.state(),
+            batches: read(&counters.batches),
+            fallbacks: read(&counters.fallbacks),
+            seconds: seconds(&counters.nanoseconds),
+            kernel_seconds: seconds(&counters.kernel_nanoseconds),
+            bytes_up: read(&counters.bytes_up),
+            bytes_down: read(&counters.bytes_down),
+            compile_seconds: seconds(&counters.compile_nanoseconds),
+            ..GpuFigures::default()
+        }
+    }
+
+    pub(crate) fn state(&self) -> GpuState {
+        self.shared.state()
+    }
+
+    pub(crate) fn status(&self) -> GpuStatus {
+        GpuStatus { state: self.state(), ..self.shared.status().clone() }
+    }
+
+    /// Whether batches of these kernels may be sent now.
+    pub(crate) fn serves(&self, kernels: &[Kernel]) -> bool {
+        let Some(machine) = self.shared.machine.get() else { return false };
+        self.shared.is_serving() && kernels.iter().all(|kernel| machine.pipeline(*kernel).is_some())
+    }
+
+    /// Whether answers may be believed, as far as is known.
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.state() != GpuState::Quarantined
+    }
+
+    /// Sends a batch. The reply gets the answer, or is dropped without one.
+    pub(crate) fn submit(&self, batch: Batch, reply: Reply) {
+        self.shared.submit(batch, reply);
+    }
+
+    /// The device answered wrongly: it gets no more work.
+    pub(crate) fn quarantine(&self, reason: &str) {
+        self.shared.end(GpuState::Quarantined, reason);
+    }
+
+    /// Gives back what is under way and ends the threads.
+    pub(crate) fn stop(&self) {
+        self.shared.stopping.store(1, Ordering::Release);
+        self.shared.give_back();
+        let starter = self.starter.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(starter) = starter {
+            // Its panics leave the state as it was; the engine is going anyway.
+            let _ended = starter.join();
+        }
+    }
+}
+
+impl Drop for Gpu {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Shared {
+    fn state(&self) -> GpuState {
+        GpuState::ALL.get(usize::from(self.state.load(Ordering::Acquire))).copied().unwrap_or_default()
+    }
+
+    fn is_serving(&self) -> bool {
+        matches!(self.state(), GpuState::Starting | GpuState::Serving) && self.stopping.load(Ordering::Acquire) == 0
+    }
+
+    fn status(&self) -> MutexGuard<'_, GpuStatus> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens the device and compiles its kernels, then polls until the end.
+    fn start(self: &Arc<Self>, fit: impl FnOnce() + Send + 'static) -> Result<(), GpuError> {
+        let opened = device::open(&self.config)?;
+        {
+            let mut status = self.status();
+            status.adapter.clone_from(&opened.info.name);
+            status.driver = format!("{} {}", opened.info.driver, opened.info.driver_info);
+        }
+        self.watch(&opened.device);
+        let machine = self.machine.get_or_init(|| Machine::new(opened));
+        let slots = (0..self.config.slots.max(1)).map(|_| Slot::new(machine, self.config.slot_bytes));
+        let slots = slots.collect::<Result<Vec<_>, _>>()?;
+        self.ring().free = slots;
+        let compiling = Arc::clone(self);
+        let compiler = thread::Builder::new().name("accel-gpu-compile".to_owned()).spawn(move || {
+            if compiling.compile() {
+                fit();
+                compiling.serve();
+            }
+        });
+        let compiler = compiler.map_err(|error| GpuError::Thread { reason: error.to_string() })?;
+        self.poll(machine);
+        let _ended = compiler.join();
+        Ok(())
+    }
+
+    /// The device's own complaints end its service.
+    fn watch(self: &Arc<Self>, device: &wgpu::Device) {
+        let shared = Arc::downgrade(self);
+        device.set_device_lost_callback(move |_, message| {
+            if let Some(shared) = shared.upgrade() {
+                shared.end(GpuState::Lost, &format!("the device was lost: {message}"));
+            }
+        });
+        let shared = Arc::downgrade(self);
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            if let Some(shared) = shared.upgrade() {
+                shared.end(GpuState::Lost, &error.to_string());
+            }
+        }));
+    }
+
+    /// Whether all kernels were compiled.
+    fn compile(&self) -> bool {
+        let Some(machine) = self.machine.get() else { return false };
+        let cache = self.config.cache_directory.as_deref();
+        let cache =
+            cache.and_then(|directory| KernelCache::open(directory, &machine.opened.device, &machine.opened.info));
+        for kernel in Kernel::ALL {
+            if !self.is_serving() {
+                return false;
+            }
+            let started = Instant::now();
+            if let Err(error) = machine.compile(kernel, cache.as_ref()) {
+                self.end(GpuState::Absent, &error.to_string());
+                return false;
+            }
+            add(&self.counters.compile_nanoseconds, started.elapsed());
+        }
+        if let Some(cache) = cache {
+            cache.save();
+        }
+        true
+    }
+
+    /// What ended the service meanwhile stays.
+    fn serve(&self) {
+        let _state = self.state.compare_exchange(
+            GpuState::Starting as u8,
+            GpuState::Serving as u8,
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        );
+    }
+
+    /// Ends the service; the first reason counts, but a wrong answer outdoes all others.
+    fn end(&self, state: GpuState, reason: &str) {
+        {
+            let mut status = self.status();
+            if !self.is_serving() && state != GpuState::Quarantined {
+                return;
+            }
+            self.state.store(state as u8, Ordering::Release);
+            reason.clone_into(&mut status.reason);
+        }
+        self.give_back();
+    }
+
+    /// All that is waiting or under way goes to the CPU. The slots go with it: nothing will use them.
+    fn give_back(&self) {
+        let (waiting, mut flying) = {
+            let mut ring = self.ring();
+            (std::mem::take(&mut ring.waiting), std::mem::take(&mut ring.flying))
+        };
+        self.wakes.notify_all();
+        for reply in flying.iter_mut().filter_map(|flight| flight.reply.take()) {
+            self.counters.fallbacks.fetch_add(1, Ordering::Relaxed);
+            drop(reply);
+        }
+        self.counters.fallbacks.fetch_add(waiting.len() as u64, Ordering::Relaxed);
+        drop((waiting, flying));
+    }
+
+    fn submit(&self, batch: Batch, reply: Reply) {
+        let slot = {
+            let mut ring = self.ring();
+            if !self.is_serving() {
+                None
+            } else if let Some(slot) = ring.free.pop() {
+                Some(slot)
+            } else {
+                ring.waiting.push_back((batch, reply));
+                return;
+            }
+        };
+        match (slot, self.machine.get()) {
+            (Some(slot), Some(machine)) => self.launch(machine, slot, &batch, reply),
+            _ => {
+                self.counters.fallbacks.fetch_add(1, Ordering::Relaxed);
+                drop(reply);
+            }
+        }
+    }
+
+    fn launch(&self, machine: &Machine, slot: Slot, batch: &Batch, reply: Reply) {
+        #[cfg(test)]
+        self.faults.before_launch(&machine.opened.device);
+        let flight = slot.launch(machine, batch, reply);
+        let mut ring = self.ring();
+        match flight {
+            Ok(flight) if self.is_serving() => {
+                ring.flying.push_back(flight);
+                drop(ring);
+                self.counters.bytes_up.fetch_add(batch.input.len() as u64, Ordering::Relaxed);
+                self.counters.bytes_down.fetch_add(4 * batch.output.len() as u64, Ordering::Relaxed);
+                self.wakes.notify_all();
+            }
+            Ok(flight) => {
+                drop(ring);
+                self.counters.fallbacks.fetch_add(1, Ordering::Relaxed);
+                drop(flight);
+            }
+            Err(slot) => {
+                ring.free.push(*slot);
+                drop(ring);
+                self.counters.fallbacks.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Waits for batches in their order until the service ends.
+    fn poll(&self, machine: &Machine) {
+        loop {
+            let submission = {
+                let mut ring = self.ring();
+                loop {
+                    if !self.is_serving() {
+                        return;
+                    }
+                    if let Some(flight) = ring.flying.front() {
+                        if flight.started.elapsed() > HANG {
+                            drop(ring);
+                            self.end(GpuState::Lost, "the device did not answer");
+                            return;
+                        }
+                        break flight.submission.clone();
+                    }
+                    ring = self.wakes.wait(ring).unwrap_or_else(PoisonError::into_inner);
+                }
+            };
+            let waited =
+                machine.opened.device.poll(PollType::Wait { submission_index: Some(submission), timeout: Some(POLL) });
+            if let Err(wgpu::PollError::WrongSubmissionIndex(..)) = waited {
+                self.end(GpuState::Lost, "the device forgot a batch");
+                return;
+            }
+            self.land_all(machine);
+        }
+    }
+
+    /// Delivers what has landed, and sends what waited for a slot.
+    fn land_all(&self, machine: &Machine) {
+        loop {
+            let flight = {
+                let mut ring = self.ring();
+                if !ring.flying.front().is_some_and(Flight::has_landed) {
+                    return;
+                }
+                let before = ring.landed.replace(Instant::now());
+                ring.flying.pop_front().map(|flight| (flight, before))
+            };
+            let Some((flight, before)) = flight else { return };
+            let Some((slot, reply, answer)) = flight.land(machine, before) else {
+                self.counters.fallbacks.fetch_add(1, Ordering::Relaxed);
+                self.end(GpuState::Lost, "the device's memory could not be read");
+                return;
+            };
+            #[cfg(test)]
+            let answer = self.faults.after_landing(answer);
+            self.counters.batches.fetch_add(1, Ordering::Relaxed);
+            add(&self.counters.nanoseconds, answer.took);
+            add(&self.counters.kernel_nanoseconds, answer.kernels.unwrap_or_default());
+            reply.answer(answer);
+            let next = {
+                let mut ring = self.ring();
+                match ring.waiting.pop_front() {
+                    Some(next) => Some((slot, next)),
+                    None => {
+                        ring.free.push(slot);
+                        None
+                    }
+                }
+            };
+            if let Some((slot, (batch, reply))) = next {
+                self.launch(machine, slot, &batch, reply);
+            }
+        }
+    }
+}
+
+fn add(counter: &AtomicU64, duration: Duration) {
+    counter.fetch_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+}
+
+impl fmt::Debug for Gpu {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Gpu").field("status", &self.status()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod faults {
+    //! Faults that tests make.
+
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use crate::gpu::{Answer, Gpu};
+
+    #[derive(Debug, Default)]
+    pub(crate) struct Faults {
+        /// Answers to spoil.
+        pub(crate) corrupt: AtomicU64,
+        /// Launches until the device is lost; zero: never.
+        pub(crate) lose_after: AtomicU64,
+        /// Answers of which two words change places.
+        pub(crate) swap: AtomicU64,
+    }
+
+    impl Faults {
+        pub(super) fn before_launch(&self, device: &wgpu::Device) {
+            if take(&self.lose_after) == Some(1) {
+                device.destroy();
+            }
+        }
+
+        pub(super) fn after_landing(&self, mut answer: Answer) -> Answer {
+            let middle = answer.words.len() / 2;
+            if take(&self.corrupt).is_some() {
+                answer.words[middle] ^= 1 << 7;
+            }
+            if take(&self.swap).is_some() {
+                answer.words.swap(0, middle);
+            }
+            answer
+        }
+    }
+
+    fn take(left: &AtomicU64) -> Option<u64> {
+        left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).ok()
+    }
+
+    impl Gpu {
+        pub(crate) fn faults(&self) -> &Faults {
+            &self.shared.faults
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Work for the GPU: what a chunk costs where, the first measurements, and what follows a wrong answer.
+
+use std::{
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use stele_accel_hash::{Digest, HashAlgorithm, digest_batch, node_level};
+
+use crate::{
+    cost::{Backend, Kind},
+    engine::Context,
+    gpu::{Answer, Assign, Batch, Digests, Gpu, Kernel, Levels, Reply},
+    guard::{Draw, Fault},
+};
+
+/// Batches are measured at a sixteenth, a quarter and the whole of so many units.
+const FIT_UNITS: usize = 1 << 14;
+
+/// A unit takes no more of a slot: twice a block.
+const UNIT_BYTES_MAX: usize = 128;
+
+/// How long the first measurement of a batch may take.
+const FIT_WAIT: Duration = Duration::from_secs(120);
+
+/// The cost of one chunk, as it was planned.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cost {
+    backend: Backend,
+    kind: Kind,
+    units: usize,
+    planned: u64,
+}
+
+impl Cost {
+    pub(super) fn plan(context: &Context, backend: Backend, kind: Kind, units: usize) -> Self {
+        Self { backend, kind, units, planned: context.costs.plan(backend, kind, units) }
+    }
+
+    pub(super) fn is_device(&self) -> bool {
+        self.backend == Backend::Gpu
+    }
+
+    /// Does the chunk on this core, whatever was planned.
+    pub(super) fn here(&self, context: &Context, work: impl FnOnce()) {
+        let started = Instant::now();
+        work();
+        context.costs.observe(Backend::Cpu, self.kind, self.units, started.elapsed());
+        context.costs.done(self.backend, self.planned);
+    }
+
+    /// The device did the chunk.
+    pub(super) fn there(&self, context: &Context, answer: &Answer) {
+        context.costs.observe(Backend::Gpu, self.kind, self.units, answer.busy);
+        context.costs.done(self.backend, self.planned);
+    }
+}
+
+/// How many of `units` go to the device, none or at least `units_min`.
+pub(super) fn device_units(context: &Context, gpu: &Gpu, kind: Kind, units: usize, units_min: usize) -> usize {
+    match gpu.config().assign {
+        Assign::All => units,
+        Assign::Measured => context.costs.device_share(kind, units, units_min, context.threads),
+    }
+}
+
+impl Context {
+    /// A device that is found wrong gets no more work.
+    pub(crate) fn fault(&self, fault: Fault) {
+        self.guard.fault(fault);
+        if let Some(gpu) = self.gpu() {
+            gpu.quarantine(fault.reason());
+        }
+    }
+}
+
+/// Measures each kind of work on the device and on this core, and compares the results: a device that fails here never
+/// serves.
+pub(crate) fn fit(context: &Context) {
+    for algorithm in [HashAlgorithm::Sha256, HashAlgorithm::Sm3] {
+        if fit_digests(context, algorithm).is_none() || fit_levels(context, algorithm).is_none() {
+            return;
+        }
+    }
+}
+
+fn fit_digests(context: &Context, algorithm: HashAlgorithm) -> Option<()> {
+    let kind = Kind::Digest(algorithm);
+    for units in fit_sizes(context) {
+        // Five blocks each, as a statement has.
+        let messages = vec![[0x5a; 300]; units / 5];
+        let messages: Vec<&[u8]> = messages.iter().map(<[u8; 300]>::as_slice).collect();
+        let (batch, sent) = Digests::pack(algorithm, &[], &messages, Draw::new().nonce())?;
+        let answer = ask(context, batch)?;
+        let expected = measured(context, kind, units, || digest_batch(algorithm, &[], &messages));
+        check(context, sent.unpack(&answer), &expected)?;
+        context.costs.observe(Backend::Gpu, kind, units, answer.busy);
+    }
+    Some(())
+}
+
+fn fit_levels(context: &Context, algorithm: HashAlgorithm) -> Option<()> {
+    let kind = Kind::Merkle(algorithm);
+    for units in fit_sizes(context) {
+        let leaves: Vec<Digest> = (0..units).map(|index| [index.to_le_bytes()[0]; 32]).collect();
+        let (batch, sent) = Levels::pack(algorithm, &leaves, 3, true, Draw::new().nonce())?;
+        let answer = ask(context, batch)?;
+        let expected = measured(context, kind, units, || {
+            let mut levels = vec![node_level(algorithm, &leaves)];
+            for level in 0..2 {
+                levels.push(node_level(algorithm, &levels[level]));
+            }
+            levels
+        });
+        check(context, sent.unpack(&answer), &expected)?;
+        context.costs.observe(Backend::Gpu, kind, units, answer.busy);
+    }
+    Some(())
+}
+
+/// Three sizes, of which the largest fits a slot.
+fn fit_sizes(context: &Context) -> [usize; 3] {
+    let largest = context.gpu().map_or(0, Gpu::slot_bytes) / UNIT_BYTES_MAX;
+    let largest = largest.min(FIT_UNITS);
+    [largest / 16, largest / 4, largest]
+}
+
+fn measured<T>(context: &Context, kind: Kind, units: usize, work: impl FnOnce() -> T) -> T {
+    let started = Instant::now();
+    let result = work();
+    context.costs.observe(Backend::Cpu, kind, units, started.elapsed());
+    result
+}
+
+fn check<T: PartialEq>(context: &Context, found: Option<T>, expected: &T) -> Option<()> {
+    let right = found.as_ref() == Some(expected);
+    if !right {
+        context.fault(if found.is_some() { Fault::Digest } else { Fault::Tag });
+    }
+    right.then_some(())
+}
+
+/// Sends a batch that belongs to no job and waits for its answer.
+fn ask(context: &Context, batch: Batch) -> Option<Answer> {
+    let (sender, receiver) = mpsc::channel();
+    context.gpu()?.submit(batch, Reply::Probe(sender));
+    receiver.recv_timeout(FIT_WAIT).ok()
+}
+
+/// Whether the device has these kernels and serves.
+pub(super) fn serving<'c>(context: &'c Context, kernels: &[Kernel]) -> Option<&'c Gpu> {
+    context.gpu().filter(|gpu| gpu.serves(kernels))
+}

@@ -1,0 +1,83 @@
+//! The GPU's kernels give what the CPU gives, on Mesa's software device where there is no other.
+
+mod material;
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use stele_accel::{
+    Assign, Bytes, Digest, DigestJob, Engine, EngineConfig, GpuConfig, GpuState, HashAlgorithm, MerkleJob, Priority,
+    Span,
+};
+use stele_accel_hash::digest;
+
+/// Longest compilation that a test waits for.
+const START: Duration = Duration::from_secs(300);
+
+/// An engine whose bulk work all goes to the device, or `None` where there is no Vulkan at all, which is said, and which
+/// fails where tests are meant to have it.
+fn engine(configure: impl FnOnce(&mut GpuConfig)) -> Option<Engine> {
+    let mut gpu = GpuConfig { software_device: true, assign: Assign::All, ..GpuConfig::default() };
+    configure(&mut gpu);
+    let engine = Engine::new(&EngineConfig { threads: 2, gpu: Some(gpu), ..EngineConfig::default() }).expect("engine");
+    let started = Instant::now();
+    while engine.gpu_status().state == GpuState::Starting && started.elapsed() < START {
+        thread::sleep(Duration::from_millis(20));
+    }
+    let status = engine.gpu_status();
+    if status.state == GpuState::Serving {
+        return Some(engine);
+    }
+    assert!(status.adapter.is_empty() && status.state == GpuState::Absent, "the device does not serve: {status:?}");
+    assert!(std::env::var_os("CI").is_none(), "CI is to have a Vulkan device (mesa-vulkan-drivers): {status:?}");
+    #[expect(clippy::print_stderr, reason = "a test that is not run says so")]
+    {
+        eprintln!("not tested: {}", status.reason);
+    }
+    None
+}
+
+const ALGORITHMS: [HashAlgorithm; 2] = [HashAlgorithm::Sha256, HashAlgorithm::Sm3];
+
+#[test]
+fn digests_and_trees_are_those_of_the_cpu() {
+    // Small slots, so that a job takes many batches.
+    let Some(engine) = engine(|gpu| gpu.slot_bytes = 1 << 20) else { return };
+    let arena: Vec<u8> = (0..200_000u32).map(|index| index.wrapping_mul(0x9e37_79b1).to_be_bytes()[0]).collect();
+    let mut lengths: Vec<u32> = (0..=300).collect();
+    // Block edges of long messages, and one that is too long for the device.
+    lengths.extend([4096, 65_536 - 10, 65_536 - 9, 65_536 - 8, 65_536, 100_000]);
+    lengths.extend((0..40).flat_map(|blocks| [55, 56, 63, 64].map(|edge| 64 * blocks + edge)));
+    let messages: Vec<Span> =
+        (0..).zip(&lengths).map(|(index, length)| Span { offset: index * 13, length: *length }).collect();
+    for algorithm in ALGORITHMS {
+        for prefix in [&[][..], &[0], &[7; 70]] {
+            let expected: Vec<Digest> =
+                messages.iter().map(|span| digest(algorithm, prefix, span.slice(&arena).expect("inside"))).collect();
+            let job = DigestJob {
+                algorithm,
+                prefix: Bytes::copy_from_slice(prefix),
+                bytes: Bytes::from(arena.clone()),
+                messages: messages.clone(),
+            };
+            let found = engine.submit_with(Priority::Bulk, job).expect("queued").wait().expect("digests");
+            assert_eq!(found, expected, "{algorithm:?}");
+        }
+        for count in [4097usize, 8192, 12_289, 70_001] {
+            let leaves: Vec<Digest> = (0..count).map(|index| digest(algorithm, &[0], &index.to_be_bytes())).collect();
+            for keep_levels in [false, true] {
+                let job = MerkleJob { algorithm, leaves: leaves.clone(), keep_levels };
+                let before = engine.figures().gpu.batches;
+                let found = engine.submit_with(Priority::Bulk, job.clone()).expect("queued").wait().expect("levels");
+                assert!(engine.figures().gpu.batches > before, "the device was asked");
+                let expected = engine.submit(job).expect("queued").wait().expect("levels");
+                assert_eq!(found, expected, "{algorithm:?} {count} {keep_levels}");
+            }
+        }
+    }
+    let figures = engine.figures().gpu;
+    assert!(figures.batches > 20 && figures.rechecked > 100 && figures.bytes_up > 0 && figures.seconds > 0.0);
+    assert_eq!((figures.faults.iter().sum::<u64>(), figures.fallbacks), (0, 0));
+}
