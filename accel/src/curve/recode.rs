@@ -22,6 +22,22 @@ impl SignedScalar {
         let negative = limbs::less(&opposite, scalar);
         Self { magnitude: if negative { opposite } else { *scalar }, negative }
     }
+
+    /// The magnitude with the sign in the highest bit.
+    pub(crate) fn with_sign(&self) -> Limbs {
+        let [a, b, c, d] = self.magnitude;
+        [a, b, c, d | u64::from(self.negative) << 63]
+    }
+
+    /// The magnitude in digits of four bits, of which each but the highest is raised by eight: so digits from -8 to 7 are
+    /// read without a carry. The highest is at most eight.
+    pub(crate) fn raised_digits(&self) -> Limbs {
+        limbs::add(
+            &self.magnitude,
+            &[0x8888_8888_8888_8888, 0x8888_8888_8888_8888, 0x8888_8888_8888_8888, 0x0888_8888_8888_8888],
+        )
+        .0
+    }
 }
 
 /// Digits of `WIDTH` bits from the lowest, each in `-(2^(WIDTH-1) - 1)..=2^(WIDTH-1)`; together they are the magnitude.
@@ -101,6 +117,21 @@ mod tests {
             prop_assert!(dense_digits::<8>(&scalar).all(|digit| (-127..=128).contains(&digit)));
             let sparse = sparse_digits(&scalar);
             prop_assert!(sparse.iter().all(|digit| *digit == 0 || digit % 2 != 0 && (-15..=15).contains(digit)));
+        }
+    }
+
+    #[test]
+    fn raised_digits_add_up_to_the_scalar() {
+        let largest = [u64::MAX, u64::MAX, u64::MAX, u64::MAX >> 1];
+        for magnitude in [[0; 4], [1, 0, 0, 0], [7, 8, 0x0f0f, 0x1234], largest] {
+            let raised = integer(&SignedScalar { magnitude, negative: false }.raised_digits());
+            let digits = (0..64u32).map(|place| {
+                let digit: BigInt = (&raised >> (4 * place)) & BigInt::from(15);
+                let digit = if place < 63 { digit - 8 } else { digit };
+                assert!(digit >= BigInt::from(-8) && digit <= BigInt::from(8));
+                digit << (4 * place)
+            });
+            assert_eq!(digits.sum::<BigInt>(), integer(&magnitude));
         }
     }
 

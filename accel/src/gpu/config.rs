@@ -19,6 +19,10 @@ pub struct GpuConfig {
     pub slots: usize,
     /// Bytes of input, and of output, of one batch at most. A slot takes four times as much.
     pub slot_bytes: usize,
+    /// Signatures of one batch at most; each takes 1.5 KiB of the device's memory, once for all slots.
+    pub batch_items_max: usize,
+    /// Bytes of tables on the device of each suite at most, of which a key takes 86 KiB, and one of Ed25519 129 KiB.
+    pub table_bytes_max: usize,
     /// One in so many results is computed again on the CPU.
     pub recheck_one_in: u32,
     /// Signatures last accepted by the GPU, to be verified again on the CPU when the GPU is found wrong.
@@ -47,6 +51,8 @@ impl Default for GpuConfig {
             cache_directory: None,
             slots: 3,
             slot_bytes: 16 << 20,
+            batch_items_max: 1 << 16,
+            table_bytes_max: 64 << 20,
             recheck_one_in: 256,
             retained_items_max: 1 << 16,
             retained_bytes_max: 64 << 20,

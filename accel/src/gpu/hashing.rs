@@ -71,7 +71,7 @@ impl Digests {
         let count = u32::try_from(messages.len()).ok()?;
         let parameters = Parameters { count, nonce, ..Parameters::default() };
         let passes = vec![Pass { kernel: Kernel::Digest(algorithm), parameters }];
-        let batch = Batch { input, passes, output: 0..messages.len() * TAGGED_DIGEST_WORDS };
+        let batch = Batch { input, passes, output: 0..messages.len() * TAGGED_DIGEST_WORDS, suite: None };
         Some((batch, Self { nonce, order }))
     }
 
@@ -123,6 +123,7 @@ impl Levels {
                 below_count: below_count_word?,
                 below: below_word?,
                 target: target_word?,
+                ladder: 0,
             };
             passes.push(Pass { kernel, parameters });
             lengths.push(count);
@@ -133,7 +134,7 @@ impl Levels {
             lengths.drain(..lengths.len().saturating_sub(1));
         }
         let output = Range { start: first * TAGGED_DIGEST_WORDS, end: target * TAGGED_DIGEST_WORDS };
-        let batch = Batch { input: leaves.as_flattened().to_vec(), passes, output };
+        let batch = Batch { input: leaves.as_flattened().to_vec(), passes, output, suite: None };
         Some((batch, Self { nonce, lengths, first }))
     }
 

@@ -7,11 +7,16 @@ use wgpu::{
     ShaderSource,
 };
 
-use crate::gpu::{
-    cache::KernelCache,
-    device::{GpuError, Opened, block_on},
-    kernel::Kernel,
-    layout::Layouts,
+use crate::{
+    gpu::{
+        GpuConfig,
+        cache::KernelCache,
+        device::{GpuError, Opened, block_on},
+        kernel::Kernel,
+        layout::Layouts,
+        tables::{self, Tables},
+    },
+    suite::Suite,
 };
 
 /// An open device and the kernels that are compiled so far.
@@ -19,13 +24,20 @@ use crate::gpu::{
 pub(super) struct Machine {
     pub(super) opened: Opened,
     pub(super) layouts: Layouts,
+    /// By [`Suite::index`].
+    pub(super) tables: [Tables; Suite::COUNT],
     pipelines: [OnceLock<ComputePipeline>; Kernel::ALL.len()],
 }
 
 impl Machine {
-    pub(super) fn new(opened: Opened) -> Self {
+    pub(super) fn new(opened: Opened, config: &GpuConfig) -> Result<Self, GpuError> {
         let layouts = Layouts::new(&opened.device);
-        Self { opened, layouts, pipelines: [const { OnceLock::new() }; Kernel::ALL.len()] }
+        let scratch = tables::scratch(&opened, config.batch_items_max)?;
+        let tables =
+            |suite: Suite| Tables::new(&opened, &layouts, &scratch, entry_bytes(suite), config.table_bytes_max);
+        let [ed25519, p256, sm2] = Suite::ALL.map(tables);
+        let tables = [ed25519?, p256?, sm2?];
+        Ok(Self { opened, layouts, tables, pipelines: [const { OnceLock::new() }; Kernel::ALL.len()] })
     }
 
     /// The kernel, once it is compiled.
@@ -43,7 +55,7 @@ impl Machine {
         });
         let pipeline = device.create_compute_pipeline(&ComputePipelineDescriptor {
             label: Some(kernel.name()),
-            layout: Some(&self.layouts.pipeline),
+            layout: Some(self.layouts.pipeline(kernel)),
             module: &module,
             entry_point: Some("main"),
             compilation_options: PipelineCompilationOptions {
@@ -57,5 +69,13 @@ impl Machine {
         }
         self.pipelines[kernel.index()].get_or_init(|| pipeline);
         Ok(())
+    }
+}
+
+/// Bytes of a table's entry: two coordinates, or the three of the Edwards form.
+const fn entry_bytes(suite: Suite) -> usize {
+    match suite {
+        Suite::P256 | Suite::Sm2 => 64,
+        Suite::Ed25519 => 96,
     }
 }

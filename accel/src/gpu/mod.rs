@@ -22,6 +22,8 @@ mod layout;
 mod machine;
 mod ring;
 mod service;
+pub(crate) mod signatures;
+mod tables;
 #[cfg(test)]
 mod tests;
 
@@ -32,7 +34,8 @@ pub use self::{
 };
 pub(crate) use self::{
     hashing::{Digests, Levels, MESSAGE_BLOCKS_MAX, blocks, digest_bytes},
-    kernel::{BLOCK_WORDS, Kernel, Parameters, TAGGED_DIGEST_WORDS},
+    kernel::{BLOCK_WORDS, Kernel, Parameters, PrimeItem, PrimeSuite, TAGGED_DIGEST_WORDS},
     ring::{Answer, Batch, Pass, Reply},
     service::Gpu,
+    tables::AnyTable,
 };

@@ -25,6 +25,7 @@ use crate::{
         machine::Machine,
     },
     pool::Errand,
+    suite::Suite,
 };
 
 /// Bytes of two times, which follow the output in a readback buffer.
@@ -42,6 +43,8 @@ pub(crate) struct Batch {
     pub(crate) passes: Vec<Pass>,
     /// Words of the output buffer that are the answer.
     pub(crate) output: Range<usize>,
+    /// The suite whose tables the kernels use.
+    pub(crate) suite: Option<Suite>,
 }
 
 /// One run of a kernel, with an invocation for each of its items.
@@ -202,6 +205,9 @@ impl Slot {
             let Some(pipeline) = machine.pipeline(*kernel) else { continue };
             compute.set_pipeline(pipeline);
             compute.set_bind_group(0, &self.bindings, &[]);
+            if let Some(suite) = batch.suite {
+                compute.set_bind_group(1, &machine.tables[suite.index()].bindings, &[]);
+            }
             compute.set_immediates(0, &parameters.to_bytes());
             compute.dispatch_workgroups(parameters.count.div_ceil(WORKGROUP), 1, 1);
         }

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    panic::{self, AssertUnwindSafe},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU8, AtomicU64, Ordering},
@@ -18,10 +19,13 @@ use crate::{
         GpuConfig,
         cache::KernelCache,
         device::{self, GpuError},
-        kernel::Kernel,
+        kernel::{Kernel, PrimeItem},
         machine::Machine,
         ring::{Batch, Flight, Reply, Ring, Slot},
+        tables::AnyTable,
     },
+    guard::canary::IN_BATCH,
+    suite::Suite,
 };
 
 /// A batch is computed within milliseconds; one that takes this long never comes back.
@@ -165,6 +169,11 @@ impl Gpu {
             bytes_up: read(&counters.bytes_up),
             bytes_down: read(&counters.bytes_down),
             compile_seconds: seconds(&counters.compile_nanoseconds),
+            tables: self
+                .shared
+                .machine
+                .get()
+                .map_or(0, |machine| machine.tables.iter().map(|tables| tables.count() as u64).sum()),
             ..GpuFigures::default()
         }
     }
@@ -181,6 +190,25 @@ impl Gpu {
     pub(crate) fn serves(&self, kernels: &[Kernel]) -> bool {
         let Some(machine) = self.shared.machine.get() else { return false };
         self.shared.is_serving() && kernels.iter().all(|kernel| machine.pipeline(*kernel).is_some())
+    }
+
+    /// Items of one batch of signatures at most, without canaries.
+    pub(crate) fn signatures_max(&self) -> usize {
+        let config = &self.shared.config;
+        let bytes = 4 * PrimeItem::WORDS;
+        config.batch_items_max.min(config.slot_bytes / bytes).saturating_sub(2 * IN_BATCH)
+    }
+
+    /// Uploads the table of a suite's generator; false where that cannot be.
+    pub(crate) fn set_generator(&self, suite: Suite, content: &[u8]) -> bool {
+        let machine = self.shared.machine.get();
+        machine.is_some_and(|machine| machine.tables[suite.index()].set_generator(&machine.opened, content))
+    }
+
+    /// The number of a key's table on the device, which is uploaded if it is not there.
+    pub(crate) fn place(&self, suite: Suite, table: &AnyTable, content: impl FnOnce() -> Vec<u8>) -> Option<u32> {
+        let machine = self.shared.machine.get()?;
+        machine.tables[suite.index()].place(&machine.opened, table, content)
     }
 
     /// Whether answers may be believed, as far as is known.
@@ -242,15 +270,25 @@ impl Shared {
             status.driver = format!("{} {}", opened.info.driver, opened.info.driver_info);
         }
         self.watch(&opened.device);
-        let machine = self.machine.get_or_init(|| Machine::new(opened));
+        let machine = Machine::new(opened, &self.config)?;
+        let machine = self.machine.get_or_init(|| machine);
         let slots = (0..self.config.slots.max(1)).map(|_| Slot::new(machine, self.config.slot_bytes));
         let slots = slots.collect::<Result<Vec<_>, _>>()?;
         self.ring().free = slots;
         let compiling = Arc::clone(self);
         let compiler = thread::Builder::new().name("accel-gpu-compile".to_owned()).spawn(move || {
-            if compiling.compile() {
-                fit();
-                compiling.serve();
+            // A panic must not leave work waiting for a start that never ends.
+            let prepared = panic::catch_unwind(AssertUnwindSafe(|| {
+                let compiled = compiling.compile();
+                if compiled {
+                    fit();
+                }
+                compiled
+            }));
+            match prepared {
+                Ok(true) => compiling.serve(),
+                Ok(false) => {}
+                Err(_) => compiling.end(GpuState::Absent, "the device could not be prepared"),
             }
         });
         let compiler = compiler.map_err(|error| GpuError::Thread { reason: error.to_string() })?;

@@ -11,7 +11,7 @@ use stele_accel_hash::{Digest, HashAlgorithm, digest, tree_root};
 use crate::{Assign, Bytes, DigestJob, Engine, EngineConfig, GpuConfig, GpuState, MerkleJob, Priority, Span, gpu::Gpu};
 
 /// Longest compilation that a test waits for.
-const START: Duration = Duration::from_secs(300);
+const START: Duration = Duration::from_secs(180);
 
 const ALGORITHM: HashAlgorithm = HashAlgorithm::Sha256;
 

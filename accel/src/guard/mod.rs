@@ -11,7 +11,9 @@
 //! Checking one in 256 finds a device that errs in 1 % of 65,536 results with a probability above 92 %, and one that
 //! errs once almost never; so quorum signatures, which are few, are the CPU's.
 
+pub(crate) mod canary;
 pub(crate) mod tag;
+pub(crate) mod window;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,6 +28,12 @@ pub(crate) enum Fault {
     Tag,
     /// A digest that the CPU computes differently.
     Digest,
+    /// A canary with the wrong verdict.
+    Canary,
+    /// A signature called valid that is not.
+    Valid,
+    /// A signature called invalid that is valid.
+    Invalid,
 }
 
 /// What the checks did.
@@ -33,18 +41,22 @@ pub(crate) enum Fault {
 pub(crate) struct GuardCounters {
     faults: [AtomicU64; Fault::COUNT],
     rechecked: AtomicU64,
+    retained_wrong: AtomicU64,
 }
 
 impl Fault {
-    pub(crate) const COUNT: usize = 2;
+    pub(crate) const COUNT: usize = 5;
 
     /// Names for figures.
-    pub(crate) const LABELS: [&str; Self::COUNT] = ["tag", "digest"];
+    pub(crate) const LABELS: [&str; Self::COUNT] = ["tag", "digest", "canary", "valid", "invalid"];
 
     pub(crate) const fn reason(self) -> &'static str {
         match self {
             Self::Tag => "a result without its tag",
             Self::Digest => "a wrong digest",
+            Self::Canary => "a wrong verdict on a canary",
+            Self::Valid => "a signature called valid that is not",
+            Self::Invalid => "a signature called invalid that is valid",
         }
     }
 }
@@ -58,8 +70,14 @@ impl GuardCounters {
         self.rechecked.fetch_add(results as u64, Ordering::Relaxed);
     }
 
+    /// Signatures that the device had accepted wrongly, found when it was found out.
+    pub(crate) fn retained_wrong(&self, items: usize) {
+        self.retained_wrong.fetch_add(items as u64, Ordering::Relaxed);
+    }
+
     pub(crate) fn fill(&self, figures: &mut GpuFigures) {
         figures.rechecked = self.rechecked.load(Ordering::Relaxed);
+        figures.retained_wrong = self.retained_wrong.load(Ordering::Relaxed);
         figures.faults = self.faults.each_ref().map(|count| count.load(Ordering::Relaxed));
     }
 }

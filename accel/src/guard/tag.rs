@@ -34,6 +34,12 @@ pub(crate) fn digests(nonce: [u32; 2], first: u32, words: &[u32]) -> Option<Vec<
     Some(digests)
 }
 
+/// The verdict that a word stands for, or `None` if it stands for none.
+pub(crate) fn verdict(nonce: [u32; 2], index: u32, word: u32) -> Option<bool> {
+    let start = start(nonce, index);
+    [false, true].into_iter().find(|verdict| fold(start, u32::from(*verdict)) == word)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,5 +64,15 @@ mod tests {
         assert_eq!(digests(nonce, 4, &words), None, "another place");
         assert_eq!(digests(nonce, 3, &words[1..]), None);
         assert_eq!(digests(nonce, 0, &[0; 9]), None, "memory that was never written");
+    }
+
+    #[test]
+    fn a_word_is_one_verdict_or_none() {
+        for index in 0..1000 {
+            let words = [false, true].map(|verdict| fold(start([5, 6], index), u32::from(verdict)));
+            assert_eq!(words.map(|word| verdict([5, 6], index, word)), [Some(false), Some(true)]);
+            assert!(words.iter().all(|word| verdict([5, 7], index, *word).is_none()));
+            assert!([0, 1, u32::MAX].iter().all(|word| verdict([5, 6], index, *word).is_none()));
+        }
     }
 }

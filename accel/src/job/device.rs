@@ -1,7 +1,9 @@
 //! Work for the GPU: what a chunk costs where, the first measurements, and what follows a wrong answer.
 
 use std::{
-    sync::mpsc,
+    io,
+    sync::{Arc, Mutex, OnceLock, PoisonError, mpsc},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -9,9 +11,15 @@ use stele_accel_hash::{Digest, HashAlgorithm, digest_batch, node_level};
 
 use crate::{
     cost::{Backend, Kind},
+    curve::{Generator, PrimeCurve},
     engine::Context,
-    gpu::{Answer, Assign, Batch, Digests, Gpu, Kernel, Levels, Reply},
-    guard::{Draw, Fault},
+    gpu::{
+        Answer, Assign, Batch, Digests, Gpu, Kernel, Levels, PrimeSuite, Reply,
+        signatures::{Signatures, generator_table},
+    },
+    guard::{Draw, Fault, canary::Canaries},
+    job::verify::recheck,
+    suite::{Verdict, decide},
 };
 
 /// Batches are measured at a sixteenth, a quarter and the whole of so many units.
@@ -19,6 +27,12 @@ const FIT_UNITS: usize = 1 << 14;
 
 /// A unit takes no more of a slot: twice a block.
 const UNIT_BYTES_MAX: usize = 128;
+
+/// Signatures of the first batch that is measured; each further one has four times as many.
+const FIT_SIGNATURES_MIN: usize = 64;
+
+/// No batch larger than one that takes this long is measured.
+const FIT_LONG: Duration = Duration::from_millis(20);
 
 /// How long the first measurement of a batch may take.
 const FIT_WAIT: Duration = Duration::from_secs(120);
@@ -65,26 +79,104 @@ pub(super) fn device_units(context: &Context, gpu: &Gpu, kind: Kind, units: usiz
 }
 
 impl Context {
-    /// A device that is found wrong gets no more work.
-    pub(crate) fn fault(&self, fault: Fault) {
+    /// A device that is found wrong gets no more work, and what it accepted last is verified again, on a thread of its
+    /// own: live work does not wait for that.
+    pub(crate) fn fault(self: &Arc<Self>, fault: Fault) {
         self.guard.fault(fault);
         if let Some(gpu) = self.gpu() {
             gpu.quarantine(fault.reason());
         }
+        let accepted = self.window.take();
+        if accepted.is_empty() {
+            return;
+        }
+        let context = Arc::clone(self);
+        let recheck = move || accepted.iter().for_each(|accepted| recheck(&context, accepted));
+        if let Err((_, recheck)) = spawn("accel-gpu-recheck", recheck) {
+            recheck();
+        }
+    }
+}
+
+/// Starts a thread, or gives back what it was to do.
+fn spawn<F: FnOnce() + Send + 'static>(name: &str, work: F) -> Result<(), (io::Error, F)> {
+    // The builder drops its closure when it fails, so the work is kept outside.
+    let shared = Arc::new(Mutex::new(Some(work)));
+    let inner = Arc::clone(&shared);
+    let take = |shared: &Mutex<Option<F>>| shared.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let started = thread::Builder::new().name(name.to_owned()).spawn(move || {
+        if let Some(work) = take(&inner) {
+            work();
+        }
+    });
+    match started {
+        Ok(_detached) => Ok(()),
+        Err(error) => match take(&shared) {
+            Some(work) => Err((error, work)),
+            None => Ok(()),
+        },
     }
 }
 
 /// Measures each kind of work on the device and on this core, and compares the results: a device that fails here never
 /// serves.
-pub(crate) fn fit(context: &Context) {
+pub(crate) fn fit(context: &Arc<Context>) {
     for algorithm in [HashAlgorithm::Sha256, HashAlgorithm::Sm3] {
         if fit_digests(context, algorithm).is_none() || fit_levels(context, algorithm).is_none() {
             return;
         }
     }
+    let (p256, sm2) = (&context.canaries_p256, &context.canaries_sm2);
+    if fit_signatures(context, PrimeSuite::Sm2, sm2).is_some() {
+        let _fitted = fit_signatures(context, PrimeSuite::P256, p256);
+    }
 }
 
-fn fit_digests(context: &Context, algorithm: HashAlgorithm) -> Option<()> {
+/// Makes the canaries, which is what makes a suite go to the device, and measures over them.
+fn fit_signatures<C: PrimeCurve + Generator>(
+    context: &Arc<Context>,
+    suite: PrimeSuite,
+    place: &OnceLock<Canaries<C>>,
+) -> Option<()> {
+    let gpu = context.gpu()?;
+    if !gpu.set_generator(suite.suite(), &generator_table::<C>()) {
+        return None;
+    }
+    let canaries = Canaries::<C>::new()?;
+    let kind = Kind::Verify(suite.suite());
+    for with_table in [false, true] {
+        let mut units = FIT_SIGNATURES_MIN;
+        loop {
+            let (equations, expected) = canaries.repeated(units, with_table);
+            let (batch, sent) = Signatures::pack(suite, &equations, &canaries, gpu)?;
+            let answer = ask(context, batch)?;
+            if units == FIT_SIGNATURES_MIN {
+                let mut verdicts = vec![Verdict::Invalid; units];
+                measured(context, kind, units, || decide(&equations, &mut verdicts));
+            }
+            match sent.unpack(&answer) {
+                Ok(verdicts) if verdicts.iter().all(|(index, verdict)| expected[*index] == *verdict) => {}
+                Ok(_) => {
+                    context.fault(Fault::Canary);
+                    return None;
+                }
+                Err(fault) => {
+                    context.fault(fault);
+                    return None;
+                }
+            }
+            context.costs.observe(Backend::Gpu, kind, units, answer.busy);
+            units *= 4;
+            if units > gpu.signatures_max() || answer.busy > FIT_LONG {
+                break;
+            }
+        }
+    }
+    place.get_or_init(|| canaries);
+    Some(())
+}
+
+fn fit_digests(context: &Arc<Context>, algorithm: HashAlgorithm) -> Option<()> {
     let kind = Kind::Digest(algorithm);
     for units in fit_sizes(context) {
         // Five blocks each, as a statement has.
@@ -99,7 +191,7 @@ fn fit_digests(context: &Context, algorithm: HashAlgorithm) -> Option<()> {
     Some(())
 }
 
-fn fit_levels(context: &Context, algorithm: HashAlgorithm) -> Option<()> {
+fn fit_levels(context: &Arc<Context>, algorithm: HashAlgorithm) -> Option<()> {
     let kind = Kind::Merkle(algorithm);
     for units in fit_sizes(context) {
         let leaves: Vec<Digest> = (0..units).map(|index| [index.to_le_bytes()[0]; 32]).collect();
@@ -132,7 +224,7 @@ fn measured<T>(context: &Context, kind: Kind, units: usize, work: impl FnOnce() 
     result
 }
 
-fn check<T: PartialEq>(context: &Context, found: Option<T>, expected: &T) -> Option<()> {
+fn check<T: PartialEq>(context: &Arc<Context>, found: Option<T>, expected: &T) -> Option<()> {
     let right = found.as_ref() == Some(expected);
     if !right {
         context.fault(if found.is_some() { Fault::Digest } else { Fault::Tag });

@@ -3,7 +3,7 @@
 use std::{
     ops::Range,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Instant,
@@ -15,8 +15,16 @@ use stele_accel_hash::{Span, SpanError};
 use crate::{
     cost::{Backend, Kind},
     engine::{Context, ED25519_BATCH_MIN, Priority},
-    gpu::Answer,
-    job::{Job, device::Cost, sealed::Parts},
+    gpu::{
+        Answer, Kernel, PrimeSuite, Reply,
+        signatures::{Signatures, kernels},
+    },
+    guard::{Draw, Fault, window::Accepted},
+    job::{
+        Job,
+        device::{Cost, device_units, serving},
+        sealed::Parts,
+    },
     pool::{Leave, Outcome, Weight, Work},
     suite::{Signed, Suite, Verdict},
     ticket::{Resolver, TicketError},
@@ -25,6 +33,9 @@ use crate::{
 /// Items of one P-256 or SM2 chunk: about a millisecond of work with tables, some without. Fewer would pay for shared
 /// inversions that they share with too few.
 const PRIME_CHUNK: Range<usize> = 16..128;
+
+/// Fewer items than this are not worth a batch.
+const DEVICE_ITEMS_MIN: usize = 64;
 
 /// Bytes that an item takes of the queue's bound besides its arena.
 const ITEM_BYTES: usize = size_of::<VerifyItem>();
@@ -70,9 +81,10 @@ impl Parts for VerifyJob {
         Weight { items: self.items.len(), bytes }
     }
 
-    fn into_work(self, resolver: Resolver<Vec<Verdict>>, _priority: Priority, context: Arc<Context>) -> Box<dyn Work> {
-        let (order, chunks) = plan(&self, &context);
+    fn into_work(self, resolver: Resolver<Vec<Verdict>>, priority: Priority, context: Arc<Context>) -> Box<dyn Work> {
+        let (order, chunks) = plan(&self, priority, &context);
         Box::new(VerifyWork {
+            sent: chunks.iter().map(|_| OnceLock::new()).collect(),
             verdicts: self.items.iter().map(|_| AtomicBool::new(false)).collect(),
             job: self,
             order,
@@ -93,6 +105,8 @@ struct VerifyWork {
     /// Indices of items, grouped by suite and sorted by key.
     order: Vec<usize>,
     chunks: Vec<Chunk>,
+    /// What chunks that are with the device left here.
+    sent: Vec<OnceLock<Signatures>>,
     /// True is valid. Each is written by the one chunk that holds its item.
     verdicts: Vec<AtomicBool>,
     resolver: Mutex<Option<Resolver<Vec<Verdict>>>>,
@@ -112,12 +126,17 @@ impl Work for VerifyWork {
         self.chunks.len()
     }
 
-    fn run(&self, chunk: usize, _leave: &Leave<'_>) {
-        self.here(chunk);
+    fn run(&self, chunk: usize, leave: &Leave<'_>) {
+        if !self.chunks[chunk].cost.is_device() || self.send(chunk, leave).is_none() {
+            self.here(chunk);
+        }
     }
 
-    fn settle(&self, chunk: usize, _answer: Option<Answer>) {
-        self.here(chunk);
+    fn settle(&self, chunk: usize, answer: Option<Answer>) {
+        match answer.and_then(|answer| self.accept(chunk, &answer)) {
+            Some(verdicts) => self.store(chunk, &verdicts),
+            None => self.here(chunk),
+        }
     }
 
     fn finish(&self, outcome: Outcome) {
@@ -143,7 +162,7 @@ impl VerifyWork {
     fn here(&self, chunk: usize) {
         let Chunk { suite, range, cost } = &self.chunks[chunk];
         cost.here(&self.context, || {
-            let items: Vec<Signed<'_>> = self.order[range.clone()].iter().map(|index| self.signed(*index)).collect();
+            let items = signed(&self.job, &self.order[range.clone()]);
             self.store(chunk, &verdicts_of_cpu(&self.context, *suite, &items));
         });
     }
@@ -161,13 +180,101 @@ impl VerifyWork {
         counters.verdicts(*suite, Verdict::Invalid, verdicts.len() as u64 - valid);
     }
 
-    fn signed(&self, index: usize) -> Signed<'_> {
-        let item = &self.job.items[index];
-        Signed {
-            public_key: bytes_of(&self.job.bytes, item.public_key),
-            signature: bytes_of(&self.job.bytes, item.signature),
-            message: bytes_of(&self.job.bytes, item.message),
+    fn send(&self, chunk: usize, leave: &Leave<'_>) -> Option<()> {
+        let Chunk { suite, range, .. } = &self.chunks[chunk];
+        let (gpu, context) = (serving(&self.context, kernels_of(*suite)?)?, &self.context);
+        let items = signed(&self.job, &self.order[range.clone()]);
+        let (batch, sent) = match suite {
+            Suite::Ed25519 => return None,
+            Suite::P256 => {
+                let equations = context.verifiers.p256.equations(&items);
+                Signatures::pack(PrimeSuite::P256, &equations, context.canaries_p256.get()?, gpu)?
+            }
+            Suite::Sm2 => {
+                let equations = context.verifiers.sm2.equations(&items);
+                Signatures::pack(PrimeSuite::Sm2, &equations, context.canaries_sm2.get()?, gpu)?
+            }
+        };
+        self.sent[chunk].get_or_init(|| sent);
+        gpu.submit(batch, Reply::Chunk(leave.take()));
+        Some(())
+    }
+
+    /// What the device says, if it can be believed. Whatever it calls invalid is left to the CPU, and a share of the rest
+    /// is checked there.
+    fn accept(&self, chunk: usize, answer: &Answer) -> Option<Vec<Verdict>> {
+        let Chunk { suite, range, cost } = &self.chunks[chunk];
+        let (order, context) = (&self.order[range.clone()], &self.context);
+        let gpu = context.gpu().filter(|gpu| gpu.is_trusted())?;
+        let found = match self.sent[chunk].get()?.unpack(answer) {
+            Ok(found) => found,
+            Err(fault) => {
+                context.fault(fault);
+                return None;
+            }
+        };
+        let on_cpu = |places: &[usize]| {
+            let items: Vec<usize> = places.iter().map(|place| order[*place]).collect();
+            context.guard.rechecked(items.len());
+            verdicts_of_cpu(context, *suite, &signed(&self.job, &items))
+        };
+        let places = |valid: bool| -> Vec<usize> {
+            found.iter().filter(|(_, verdict)| *verdict == valid).map(|(place, _)| *place).collect()
+        };
+        let (accepted, refused) = (places(true), places(false));
+        let sample = Draw::new().sample(accepted.len(), gpu.config().recheck_one_in);
+        let sample: Vec<usize> = sample.into_iter().map(|index| accepted[index]).collect();
+        if !on_cpu(&sample).iter().all(|verdict| verdict.is_valid()) {
+            context.fault(Fault::Valid);
+            return None;
         }
+        if on_cpu(&refused).iter().any(|verdict| verdict.is_valid()) {
+            context.fault(Fault::Invalid);
+            return None;
+        }
+        let mut verdicts = vec![Verdict::Invalid; order.len()];
+        for place in &accepted {
+            verdicts[*place] = Verdict::Valid;
+        }
+        let items = accepted.iter().map(|place| self.job.items[order[*place]]).collect();
+        context.window.keep(Accepted { bytes: self.job.bytes.clone(), items });
+        cost.there(context, answer);
+        Some(verdicts)
+    }
+}
+
+/// Items with their bytes at hand.
+fn signed<'j>(job: &'j VerifyJob, items: &[usize]) -> Vec<Signed<'j>> {
+    items.iter().map(|index| signed_item(&job.bytes, &job.items[*index])).collect()
+}
+
+fn signed_item<'j>(bytes: &'j Bytes, item: &VerifyItem) -> Signed<'j> {
+    Signed {
+        public_key: bytes_of(bytes, item.public_key),
+        signature: bytes_of(bytes, item.signature),
+        message: bytes_of(bytes, item.message),
+    }
+}
+
+/// Verifies again what the device accepted before it was found wrong.
+pub(super) fn recheck(context: &Context, accepted: &Accepted) {
+    for suite in Suite::ALL {
+        let items = accepted.items.iter().filter(|item| item.suite == suite);
+        let items: Vec<Signed<'_>> = items.map(|item| signed_item(&accepted.bytes, item)).collect();
+        let verdicts = verdicts_of_cpu(context, suite, &items);
+        context.guard.rechecked(items.len());
+        context.guard.retained_wrong(verdicts.iter().filter(|verdict| !verdict.is_valid()).count());
+    }
+}
+
+/// The kernels that a suite takes; none for one that the device does not know.
+const fn kernels_of(suite: Suite) -> Option<&'static [Kernel]> {
+    const P256: [Kernel; 3] = kernels(PrimeSuite::P256);
+    const SM2: [Kernel; 3] = kernels(PrimeSuite::Sm2);
+    match suite {
+        Suite::Ed25519 => None,
+        Suite::P256 => Some(&P256),
+        Suite::Sm2 => Some(&SM2),
     }
 }
 
@@ -194,7 +301,7 @@ fn bytes_of(arena: &Bytes, span: Span) -> &[u8] {
 
 /// Groups the items by suite, sorts them by key and cuts the groups into chunks. Neighbours under the same key share
 /// its look-up, and in Ed25519 their terms are added up before they cost a point multiplication.
-fn plan(job: &VerifyJob, context: &Context) -> (Vec<usize>, Vec<Chunk>) {
+fn plan(job: &VerifyJob, priority: Priority, context: &Context) -> (Vec<usize>, Vec<Chunk>) {
     let Context { threads, ed25519_batch_max, .. } = *context;
     let mut order = Vec::with_capacity(job.items.len());
     let mut chunks = Vec::new();
@@ -210,6 +317,15 @@ fn plan(job: &VerifyJob, context: &Context) -> (Vec<usize>, Vec<Chunk>) {
             // The first byte is the same in all keys of SEC 1.
             key.get(1..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u64::from_be_bytes(*bytes))
         });
+        let (start, group) = {
+            let share = device_share(suite, priority, context, group.len());
+            chunks.extend(share.chunks.into_iter().map(|range| {
+                let range = start + range.start..start + range.end;
+                let cost = Cost::plan(context, Backend::Gpu, Kind::Verify(suite), range.len());
+                Chunk { suite, range, cost }
+            }));
+            (start + share.items, &group[share.items..])
+        };
         let length = group.len().div_ceil(threads).clamp(bounds.start, bounds.end);
         let parts = group.len().div_ceil(length);
         let end = order.len();
@@ -221,6 +337,20 @@ fn plan(job: &VerifyJob, context: &Context) -> (Vec<usize>, Vec<Chunk>) {
         }));
     }
     (order, chunks)
+}
+
+/// The first items of a suite go to the device, as many as it is to have, in even batches.
+struct DeviceShare {
+    items: usize,
+    chunks: Vec<Range<usize>>,
+}
+
+fn device_share(suite: Suite, priority: Priority, context: &Context, items: usize) -> DeviceShare {
+    let gpu = context.gpu_for(priority).filter(|gpu| kernels_of(suite).is_some_and(|kernels| gpu.serves(kernels)));
+    let Some(gpu) = gpu else { return DeviceShare { items: 0, chunks: Vec::new() } };
+    let items = device_units(context, gpu, Kind::Verify(suite), items, DEVICE_ITEMS_MIN);
+    let parts = items.div_ceil(gpu.signatures_max().max(1));
+    DeviceShare { items, chunks: (0..parts).map(|part| items * part / parts..items * (part + 1) / parts).collect() }
 }
 
 #[cfg(test)]
@@ -242,7 +372,7 @@ mod tests {
         for (count, threads) in [(1usize, 1usize), (7, 2), (64, 2), (1000, 3), (3001, 16)] {
             let suites: Vec<Suite> = (0..count).map(|index| Suite::ALL[index * 7 % 5 % 3]).collect();
             let engine = Engine::new(&EngineConfig { threads, ..EngineConfig::default() }).expect("engine");
-            let (order, chunks) = plan(&job(&suites), engine.context());
+            let (order, chunks) = plan(&job(&suites), Priority::Bulk, engine.context());
             let mut seen = vec![false; count];
             for chunk in &chunks {
                 assert!(!chunk.range.is_empty());

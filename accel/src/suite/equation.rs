@@ -36,18 +36,18 @@ pub(super) struct Key<C: PrimeCurve, X> {
 
 /// The last step for one item.
 #[derive(Debug)]
-pub(super) struct Equation<C: PrimeCurve> {
+pub(crate) struct Equation<C: PrimeCurve> {
     /// Position of the item in its batch.
-    pub(super) index: usize,
+    pub(crate) index: usize,
     /// `u`, below the order.
-    pub(super) generator: Limbs,
+    pub(crate) generator: Limbs,
     /// `v`, below the order.
-    pub(super) key: Limbs,
+    pub(crate) key: Limbs,
     /// `Q`, and its table if it has one.
-    pub(super) point: Affine<C::Field>,
-    pub(super) table: Option<Arc<KeyComb<C::Field>>>,
+    pub(crate) point: Affine<C::Field>,
+    pub(crate) table: Option<Arc<KeyComb<C::Field>>>,
     /// What the x-coordinate must be modulo the order; below the order.
-    pub(super) x: Limbs,
+    pub(crate) x: Limbs,
 }
 
 impl<C: PrimeCurve, X: Clone> Keys<C, X> {
@@ -109,7 +109,7 @@ pub(super) fn keys_of<K: Clone>(
 }
 
 /// Decides the items of all equations.
-pub(super) fn decide<C: PrimeCurve + Generator>(equations: &[Equation<C>], verdicts: &mut [Verdict]) {
+pub(crate) fn decide<C: PrimeCurve + Generator>(equations: &[Equation<C>], verdicts: &mut [Verdict]) {
     let combinations: Vec<Combination<'_, C>> = equations.iter().map(Equation::combination).collect();
     for (equation, point) in equations.iter().zip(combine(&combinations)) {
         verdicts[equation.index] = Verdict::from(equation.holds(&point));
@@ -118,19 +118,29 @@ pub(super) fn decide<C: PrimeCurve + Generator>(equations: &[Equation<C>], verdi
 
 impl<C: PrimeCurve> Equation<C> {
     fn combination(&self) -> Combination<'_, C> {
-        let least = |scalar| SignedScalar::least(scalar, &C::Order::MODULUS);
+        let [generator, key] = self.least_scalars();
         let multiplicand = match &self.table {
             Some(table) => Multiplicand::Table(table),
             None => Multiplicand::Point(self.point),
         };
-        Combination { generator: least(&self.generator), key: least(&self.key), multiplicand }
+        Combination { generator, key, multiplicand }
     }
 
-    /// The order is a little below the field's prime, so a residue modulo the order stands for one coordinate or two.
-    fn holds(&self, point: &Jacobian<C>) -> bool {
+    /// `u` and `v` in their smallest forms.
+    pub(crate) fn least_scalars(&self) -> [SignedScalar; 2] {
+        [&self.generator, &self.key].map(|scalar| SignedScalar::least(scalar, &C::Order::MODULUS))
+    }
+
+    /// The one or two coordinates that would do; one stands twice. The order is a little below the field's prime, so a
+    /// residue modulo the order stands for one coordinate or two.
+    pub(crate) fn coordinates(&self) -> [Limbs; 2] {
         let (second, carry) = limbs::add(&self.x, &C::Order::MODULUS);
         let is_coordinate = !carry && limbs::less(&second, &C::Field::MODULUS);
-        point.has_x(&Residue::from_integer(&self.x)) || is_coordinate && point.has_x(&Residue::from_integer(&second))
+        [self.x, if is_coordinate { second } else { self.x }]
+    }
+
+    fn holds(&self, point: &Jacobian<C>) -> bool {
+        self.coordinates().iter().any(|x| point.has_x(&Residue::from_integer(x)))
     }
 }
 

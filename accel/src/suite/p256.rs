@@ -31,14 +31,20 @@ impl Verifier {
 
     /// Verifies a batch; `verdicts` has one entry for each item. Neighbours under the same key are cheapest.
     pub(crate) fn verify(&self, items: &[Signed<'_>], verdicts: &mut [Verdict]) {
+        verdicts.fill(Verdict::Invalid);
+        decide(&self.equations(items), verdicts);
+    }
+
+    /// What is left to decide of a batch; items without an equation are invalid.
+    pub(crate) fn equations(&self, items: &[Signed<'_>]) -> Vec<Equation<P256>> {
         let keys = keys_of(items, |bytes, uses| self.keys.find(bytes, uses, |_| ()));
-        verify_batch(items, &keys, verdicts);
+        equations(items, &keys)
     }
 }
 
 pub(crate) fn verify_one(item: Signed<'_>) -> Verdict {
     let mut verdict = [Verdict::Invalid];
-    verify_batch(&[item], &[decode(item.public_key, |_| ())], &mut verdict);
+    decide(&equations(&[item], &[decode(item.public_key, |_| ())]), &mut verdict);
     verdict[0]
 }
 
@@ -50,8 +56,7 @@ pub(crate) fn check_public_key(public_key: &[u8]) -> Result<(), KeyError> {
 }
 
 /// The equation of an item is `(e/s)·G + (r/s)·Q`; the divisions of all items share one inversion.
-fn verify_batch(items: &[Signed<'_>], keys: &[Option<Key<P256, ()>>], verdicts: &mut [Verdict]) {
-    verdicts.fill(Verdict::Invalid);
+fn equations(items: &[Signed<'_>], keys: &[Option<Key<P256, ()>>]) -> Vec<Equation<P256>> {
     let messages: Vec<&[u8]> = items.iter().map(|item| item.message).collect();
     let digests = digest_batch(HashAlgorithm::Sha256, &[], &messages);
     let mut equations = Vec::with_capacity(items.len());
@@ -66,7 +71,7 @@ fn verify_batch(items: &[Signed<'_>], keys: &[Option<Key<P256, ()>>], verdicts: 
         equation.generator = (Scalar::from_integer(&equation.generator) * inverse).to_integer();
         equation.key = (Scalar::from_integer(&equation.key) * inverse).to_integer();
     }
-    decide(&equations, verdicts);
+    equations
 }
 
 /// The equation before division: `e·G + r·Q`.

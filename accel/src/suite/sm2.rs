@@ -46,14 +46,20 @@ impl Verifier {
 
     /// Verifies a batch; `verdicts` has one entry for each item. Neighbours under the same key are cheapest.
     pub(crate) fn verify(&self, items: &[Signed<'_>], verdicts: &mut [Verdict]) {
+        verdicts.fill(Verdict::Invalid);
+        decide(&self.equations(items), verdicts);
+    }
+
+    /// What is left to decide of a batch; items without an equation are invalid.
+    pub(crate) fn equations(&self, items: &[Signed<'_>]) -> Vec<Equation<Sm2>> {
         let keys = keys_of(items, |bytes, uses| self.keys.find(bytes, uses, identity_hash));
-        verify_batch(items, &keys, verdicts);
+        equations(items, &keys)
     }
 }
 
 pub(crate) fn verify_one(item: Signed<'_>) -> Verdict {
     let mut verdict = [Verdict::Invalid];
-    verify_batch(&[item], &[decode(item.public_key, identity_hash)], &mut verdict);
+    decide(&equations(&[item], &[decode(item.public_key, identity_hash)]), &mut verdict);
     verdict[0]
 }
 
@@ -65,14 +71,13 @@ pub(crate) fn check_public_key(public_key: &[u8]) -> Result<(), KeyError> {
 }
 
 /// Steps B1 to B7 of section 7.1 for each item.
-fn verify_batch(items: &[Signed<'_>], keys: &[Option<Sm2Key>], verdicts: &mut [Verdict]) {
-    verdicts.fill(Verdict::Invalid);
+fn equations(items: &[Signed<'_>], keys: &[Option<Sm2Key>]) -> Vec<Equation<Sm2>> {
     let digests = digests(items, keys);
     let equation = |(index, ((item, key), digest)): (usize, ((&Signed<'_>, &Option<Sm2Key>), &Digest))| {
         equation(index, key.as_ref()?, digest, &scalars::<Sm2>(item.signature)?)
     };
     let all = items.iter().zip(keys).zip(&digests).enumerate();
-    decide(&all.filter_map(equation).collect::<Vec<_>>(), verdicts);
+    all.filter_map(equation).collect()
 }
 
 /// Steps B5 to B7. The coordinate is `x₁ ≡ r - e`; the point at infinity has none, although a key's owner can construct

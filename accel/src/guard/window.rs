@@ -1,0 +1,87 @@
+//! What the device accepted last, kept until it is older than a fault would take to be found.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+
+use crate::VerifyItem;
+
+/// Accepted items with their arenas, bounded in items and bytes.
+#[derive(Debug)]
+pub(crate) struct Window {
+    items_max: usize,
+    bytes_max: usize,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    batches: VecDeque<Accepted>,
+    items: usize,
+    bytes: usize,
+}
+
+/// Items of one job that the device accepted.
+#[derive(Clone, Debug)]
+pub(crate) struct Accepted {
+    pub(crate) bytes: Bytes,
+    pub(crate) items: Vec<VerifyItem>,
+}
+
+impl Window {
+    pub(crate) fn new(items_max: usize, bytes_max: usize) -> Self {
+        Self { items_max, bytes_max, kept: Mutex::default() }
+    }
+
+    /// Keeps what was accepted, and forgets the oldest.
+    pub(crate) fn keep(&self, accepted: Accepted) {
+        let mut kept = self.kept();
+        kept.items += accepted.items.len();
+        kept.bytes += accepted.bytes.len();
+        kept.batches.push_back(accepted);
+        while kept.items > self.items_max || kept.bytes > self.bytes_max {
+            let Some(oldest) = kept.batches.pop_front() else { return };
+            kept.items -= oldest.items.len();
+            kept.bytes -= oldest.bytes.len();
+        }
+    }
+
+    /// Takes all that is kept.
+    pub(crate) fn take(&self) -> Vec<Accepted> {
+        std::mem::take(&mut *self.kept()).batches.into()
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stele_accel_hash::Span;
+
+    use super::*;
+    use crate::Suite;
+
+    #[test]
+    fn the_oldest_is_forgotten_first() {
+        let span = Span::default();
+        let item = VerifyItem { suite: Suite::Sm2, public_key: span, signature: span, message: span };
+        let accepted = |items, bytes: usize| Accepted { bytes: vec![0; bytes].into(), items: vec![item; items] };
+        let sizes = |window: &Window| window.take().iter().map(|batch| batch.items.len()).collect::<Vec<_>>();
+        let window = Window::new(10, 1000);
+        for items in [4, 5, 1, 3] {
+            window.keep(accepted(items, 10));
+        }
+        assert_eq!(sizes(&window), [5, 1, 3]);
+        assert!(sizes(&window).is_empty());
+        window.keep(accepted(1, 600));
+        window.keep(accepted(2, 600));
+        assert_eq!(sizes(&window), [2]);
+        window.keep(accepted(11, 0));
+        assert!(sizes(&window).is_empty(), "one that is larger than the window");
+    }
+}
