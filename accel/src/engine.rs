@@ -18,7 +18,7 @@ use crate::{
     guard::{GuardCounters, canary::Canaries, window::Window},
     job::Job,
     pool::{Pool, Weight},
-    suite::Verifiers,
+    suite::{EdwardsEquation, Equation, Verifiers},
     ticket::{Ticket, ticket},
 };
 
@@ -157,8 +157,9 @@ pub struct Context {
     pub(crate) costs: Costs,
     pub(crate) guard: GuardCounters,
     pub(crate) window: Window,
-    pub(crate) canaries_p256: OnceLock<Canaries<P256>>,
-    pub(crate) canaries_sm2: OnceLock<Canaries<Sm2>>,
+    pub(crate) canaries_ed25519: OnceLock<Canaries<EdwardsEquation>>,
+    pub(crate) canaries_p256: OnceLock<Canaries<Equation<P256>>>,
+    pub(crate) canaries_sm2: OnceLock<Canaries<Equation<Sm2>>>,
     gpu: OnceLock<Gpu>,
 }
 
@@ -186,6 +187,7 @@ impl Engine {
                 .gpu
                 .as_ref()
                 .map_or(Window::new(0, 0), |gpu| Window::new(gpu.retained_items_max, gpu.retained_bytes_max)),
+            canaries_ed25519: OnceLock::new(),
             canaries_p256: OnceLock::new(),
             canaries_sm2: OnceLock::new(),
             gpu: OnceLock::new(),

@@ -119,7 +119,7 @@ fn verify_on_device(engine: &Engine, items: &[Material]) {
 #[test]
 fn signatures_are_judged_as_on_the_cpu() {
     let Some(engine) = engine(|_| {}) else { return };
-    for suite in [Suite::Sm2, Suite::P256] {
+    for suite in Suite::ALL {
         // Each key once or twice: none has a table. Then often, until all have one on the device.
         verify_on_device(&engine, &items(suite, 200, 300));
         for _ in 0..3 {
@@ -129,7 +129,7 @@ fn signatures_are_judged_as_on_the_cpu() {
     }
     let figures = engine.figures();
     let verdicts: u64 = figures.suites.iter().map(|suite| suite.valid + suite.invalid).sum();
-    assert_eq!(verdicts, 2 * (300 + 3 * 600));
+    assert_eq!(verdicts, 3 * (300 + 3 * 600));
 }
 
 #[test]
@@ -149,5 +149,19 @@ fn wycheproof_is_judged_as_on_the_cpu() {
     }
     assert!(items.len() > 200);
     assert!(items.iter().any(|item| item.verify_one() == Verdict::Valid));
+    verify_on_device(&engine, &items);
+    let set = wycheproof::eddsa::TestSet::load(wycheproof::eddsa::TestName::Ed25519).expect("set");
+    let mut items = Vec::new();
+    for group in &set.test_groups {
+        for test in &group.tests {
+            items.push(Material {
+                suite: Suite::Ed25519,
+                public_key: group.key.pk.to_vec(),
+                signature: test.sig.to_vec(),
+                message: test.msg.to_vec(),
+            });
+        }
+    }
+    assert!(items.len() > 100);
     verify_on_device(&engine, &items);
 }

@@ -32,6 +32,36 @@ const BASE_POINT: [u8; 32] = {
     bytes
 };
 
+/// `d`.
+pub(crate) const fn d() -> Limbs {
+    D
+}
+
+/// `2·d`, below the prime.
+pub(crate) fn twice_d() -> Limbs {
+    Element::from_integer(&D).double().to_integer()
+}
+
+/// `√-1`.
+pub(crate) const fn root_of_minus_one() -> Limbs {
+    ROOT_OF_MINUS_ONE
+}
+
+/// `y + x`, `y - x` and `2·d·x·y` of each point on the Edwards curve: what an addition takes. No point may have `v = 0`.
+pub(crate) fn addends(points: &[Affine<EdwardsField>]) -> Vec<[Limbs; 3]> {
+    let us: Vec<Element> = points.iter().map(|point| point.x - Element::from_integer(&SHIFT)).collect();
+    let mut inverses: Vec<Element> = points.iter().map(|point| point.y).collect();
+    inverses.extend(us.iter().map(|u| *u + Element::ONE));
+    invert_all(&mut inverses);
+    let (of_v, of_sum) = inverses.split_at(points.len());
+    let (scale, d2) = (Element::from_integer(&SCALE), Element::from_integer(&twice_d()));
+    let addend = |((u, v_inverse), sum_inverse): ((&Element, &Element), &Element)| {
+        let (x, y) = (scale * *u * *v_inverse, (*u - Element::ONE) * *sum_inverse);
+        [y + x, y - x, x * y * d2].map(Residue::to_integer)
+    };
+    us.iter().zip(of_v).zip(of_sum).map(addend).collect()
+}
+
 /// The point of a canonical encoding, or `None`: no point, or one whose `u` or `v` is zero or infinite, which has small
 /// order.
 pub(crate) fn decode(bytes: &[u8; 32]) -> Option<Affine<EdwardsField>> {

@@ -20,9 +20,10 @@ mod hashing;
 mod kernel;
 mod layout;
 mod machine;
+mod question;
 mod ring;
 mod service;
-pub(crate) mod signatures;
+mod signatures;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -34,8 +35,10 @@ pub use self::{
 };
 pub(crate) use self::{
     hashing::{Digests, Levels, MESSAGE_BLOCKS_MAX, blocks, digest_bytes},
-    kernel::{BLOCK_WORDS, Kernel, Parameters, PrimeItem, PrimeSuite, TAGGED_DIGEST_WORDS},
+    kernel::{BLOCK_WORDS, EdwardsItem, Kernel, Parameters, PrimeItem, PrimeSuite, TAGGED_DIGEST_WORDS},
+    question::{Question, kernels_of},
     ring::{Answer, Batch, Pass, Reply},
     service::Gpu,
+    signatures::Signatures,
     tables::AnyTable,
 };

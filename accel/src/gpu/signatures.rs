@@ -1,12 +1,8 @@
-//! ECDSA and SM2 items as batches: those whose keys have no table first, then the others, with canaries among both.
-
-use std::sync::Arc;
+//! Signatures as batches: those whose keys have no table first, then the others, with canaries among both.
 
 use crate::{
-    curve::{Affine, Generator, KeyComb, Modulus, PrimeCurve, Residue},
-    gpu::{Answer, AnyTable, Batch, Gpu, Kernel, Parameters, Pass, PrimeItem, PrimeSuite},
+    gpu::{AnyTable, Answer, Batch, Gpu, Kernel, Parameters, Pass, question::Question},
     guard::{Draw, Fault, canary::Canaries, tag},
-    suite::Equation,
 };
 
 /// Signatures under way.
@@ -27,61 +23,45 @@ enum Place {
     Canary(bool),
 }
 
-/// The kernels that decide items of a suite.
-pub(crate) const fn kernels(suite: PrimeSuite) -> [Kernel; 3] {
-    [Kernel::Multiples(suite), Kernel::Ladder(suite), Kernel::Comb(suite)]
-}
-
-/// The table of a suite's generator, as it is on the device.
-pub(crate) fn generator_table<C: PrimeCurve + Generator>() -> Vec<u8> {
-    table(C::comb().points())
-}
-
 impl Signatures {
-    /// The batch that decides the equations.
-    pub(crate) fn pack<C: PrimeCurve + Generator>(
-        suite: PrimeSuite,
-        equations: &[Equation<C>],
-        canaries: &Canaries<C>,
-        gpu: &Gpu,
-    ) -> Option<(Batch, Self)> {
+    /// The batch that decides the questions; `None` if there are none.
+    pub(crate) fn pack<Q: Question>(questions: &[Q], canaries: &Canaries<Q>, gpu: &Gpu) -> Option<(Batch, Self)> {
         let mut draw = Draw::new();
         let nonce = draw.nonce();
-        let (mut input, mut places, mut tables) = (Vec::new(), Vec::new(), Vec::<AnyTable>::new());
-        let resident = |equation: &Equation<C>| equation.table.as_ref().and_then(|table| place(gpu, suite, table));
-        let all: Vec<(&Equation<C>, Option<u32>)> =
-            equations.iter().map(|equation| (equation, resident(equation))).collect();
-        let mut counts = [0, 0];
-        for (with_table, count) in [false, true].into_iter().zip(&mut counts) {
-            let mut group: Vec<_> = all
-                .iter()
-                .filter(|(_, table)| table.is_some() == with_table)
-                .map(|(equation, table)| (Place::Item(equation.index), *equation, *table))
-                .collect();
+        let (mut input, mut places, mut tables) = (Vec::new(), Vec::new(), Vec::new());
+        let resident = |question: &Q, tables: &mut Vec<AnyTable>| {
+            let table = question.table()?;
+            let place = gpu.place(Q::SUITE, &table, || question.table_content())?;
+            tables.push(table);
+            Some(place)
+        };
+        let mut groups = [const { Vec::new() }; 2];
+        for question in questions {
+            let table = resident(question, &mut tables);
+            groups[usize::from(table.is_some())].push((Place::Item(question.index()), question, table));
+        }
+        let mut counts = [0; 2];
+        for (with_table, mut group) in [false, true].into_iter().zip(groups) {
             if group.is_empty() {
                 continue;
             }
             for (canary, verdict) in canaries.pick(&mut draw) {
-                let table = if with_table { Some(resident(canary)?) } else { None };
+                let table = if with_table { Some(resident(canary, &mut tables)?) } else { None };
                 group.push((Place::Canary(verdict), canary, table));
                 let last = group.len() - 1;
                 group.swap(draw.below(last + 1), last);
             }
-            *count = group.len();
-            for (place, equation, table) in group {
-                write(equation, table, &mut input);
+            counts[usize::from(with_table)] = group.len();
+            for (place, question, table) in group {
+                question.write(table, &mut input);
                 places.push(place);
-                if let (Some(_), Some(table)) = (table, &equation.table) {
-                    let table: AnyTable = Arc::clone(table) as AnyTable;
-                    if !tables.last().is_some_and(|last| Arc::ptr_eq(last, &table)) {
-                        tables.push(table);
-                    }
-                }
             }
         }
+        if places.is_empty() {
+            return None;
+        }
         let output = 0..places.len();
-        let passes = passes(suite, nonce, counts)?;
-        let batch = Batch { input, passes, output, suite: Some(suite.suite()) };
+        let batch = Batch { input, passes: passes(Q::KERNELS, nonce, counts)?, output, suite: Some(Q::SUITE) };
         Some((batch, Self { nonce, places, _tables: tables }))
     }
 
@@ -103,53 +83,17 @@ impl Signatures {
     }
 }
 
-/// The kernels over items without a table, and over those with one.
-fn passes(suite: PrimeSuite, nonce: [u32; 2], counts: [usize; 2]) -> Option<Vec<Pass>> {
-    let [without, with] = counts.map(|count| u32::try_from(count).ok());
-    let (without, with) = (without?, with?);
-    let parameters = Parameters { nonce, ..Parameters::default() };
+/// The kernels over items without a table, and then those over items with one.
+fn passes(kernels: [&[Kernel]; 2], nonce: [u32; 2], counts: [usize; 2]) -> Option<Vec<Pass>> {
     let mut passes = Vec::new();
-    if without > 0 {
-        let parameters = Parameters { count: without, ladder: 1, ..parameters };
-        passes.extend(kernels(suite).map(|kernel| Pass { kernel, parameters }));
-    }
-    if with > 0 {
-        let parameters = Parameters { count: with, below: without, ..parameters };
-        passes.push(Pass { kernel: Kernel::Comb(suite), parameters });
+    let mut below = 0;
+    for ((kernels, count), ladder) in kernels.into_iter().zip(counts).zip([1, 0]) {
+        let count = u32::try_from(count).ok()?;
+        if count > 0 {
+            let parameters = Parameters { count, nonce, below, ladder, ..Parameters::default() };
+            passes.extend(kernels.iter().map(|kernel| Pass { kernel: *kernel, parameters }));
+        }
+        below += count;
     }
     Some(passes)
-}
-
-fn place<M: Modulus>(gpu: &Gpu, suite: PrimeSuite, key: &Arc<KeyComb<M>>) -> Option<u32> {
-    let any: AnyTable = Arc::clone(key) as AnyTable;
-    gpu.place(suite.suite(), &any, || table(key.points()))
-}
-
-/// Points as the kernels read them: times `2^261`, which is the CPU's form times `2^5`.
-fn table<M: Modulus>(points: &[Affine<M>]) -> Vec<u8> {
-    let form = |residue: Residue<M>| (0..5).fold(residue, |residue, _| residue.double());
-    let coordinates = points.iter().flat_map(|point| [point.x, point.y]);
-    coordinates.flat_map(|coordinate| *form(coordinate).stored()).flat_map(u64::to_le_bytes).collect()
-}
-
-/// One item, as [`PrimeItem`] says.
-fn write<C: PrimeCurve>(equation: &Equation<C>, table: Option<u32>, input: &mut Vec<u8>) {
-    let start = input.len();
-    let mut put = |limbs: &[u64; 4]| input.extend(limbs.iter().flat_map(|limb| limb.to_le_bytes()));
-    let ([generator, key], coordinates) = (equation.least_scalars(), equation.coordinates());
-    put(&generator.with_sign());
-    put(&if table.is_some() { key.with_sign() } else { key.raised_digits() });
-    coordinates.iter().for_each(&mut put);
-    match table {
-        Some(place) => {
-            input.extend_from_slice(&place.to_le_bytes());
-            input.resize(start + 4 * PrimeItem::WORDS, 0);
-        }
-        None => {
-            let point = equation.point.negated_if(key.negative);
-            put(point.x.stored());
-            put(point.y.stored());
-        }
-    }
-    debug_assert_eq!(input.len(), start + 4 * PrimeItem::WORDS, "the shape of an item");
 }

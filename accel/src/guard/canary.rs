@@ -2,16 +2,22 @@
 
 use std::sync::Arc;
 
+use curve25519_dalek::{
+    Scalar,
+    constants::{ED25519_BASEPOINT_POINT, EIGHT_TORSION},
+};
 use rand_core::{OsRng, RngCore};
 
 use crate::{
     curve::{
-        Affine, Combination, Generator, KeyComb, Modulus, Multiplicand, PrimeCurve, Residue, SignedScalar, combine,
+        Affine, Combination, Edwards25519, Generator, KeyComb, Modulus, Multiplicand, PrimeCurve, Residue,
+        SignedScalar, combine, edwards,
         limbs::{self, Limbs, ZERO},
         normalise,
     },
+    gpu::Question,
     guard::Draw,
-    suite::Equation,
+    suite::{EdwardsEquation, Equation},
 };
 
 /// Keys of canaries.
@@ -23,14 +29,33 @@ const OF_EACH: usize = 8;
 /// Canaries in each group of a batch: half of them valid.
 pub(crate) const IN_BATCH: usize = 4;
 
-/// The canaries of one curve.
+/// The canaries of one suite.
 #[derive(Debug)]
-pub(crate) struct Canaries<C: PrimeCurve> {
-    valid: Vec<Equation<C>>,
-    invalid: Vec<Equation<C>>,
+pub(crate) struct Canaries<Q> {
+    valid: Vec<Q>,
+    invalid: Vec<Q>,
 }
 
-impl<C: PrimeCurve + Generator> Canaries<C> {
+impl<Q: Question> Canaries<Q> {
+    /// Some of them with their verdicts.
+    pub(crate) fn pick(&self, draw: &mut Draw) -> Vec<(&Q, bool)> {
+        let mut picked = Vec::with_capacity(IN_BATCH);
+        for (from, verdict) in [(&self.valid, true), (&self.invalid, false)] {
+            let start = draw.below(from.len());
+            picked.extend(from.iter().cycle().skip(start).take(IN_BATCH / 2).map(|canary| (canary, verdict)));
+        }
+        picked
+    }
+
+    /// So many, over and over, and their verdicts; all with tables or none.
+    pub(crate) fn repeated(&self, count: usize, with_table: bool) -> (Vec<Q>, Vec<bool>) {
+        let both = self.valid.iter().zip(&self.invalid).cycle();
+        let both = both.flat_map(|(valid, invalid)| [(valid, true), (invalid, false)]).take(count).enumerate();
+        both.map(|(index, (canary, verdict))| (canary.at(index, with_table), verdict)).unzip()
+    }
+}
+
+impl<C: PrimeCurve + Generator> Canaries<Equation<C>> {
     /// Fresh ones; `None` only if a random number is zero.
     pub(crate) fn new() -> Option<Self> {
         let (mut valid, mut invalid) = (Vec::new(), Vec::new());
@@ -55,27 +80,37 @@ impl<C: PrimeCurve + Generator> Canaries<C> {
         }
         Some(Self { valid, invalid })
     }
+}
 
-    /// Some of them with their verdicts.
-    pub(crate) fn pick(&self, draw: &mut Draw) -> Vec<(&Equation<C>, bool)> {
-        let mut pick = |from: &'_ [Equation<C>], verdict| {
-            let start = draw.below(from.len());
-            (0..IN_BATCH / 2).map(|place| ((start + place) % from.len(), verdict)).collect::<Vec<_>>()
+impl Canaries<EdwardsEquation> {
+    /// Fresh ones. Those that are valid have every torsion in `R`.
+    pub(crate) fn fresh() -> Option<Self> {
+        let random = || {
+            let mut bytes = [0; 64];
+            OsRng.fill_bytes(&mut bytes);
+            Scalar::from_bytes_mod_order_wide(&bytes)
         };
-        let (valid, invalid) = (pick(&self.valid, true), pick(&self.invalid, false));
-        let valid = valid.into_iter().map(|(place, verdict)| (&self.valid[place], verdict));
-        valid.chain(invalid.into_iter().map(|(place, verdict)| (&self.invalid[place], verdict))).collect()
-    }
-
-    /// So many equations, over and over, and their verdicts; all with tables or none.
-    pub(crate) fn repeated(&self, count: usize, with_table: bool) -> (Vec<Equation<C>>, Vec<bool>) {
-        let both = self.valid.iter().zip(&self.invalid).cycle();
-        let both = both.flat_map(|(valid, invalid)| [(valid, true), (invalid, false)]).take(count).enumerate();
-        let repeat = |(index, (equation, verdict)): (usize, (&Equation<C>, bool))| {
-            let table = equation.table.clone().filter(|_| with_table);
-            (Equation { index, table, ..*equation }, verdict)
-        };
-        both.map(repeat).unzip()
+        let (mut valid, mut invalid) = (Vec::new(), Vec::new());
+        for _ in 0..KEYS {
+            let point = ED25519_BASEPOINT_POINT * random();
+            let key = point.compress().0;
+            let table = Arc::new(KeyComb::new::<Edwards25519>(&edwards::decode(&key)?)?);
+            for torsion in EIGHT_TORSION.iter().take(OF_EACH) {
+                let (s, k) = (random(), random());
+                let r = ED25519_BASEPOINT_POINT * s - point * k + torsion;
+                let equation = |r: curve25519_dalek::EdwardsPoint| EdwardsEquation {
+                    index: 0,
+                    key,
+                    table: Some(Arc::clone(&table)),
+                    r: r.compress().0,
+                    s: limbs::from_le_bytes(s.as_bytes()),
+                    k: limbs::from_le_bytes(k.as_bytes()),
+                };
+                valid.push(equation(r));
+                invalid.push(equation(r + ED25519_BASEPOINT_POINT));
+            }
+        }
+        Some(Self { valid, invalid })
     }
 }
 
@@ -93,8 +128,11 @@ fn affine<C: PrimeCurve + Generator>(
     key: &Affine<C::Field>,
 ) -> Option<Affine<C::Field>> {
     let least = |scalar| SignedScalar::least(scalar, &C::Order::MODULUS);
-    let combination =
-        Combination::<C> { generator: least(generator), key: least(factor), multiplicand: Multiplicand::Point(*key) };
+    let combination = Combination::<C> {
+        generator: least(generator),
+        key: least(factor),
+        multiplicand: Multiplicand::Point(*key),
+    };
     let sum = combine(&[combination]);
     if sum.iter().any(crate::curve::Jacobian::is_infinity) { None } else { normalise(&sum).first().copied() }
 }

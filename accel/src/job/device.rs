@@ -11,15 +11,12 @@ use stele_accel_hash::{Digest, HashAlgorithm, digest_batch, node_level};
 
 use crate::{
     cost::{Backend, Kind},
-    curve::{Generator, PrimeCurve},
+    curve::{P256, Sm2},
     engine::Context,
-    gpu::{
-        Answer, Assign, Batch, Digests, Gpu, Kernel, Levels, PrimeSuite, Reply,
-        signatures::{Signatures, generator_table},
-    },
+    gpu::{Answer, Assign, Batch, Digests, Gpu, Kernel, Levels, Question, Reply, Signatures},
     guard::{Draw, Fault, canary::Canaries},
     job::verify::recheck,
-    suite::{Verdict, decide},
+    suite::{Equation, Verdict},
 };
 
 /// Batches are measured at a sixteenth, a quarter and the whole of so many units.
@@ -126,33 +123,35 @@ pub(crate) fn fit(context: &Arc<Context>) {
             return;
         }
     }
-    let (p256, sm2) = (&context.canaries_p256, &context.canaries_sm2);
-    if fit_signatures(context, PrimeSuite::Sm2, sm2).is_some() {
-        let _fitted = fit_signatures(context, PrimeSuite::P256, p256);
-    }
+    // Suites by what the device gains over the CPU.
+    let fitted = fit_signatures(context, Canaries::<Equation<Sm2>>::new, &context.canaries_sm2)
+        .and_then(|()| fit_signatures(context, Canaries::<Equation<P256>>::new, &context.canaries_p256))
+        .and_then(|()| fit_signatures(context, Canaries::fresh, &context.canaries_ed25519));
+    // Without one of them, its suite stays on the CPU.
+    let _fitted = fitted;
 }
 
 /// Makes the canaries, which is what makes a suite go to the device, and measures over them.
-fn fit_signatures<C: PrimeCurve + Generator>(
+fn fit_signatures<Q: Question>(
     context: &Arc<Context>,
-    suite: PrimeSuite,
-    place: &OnceLock<Canaries<C>>,
+    make: impl FnOnce() -> Option<Canaries<Q>>,
+    place: &OnceLock<Canaries<Q>>,
 ) -> Option<()> {
     let gpu = context.gpu()?;
-    if !gpu.set_generator(suite.suite(), &generator_table::<C>()) {
+    if !gpu.set_generator(Q::SUITE, &Q::generator_table()) {
         return None;
     }
-    let canaries = Canaries::<C>::new()?;
-    let kind = Kind::Verify(suite.suite());
+    let canaries = make()?;
+    let kind = Kind::Verify(Q::SUITE);
     for with_table in [false, true] {
         let mut units = FIT_SIGNATURES_MIN;
         loop {
-            let (equations, expected) = canaries.repeated(units, with_table);
-            let (batch, sent) = Signatures::pack(suite, &equations, &canaries, gpu)?;
+            let (questions, expected) = canaries.repeated(units, with_table);
+            let (batch, sent) = Signatures::pack(&questions, &canaries, gpu)?;
             let answer = ask(context, batch)?;
             if units == FIT_SIGNATURES_MIN {
                 let mut verdicts = vec![Verdict::Invalid; units];
-                measured(context, kind, units, || decide(&equations, &mut verdicts));
+                measured(context, kind, units, || Q::decide(&questions, &mut verdicts));
             }
             match sent.unpack(&answer) {
                 Ok(verdicts) if verdicts.iter().all(|(index, verdict)| expected[*index] == *verdict) => {}

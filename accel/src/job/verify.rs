@@ -15,10 +15,7 @@ use stele_accel_hash::{Span, SpanError};
 use crate::{
     cost::{Backend, Kind},
     engine::{Context, ED25519_BATCH_MIN, Priority},
-    gpu::{
-        Answer, Kernel, PrimeSuite, Reply,
-        signatures::{Signatures, kernels},
-    },
+    gpu::{Answer, Reply, Signatures, kernels_of},
     guard::{Draw, Fault, window::Accepted},
     job::{
         Job,
@@ -182,18 +179,15 @@ impl VerifyWork {
 
     fn send(&self, chunk: usize, leave: &Leave<'_>) -> Option<()> {
         let Chunk { suite, range, .. } = &self.chunks[chunk];
-        let (gpu, context) = (serving(&self.context, kernels_of(*suite)?)?, &self.context);
+        let (gpu, context) = (serving(&self.context, kernels_of(*suite))?, &self.context);
         let items = signed(&self.job, &self.order[range.clone()]);
+        let verifiers = &context.verifiers;
         let (batch, sent) = match suite {
-            Suite::Ed25519 => return None,
-            Suite::P256 => {
-                let equations = context.verifiers.p256.equations(&items);
-                Signatures::pack(PrimeSuite::P256, &equations, context.canaries_p256.get()?, gpu)?
+            Suite::Ed25519 => {
+                Signatures::pack(&verifiers.ed25519.equations(&items), context.canaries_ed25519.get()?, gpu)?
             }
-            Suite::Sm2 => {
-                let equations = context.verifiers.sm2.equations(&items);
-                Signatures::pack(PrimeSuite::Sm2, &equations, context.canaries_sm2.get()?, gpu)?
-            }
+            Suite::P256 => Signatures::pack(&verifiers.p256.equations(&items), context.canaries_p256.get()?, gpu)?,
+            Suite::Sm2 => Signatures::pack(&verifiers.sm2.equations(&items), context.canaries_sm2.get()?, gpu)?,
         };
         self.sent[chunk].get_or_init(|| sent);
         gpu.submit(batch, Reply::Chunk(leave.take()));
@@ -267,17 +261,6 @@ pub(super) fn recheck(context: &Context, accepted: &Accepted) {
     }
 }
 
-/// The kernels that a suite takes; none for one that the device does not know.
-const fn kernels_of(suite: Suite) -> Option<&'static [Kernel]> {
-    const P256: [Kernel; 3] = kernels(PrimeSuite::P256);
-    const SM2: [Kernel; 3] = kernels(PrimeSuite::Sm2);
-    match suite {
-        Suite::Ed25519 => None,
-        Suite::P256 => Some(&P256),
-        Suite::Sm2 => Some(&SM2),
-    }
-}
-
 /// What the CPU says, which is what is right.
 fn verdicts_of_cpu(context: &Context, suite: Suite, items: &[Signed<'_>]) -> Vec<Verdict> {
     let mut verdicts = vec![Verdict::Invalid; items.len()];
@@ -346,7 +329,7 @@ struct DeviceShare {
 }
 
 fn device_share(suite: Suite, priority: Priority, context: &Context, items: usize) -> DeviceShare {
-    let gpu = context.gpu_for(priority).filter(|gpu| kernels_of(suite).is_some_and(|kernels| gpu.serves(kernels)));
+    let gpu = context.gpu_for(priority).filter(|gpu| gpu.serves(kernels_of(suite)));
     let Some(gpu) = gpu else { return DeviceShare { items: 0, chunks: Vec::new() } };
     let items = device_units(context, gpu, Kind::Verify(suite), items, DEVICE_ITEMS_MIN);
     let parts = items.div_ceil(gpu.signatures_max().max(1));

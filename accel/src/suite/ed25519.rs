@@ -28,7 +28,10 @@ use rand_core::{OsRng, RngCore};
 use sha2::{Digest, Sha512};
 
 use crate::{
-    curve::{Combination, Curve, Edwards25519, KeyComb, Multiplicand, SignedScalar, combine, edwards, limbs},
+    curve::{
+        Combination, Curve, Edwards25519, KeyComb, Multiplicand, SignedScalar, combine, edwards,
+        limbs::{self, Limbs},
+    },
     figures::CacheFigures,
     suite::{
         KeyError, SIGNATURE_LENGTH, Signed, Suite, Verdict,
@@ -57,7 +60,7 @@ pub(crate) struct Verifier {
 }
 
 /// The table of a key.
-type EdwardsComb = KeyComb<<Edwards25519 as Curve>::Field>;
+pub(crate) type EdwardsComb = KeyComb<<Edwards25519 as Curve>::Field>;
 
 /// What a batch did besides its verdicts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,6 +83,21 @@ struct DecodedKey {
 struct FoundKey {
     point: EdwardsPoint,
     table: Option<Arc<EdwardsComb>>,
+}
+
+/// A signature under a key that decodes, as numbers: `[8][s]B = [8]R + [8][k]A`.
+#[derive(Clone, Debug)]
+pub(crate) struct EdwardsEquation {
+    /// Position in the batch.
+    pub(crate) index: usize,
+    /// The encoding of `A`, and its table if it has one.
+    pub(crate) key: [u8; 32],
+    pub(crate) table: Option<Arc<EdwardsComb>>,
+    /// The encoding of `R`.
+    pub(crate) r: [u8; 32],
+    /// Below the order.
+    pub(crate) s: Limbs,
+    pub(crate) k: Limbs,
 }
 
 /// A signature whose `R` is yet to be decoded.
@@ -125,6 +143,23 @@ impl Verifier {
         let (with_table, without): (Vec<_>, Vec<_>) = parsed.partition(|item| item.key.table.is_some());
         verify_by_tables(&with_table, verdicts);
         verify_by_equation(&decode_all(&without), verdicts)
+    }
+
+    /// What is left to decide of a batch; items without an equation are invalid.
+    pub(crate) fn equations(&self, items: &[Signed<'_>]) -> Vec<EdwardsEquation> {
+        let keys = keys_of(items, |bytes, uses| self.find(bytes, uses));
+        let equation = |(index, (item, key)): (usize, (&Signed<'_>, &Option<FoundKey>))| {
+            let parsed = Parsed::new(index, item, key.as_ref()?)?;
+            Some(EdwardsEquation {
+                index,
+                key: item.public_key.try_into().ok()?,
+                table: parsed.key.table.clone(),
+                r: *parsed.r,
+                s: limbs::from_le_bytes(parsed.s.as_bytes()),
+                k: limbs::from_le_bytes(parsed.k.as_bytes()),
+            })
+        };
+        items.iter().zip(&keys).enumerate().filter_map(equation).collect()
     }
 
     fn find(&self, bytes: &[u8], uses: usize) -> Option<FoundKey> {
@@ -211,6 +246,20 @@ pub(crate) fn verify_one(item: Signed<'_>) -> Verdict {
     let key = FoundKey { point, table: None };
     let decoded = Parsed::new(0, &item, &key).and_then(|parsed| parsed.decode(Scalar::ONE));
     decoded.map_or(Verdict::Invalid, |decoded| decoded.verify_alone())
+}
+
+/// What the rule says of an equation, without a table.
+pub(crate) fn decide_alone(equation: &EdwardsEquation) -> Verdict {
+    let scalar = |limbs: &Limbs| {
+        let mut bytes = limbs::to_be_bytes(limbs);
+        bytes.reverse();
+        Option::<Scalar>::from(Scalar::from_canonical_bytes(bytes))
+    };
+    let decoded = || {
+        let (key, r) = (decode_point(&equation.key)?, decode_point(&equation.r)?);
+        Some(Decoded { index: 0, key, r, s: scalar(&equation.s)?, k: scalar(&equation.k)?, z: Scalar::ONE })
+    };
+    decoded().map_or(Verdict::Invalid, |decoded| decoded.verify_alone())
 }
 
 pub(crate) fn check_public_key(public_key: &[u8]) -> Result<(), KeyError> {

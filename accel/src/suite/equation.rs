@@ -35,7 +35,7 @@ pub(super) struct Key<C: PrimeCurve, X> {
 }
 
 /// The last step for one item.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Equation<C: PrimeCurve> {
     /// Position of the item in its batch.
     pub(crate) index: usize,

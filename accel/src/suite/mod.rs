@@ -11,7 +11,10 @@ use thiserror::Error;
 
 use crate::figures::CacheFigures;
 
-pub(crate) use self::equation::{Equation, decide};
+pub(crate) use self::{
+    ed25519::EdwardsEquation,
+    equation::{Equation, decide},
+};
 pub use self::sm2::DEFAULT_IDENTITY as SM2_DEFAULT_IDENTITY;
 
 /// Length of a signature of any present suite in bytes: `R ‖ s` or `r ‖ s`.

@@ -4,9 +4,11 @@
 //! long work is several kernels with their state in a buffer. 64-bit integers live in registers alone: buffers hold
 //! 32-bit words, because support for wider memory operations differs between drivers.
 
+mod edwards;
 mod emit;
 mod formula;
 mod hash;
+mod mersenne;
 mod montgomery;
 mod weierstrass;
 
@@ -44,6 +46,31 @@ pub(crate) enum Kernel {
     Ladder(PrimeSuite),
     /// The whole sum and the verdict. Output: a tag of each verdict.
     Comb(PrimeSuite),
+    /// The first multiples of the opposite of each Ed25519 key. Input: [`EdwardsItem`]s. Output: scratch memory.
+    EdwardsMultiples,
+    /// The product of each of these with its scalar.
+    EdwardsLadder,
+    /// The point `R` of each signature, to scratch memory.
+    EdwardsDecode,
+    /// The whole sum and the verdict.
+    EdwardsComb,
+}
+
+/// Words of one Ed25519 item in an input buffer: 256-bit numbers of eight words each.
+pub(crate) struct EdwardsItem;
+
+impl EdwardsItem {
+    /// `s`.
+    pub(crate) const S: usize = 0;
+    /// `k` as magnitude with the sign of `-k` if the key has a table; else its raised digits.
+    pub(crate) const K: usize = 8;
+    /// The encoding of the key, or the number of its table.
+    pub(crate) const A: usize = 16;
+    pub(crate) const TABLE: usize = 16;
+    /// The encoding of `R`.
+    pub(crate) const R: usize = 24;
+    /// Words of an item.
+    pub(crate) const WORDS: usize = 32;
 }
 
 /// A suite over a curve of prime order.
@@ -95,7 +122,9 @@ const COMB_SCRATCH: usize = MULTIPLES;
 pub(crate) const SCRATCH_WORDS: usize = (MULTIPLES + 1) * SCRATCH_POINT_WORDS;
 
 /// Words of the largest point in scratch memory.
-const SCRATCH_POINT_WORDS: usize = weierstrass::POINT_WORDS;
+const SCRATCH_POINT_WORDS: usize = edwards::POINT_WORDS;
+
+const _: () = assert!(weierstrass::POINT_WORDS <= SCRATCH_POINT_WORDS);
 
 /// Multiples in a row of a generator's table, which has 32 rows of digits of eight bits.
 const GENERATOR_MULTIPLES: usize = 128;
@@ -146,7 +175,7 @@ impl Parameters {
 
 impl Kernel {
     /// All kernels, in the order in which they are compiled.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::FirstLevel(HashAlgorithm::Sha256),
         Self::NextLevel(HashAlgorithm::Sha256),
         Self::Digest(HashAlgorithm::Sha256),
@@ -159,6 +188,10 @@ impl Kernel {
         Self::Comb(PrimeSuite::P256),
         Self::Multiples(PrimeSuite::P256),
         Self::Ladder(PrimeSuite::P256),
+        Self::EdwardsDecode,
+        Self::EdwardsComb,
+        Self::EdwardsMultiples,
+        Self::EdwardsLadder,
     ];
 
     /// Position in [`Self::ALL`].
@@ -168,7 +201,7 @@ impl Kernel {
 
     /// Whether it works with tables and scratch memory.
     pub(crate) const fn verifies(self) -> bool {
-        matches!(self, Self::Multiples(_) | Self::Ladder(_) | Self::Comb(_))
+        !matches!(self, Self::Digest(_) | Self::FirstLevel(_) | Self::NextLevel(_))
     }
 
     /// Name in labels and errors.
@@ -186,6 +219,10 @@ impl Kernel {
             Self::Ladder(PrimeSuite::Sm2) => "sm2_ladder",
             Self::Comb(PrimeSuite::P256) => "p256_comb",
             Self::Comb(PrimeSuite::Sm2) => "sm2_comb",
+            Self::EdwardsMultiples => "ed25519_multiples",
+            Self::EdwardsLadder => "ed25519_ladder",
+            Self::EdwardsDecode => "ed25519_decode",
+            Self::EdwardsComb => "ed25519_comb",
         }
     }
 
@@ -202,6 +239,10 @@ impl Kernel {
             Self::Ladder(PrimeSuite::Sm2) => weierstrass::ladder::<Sm2>(&mut source),
             Self::Comb(PrimeSuite::P256) => weierstrass::comb::<P256>(&mut source),
             Self::Comb(PrimeSuite::Sm2) => weierstrass::comb::<Sm2>(&mut source),
+            Self::EdwardsMultiples => edwards::multiples(&mut source),
+            Self::EdwardsLadder => edwards::ladder(&mut source),
+            Self::EdwardsDecode => edwards::decode(&mut source),
+            Self::EdwardsComb => edwards::comb(&mut source),
         }
         source
     }

@@ -36,15 +36,15 @@ const SPREAD: u32 = 4;
 pub(super) fn functions<M: Modulus>(source: &mut String) {
     let members: Vec<String> = (0..LIMBS).map(|limb| format!("l{limb}: u32")).collect();
     line(source, &format!("struct Fe {{ {} }}", members.join(", ")));
-    function(source, "fe_add(a: Fe, b: Fe) -> Fe", |body| {
+    function(source, "fe_add(a: Fe, b: Fe) -> Fe", 4, |body| {
         let limbs = (0..LIMBS).map(|limb| body.sum(&[low(limb, "a", 2), low(limb, "b", 2)]));
         limbs.collect()
     });
-    function(source, "fe_fold(a: Fe) -> Fe", |body| {
+    function(source, "fe_fold(a: Fe) -> Fe", 1, |body| {
         let limbs: Vec<Value> = (0..LIMBS).map(|limb| low(limb, "a", 4)).collect();
         fold::<M>(body, &limbs)
     });
-    function(source, "fe_sub(a: Fe, b: Fe) -> Fe", |body| {
+    function(source, "fe_sub(a: Fe, b: Fe) -> Fe", 1, |body| {
         let spread = spread::<M>();
         let limbs: Vec<Value> = (0..LIMBS)
             .map(|limb| {
@@ -54,7 +54,7 @@ pub(super) fn functions<M: Modulus>(source: &mut String) {
             .collect();
         fold::<M>(body, &limbs)
     });
-    function(source, "fe_mul(a: Fe, b: Fe) -> Fe", |body| {
+    function(source, "fe_mul(a: Fe, b: Fe) -> Fe", 1, |body| {
         let [a, b] = ["a", "b"].map(|name| factor(body, name));
         let columns = (0..2 * LIMBS - 1).map(|column| {
             let pairs = (0..LIMBS).filter(|i| (*i..*i + LIMBS).contains(&column));
@@ -64,7 +64,7 @@ pub(super) fn functions<M: Modulus>(source: &mut String) {
         let columns = columns.collect();
         reduce::<M>(body, columns)
     });
-    function(source, "fe_sq(a: Fe) -> Fe", |body| {
+    function(source, "fe_sq(a: Fe) -> Fe", 1, |body| {
         let a = factor(body, "a");
         let twice: Vec<Value> = a.iter().map(|limb| body.times(limb, 2)).collect();
         let columns = (0..2 * LIMBS - 1).map(|column| {
@@ -103,19 +103,25 @@ pub(super) fn from_integer<M: Modulus>() -> String {
 
 /// A limb of a parameter of some weight.
 fn low(limb: usize, name: &str, weight: u64) -> Value {
-    let highest = if limb == LIMBS - 1 { (1 << TOP_BITS) + (1 << (TOP_BITS - 2)) } else { 1 << BITS };
-    Value::parameter(&format!("{name}.l{limb}"), weight * (highest - 1))
+    Value::parameter(&format!("{name}.l{limb}"), weight * highest(limb))
+}
+
+const fn highest(limb: usize) -> u64 {
+    if limb == LIMBS - 1 { (1 << TOP_BITS) + (1 << (TOP_BITS - 2)) - 1 } else { (1 << BITS) - 1 }
 }
 
 fn factor(body: &mut Body, name: &str) -> Vec<Value> {
     (0..LIMBS).map(|limb| body.widen(&low(limb, name, WEIGHT_MAX))).collect()
 }
 
-/// A function that returns an element.
-fn function(source: &mut String, head: &str, make: impl FnOnce(&mut Body) -> Vec<Value>) {
+/// A function that returns an element of a weight.
+fn function(source: &mut String, head: &str, weight: u64, make: impl FnOnce(&mut Body) -> Vec<Value>) {
     let mut body = Body::default();
     body.line(&format!("fn {head} {{"));
     let limbs = make(&mut body);
+    for (place, limb) in limbs.iter().enumerate() {
+        assert!(limb.high() <= weight * highest(place), "{head}: limb {place} can be {}", limb.high());
+    }
     let limbs: Vec<&str> = limbs.iter().map(Value::text).collect();
     body.line(&format!("return Fe({});", limbs.join(", ")));
     body.line("}");

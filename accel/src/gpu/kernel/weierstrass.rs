@@ -99,7 +99,7 @@ pub(super) fn comb<C: PrimeCurve>(source: &mut String) {
 
 fn functions<C: PrimeCurve>(source: &mut String) {
     montgomery::functions::<C::Field>(source);
-    let zeros = vec!["0u"; montgomery::LIMBS].join(", ");
+    let zeros = ["0u"; montgomery::LIMBS].join(", ");
     line(source, &format!("fn fe_zero() -> Fe {{ return Fe({zeros}); }}"));
     line(source, "struct Point { x: Fe, y: Fe, z: Fe }");
     let one = montgomery::one::<C::Field>();
