@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use material::{Material, verify_job};
+use material::{Material, verify_job, zip215};
 use rand_core::{OsRng, RngCore};
 use stele_accel::{
     Assign, Bytes, Digest, DigestJob, Engine, EngineConfig, GpuConfig, GpuState, HashAlgorithm, MerkleJob, Priority,
@@ -164,4 +164,27 @@ fn wycheproof_is_judged_as_on_the_cpu() {
     }
     assert!(items.len() > 100);
     verify_on_device(&engine, &items);
+}
+
+#[test]
+fn zip_215_is_the_rule_on_the_device_too() {
+    let Some(engine) = engine(|_| {}) else { return };
+    let bytes = |text| hex::decode(text).expect("hex");
+    let taming = zip215::TAMING.into_iter().map(|(message, public_key, signature)| Material {
+        suite: Suite::Ed25519,
+        public_key: bytes(public_key),
+        signature: bytes(signature),
+        message: bytes(message),
+    });
+    let mut items: Vec<Material> = taming.collect();
+    items.extend(zip215::small_order_items());
+    items.extend(zip215::torsion_items());
+    items.extend(zip215::torsion_items().into_iter().take(16).map(|item| item.spoilt(2)));
+    items.extend((0..8).map(|key| zip215::with_large_s(Material::valid(Suite::Ed25519, key, b"m"))));
+    items.extend(zip215::encoding_items());
+    // Again and again, until the keys that can have a table have one.
+    for round in 0..3 {
+        verify_on_device(&engine, &items);
+        assert!(round == 0 || engine.figures().gpu.tables > 0);
+    }
 }

@@ -42,11 +42,7 @@ pub(crate) trait SuiteCurve: PrimeCurve + Generator {
     const PRIME_SUITE: PrimeSuite;
     const SUITE: Suite = Self::PRIME_SUITE.suite();
     const KERNELS: [&'static [Kernel]; 2] = [
-        &[
-            Kernel::Multiples(Self::PRIME_SUITE),
-            Kernel::Ladder(Self::PRIME_SUITE),
-            Kernel::Comb(Self::PRIME_SUITE),
-        ],
+        &[Kernel::Multiples(Self::PRIME_SUITE), Kernel::Ladder(Self::PRIME_SUITE), Kernel::Comb(Self::PRIME_SUITE)],
         &[Kernel::Comb(Self::PRIME_SUITE)],
     ];
 }
@@ -134,7 +130,12 @@ impl Question for EdwardsEquation {
 
     fn table_content(&self) -> Vec<u8> {
         self.table.as_ref().map_or(Vec::new(), |table| {
-            edwards::addends(table.points()).as_flattened().as_flattened().iter().flat_map(|limb| limb.to_le_bytes()).collect()
+            edwards::addends(table.points())
+                .as_flattened()
+                .as_flattened()
+                .iter()
+                .flat_map(|limb| limb.to_le_bytes())
+                .collect()
         })
     }
 

@@ -35,7 +35,7 @@ const TIMES_BYTES: u64 = 16;
 const WORD: usize = 4;
 
 /// What the device is asked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Batch {
     /// The input buffer's content: whole words, little-endian.
     pub(crate) input: Vec<u8>,

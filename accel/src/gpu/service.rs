@@ -397,7 +397,7 @@ impl Shared {
 
     fn launch(&self, machine: &Machine, slot: Slot, batch: &Batch, reply: Reply) {
         #[cfg(test)]
-        self.faults.before_launch(&machine.opened.device);
+        let batch = &self.faults.before_launch(&machine.opened.device, batch.clone());
         let flight = slot.launch(machine, batch, reply);
         let mut ring = self.ring();
         match flight {
@@ -507,7 +507,7 @@ pub(crate) mod faults {
 
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    use crate::gpu::{Answer, Gpu};
+    use crate::gpu::{Answer, Batch, EdwardsItem, Gpu};
 
     #[derive(Debug, Default)]
     pub(crate) struct Faults {
@@ -517,13 +517,25 @@ pub(crate) mod faults {
         pub(crate) lose_after: AtomicU64,
         /// Answers of which two words change places.
         pub(crate) swap: AtomicU64,
+        /// Batches of Ed25519 of which a bit of an item is flipped on its way.
+        pub(crate) flip: AtomicU64,
+        /// Batches of Ed25519 of which each item but the last gets the content of the next one.
+        pub(crate) shift: AtomicU64,
     }
 
     impl Faults {
-        pub(super) fn before_launch(&self, device: &wgpu::Device) {
+        pub(super) fn before_launch(&self, device: &wgpu::Device, mut batch: Batch) -> Batch {
             if take(&self.lose_after) == Some(1) {
                 device.destroy();
             }
+            let middle = batch.input.len() / 2;
+            if batch.suite.is_some() && take(&self.flip).is_some() {
+                batch.input[middle] ^= 1;
+            }
+            if batch.suite.is_some() && take(&self.shift).is_some() {
+                batch.input.copy_within(4 * EdwardsItem::WORDS.., 0);
+            }
+            batch
         }
 
         pub(super) fn after_landing(&self, mut answer: Answer) -> Answer {

@@ -1,7 +1,7 @@
 //! Signatures as batches: those whose keys have no table first, then the others, with canaries among both.
 
 use crate::{
-    gpu::{AnyTable, Answer, Batch, Gpu, Kernel, Parameters, Pass, question::Question},
+    gpu::{Answer, AnyTable, Batch, Gpu, Kernel, Parameters, Pass, question::Question},
     guard::{Draw, Fault, canary::Canaries, tag},
 };
 

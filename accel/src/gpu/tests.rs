@@ -1,14 +1,24 @@
 //! Faults of the device: no item is lost and no wrong result gets out.
 
 use std::{
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering, mpsc},
     thread,
     time::{Duration, Instant},
 };
 
 use stele_accel_hash::{Digest, HashAlgorithm, digest, tree_root};
 
-use crate::{Assign, Bytes, DigestJob, Engine, EngineConfig, GpuConfig, GpuState, MerkleJob, Priority, Span, gpu::Gpu};
+use super::{Gpu, Question, Reply, Signatures};
+use crate::{
+    Assign, Bytes, DigestJob, Engine, EngineConfig, GpuConfig, GpuFigures, GpuState, MerkleJob, Priority, Span, Suite,
+    Verdict, VerifyItem, VerifyJob,
+    curve::{
+        Affine, Generator, KeyComb, Modulus, P256, PrimeCurve, Sm2,
+        limbs::{self, Limbs, ZERO},
+    },
+    guard::{canary::Canaries, window::Accepted},
+    suite::Equation,
+};
 
 /// Longest compilation that a test waits for.
 const START: Duration = Duration::from_secs(180);
@@ -166,4 +176,145 @@ fn kernels_are_kept_in_the_directory_that_is_configured() {
         check_results(&engine);
     }
     assert_eq!(std::fs::read_dir(directory.path()).expect("directory").count(), 1);
+}
+
+/// Asks the device and the CPU.
+fn compare<Q: Question>(engine: &Engine, questions: &[Q], canaries: &Canaries<Q>) -> Vec<Verdict> {
+    let (batch, sent) = Signatures::pack(questions, canaries, gpu(engine)).expect("a batch");
+    let (sender, receiver) = mpsc::channel();
+    gpu(engine).submit(batch, Reply::Probe(sender));
+    let answer = receiver.recv().expect("an answer");
+    let mut expected = vec![Verdict::Invalid; questions.len()];
+    Q::decide(questions, &mut expected);
+    for (index, valid) in sent.unpack(&answer).expect("whole") {
+        assert_eq!(Verdict::from(valid), expected[index], "item {index}");
+    }
+    expected
+}
+
+/// Scalars and keys for which sums meet equal and opposite points and infinity, and coordinates beyond the order.
+fn edges<C: PrimeCurve + Generator>() -> Vec<Equation<C>> {
+    let order = C::Order::MODULUS;
+    let below = |small: u64| limbs::subtract(&order, &[small, 0, 0, 0]).0;
+    let [o0, o1, o2, o3] = order;
+    let half = [o0 >> 1 | o1 << 63, o1 >> 1 | o2 << 63, o2 >> 1 | o3 << 63, o3 >> 1];
+    let scalars: [Limbs; 11] = [
+        ZERO,
+        [1, 0, 0, 0],
+        [2, 0, 0, 0],
+        [8, 0, 0, 0],
+        [128, 0, 0, 0],
+        below(1),
+        below(2),
+        half,
+        limbs::add(&half, &[1, 0, 0, 0]).0,
+        [0x8888_8888_8888_8888; 4].map(|limb| limb >> 1),
+        [0x8080_8080_8080_8080, 0x7f7f_7f7f_7f7f_7f7f, 0x8080_8080_8080_8080, 0x7f7f_7f7f_7f7f_7f7f],
+    ];
+    let beyond = (0..).find_map(|more| {
+        let x = limbs::add(&order, &[more, 0, 0, 0]).0;
+        Some((C::decode(&[&[2][..], &limbs::to_be_bytes(&x)].concat())?, [more, 0, 0, 0]))
+    });
+    let (beyond, residue) = beyond.expect("there are such points");
+    let generator = C::generator();
+    let keys: [Affine<C::Field>; 3] = [generator, generator.negated_if(true), beyond];
+    let x_of_generator = generator.x.to_integer();
+    let mut equations = Vec::new();
+    for point in keys {
+        let table = Arc::new(KeyComb::new::<C>(&point).expect("a table"));
+        for u in scalars {
+            for v in scalars {
+                for x in [x_of_generator, residue, ZERO, limbs::add(&residue, &[1, 0, 0, 0]).0] {
+                    for table in [None, Some(Arc::clone(&table))] {
+                        let index = equations.len();
+                        equations.push(Equation { index, generator: u, key: v, point, table, x });
+                    }
+                }
+            }
+        }
+    }
+    equations
+}
+
+#[test]
+fn sums_at_their_edges_are_judged_as_on_the_cpu() {
+    let Some(engine) = engine(|_| {}) else { return };
+    let verdicts = [
+        compare(&engine, &edges::<P256>(), engine.context().canaries_p256.get().expect("canaries")),
+        compare(&engine, &edges::<Sm2>(), engine.context().canaries_sm2.get().expect("canaries")),
+    ];
+    for verdicts in verdicts {
+        let valid = verdicts.iter().filter(|verdict| verdict.is_valid()).count();
+        assert!(valid >= 30 && valid < verdicts.len() / 2, "{valid} of {} valid", verdicts.len());
+    }
+}
+
+/// Signatures of 50 keys, every fourth of them spoilt, and their verdicts.
+fn signatures(count: usize) -> (VerifyJob, Vec<Verdict>) {
+    let (mut arena, mut items, mut verdicts) = (Vec::new(), Vec::new(), Vec::new());
+    for number in 0..count {
+        let secret = ed25519_consensus::SigningKey::from([u8::try_from(number % 50).expect("small"); 32]);
+        let message = number.to_be_bytes();
+        let mut signature = secret.sign(&message).to_bytes();
+        let valid = number % 4 != 3;
+        signature[40] ^= u8::from(!valid);
+        let mut put = |bytes: &[u8]| Span::append(&mut arena, bytes).expect("small");
+        items.push(VerifyItem {
+            suite: Suite::Ed25519,
+            public_key: put(&secret.verification_key().to_bytes()),
+            signature: put(&signature),
+            message: put(&message),
+        });
+        verdicts.push(Verdict::from(valid));
+    }
+    (VerifyJob { bytes: arena.into(), items }, verdicts)
+}
+
+/// Waits for what another thread does.
+fn eventually(engine: &Engine, done: impl Fn(&GpuFigures) -> bool) {
+    let started = Instant::now();
+    while !done(&engine.figures().gpu) {
+        assert!(started.elapsed() < START, "{:?}", engine.figures().gpu);
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_wrong_verdict_of_the_device_is_found_and_never_gets_out() {
+    for way in 0..4 {
+        // All that is accepted is checked, so that one wrong acceptance is found for certain.
+        let configure = |config: &mut GpuConfig| (config.batch_items_max, config.recheck_one_in) = (512, 1);
+        let Some(engine) = engine(configure) else { return };
+        let (job, expected) = signatures(2000);
+        let submit = || engine.submit_with(Priority::Bulk, job.clone()).expect("queued").wait().expect("verdicts");
+        assert_eq!(submit(), expected);
+        assert_eq!(engine.gpu_status().state, GpuState::Serving, "honest work is no fault");
+        let faults = gpu(&engine).faults();
+        let fault = [&faults.corrupt, &faults.swap, &faults.flip, &faults.shift][way];
+        fault.store(1, Ordering::SeqCst);
+        let rechecked = engine.figures().gpu.rechecked;
+        assert_eq!(submit(), expected, "way {way}");
+        assert_eq!(engine.gpu_status().state, GpuState::Quarantined, "way {way}");
+        // What the first job had accepted is verified again.
+        eventually(&engine, |figures| figures.rechecked >= rechecked + 1500);
+        let figures = engine.figures().gpu;
+        assert_eq!((figures.retained_wrong, figures.faults[0] > 0), (0, way < 2), "{figures:?}");
+        assert!(figures.faults.iter().sum::<u64>() > 0);
+        assert_eq!(submit(), expected);
+    }
+}
+
+#[test]
+fn what_a_device_accepted_wrongly_before_it_was_found_out_is_told() {
+    // Next to nothing is checked, so that a wrong acceptance is found by the canaries of a later batch alone.
+    let configure = |config: &mut GpuConfig| (config.batch_items_max, config.recheck_one_in) = (512, 1 << 20);
+    let Some(engine) = engine(configure) else { return };
+    let (job, verdicts) = signatures(400);
+    // As if the device had accepted them all, the spoilt ones too.
+    let context = engine.context();
+    context.window.keep(Accepted { bytes: job.bytes.clone(), items: job.items.clone() });
+    gpu(&engine).faults().corrupt.store(1, Ordering::SeqCst);
+    let found = engine.submit_with(Priority::Bulk, job).expect("queued").wait().expect("verdicts");
+    assert_eq!(found, verdicts);
+    eventually(&engine, |figures| figures.retained_wrong == 100);
 }

@@ -128,11 +128,8 @@ fn affine<C: PrimeCurve + Generator>(
     key: &Affine<C::Field>,
 ) -> Option<Affine<C::Field>> {
     let least = |scalar| SignedScalar::least(scalar, &C::Order::MODULUS);
-    let combination = Combination::<C> {
-        generator: least(generator),
-        key: least(factor),
-        multiplicand: Multiplicand::Point(*key),
-    };
+    let combination =
+        Combination::<C> { generator: least(generator), key: least(factor), multiplicand: Multiplicand::Point(*key) };
     let sum = combine(&[combination]);
     if sum.iter().any(crate::curve::Jacobian::is_infinity) { None } else { normalise(&sum).first().copied() }
 }

@@ -11,11 +11,11 @@ use thiserror::Error;
 
 use crate::figures::CacheFigures;
 
+pub use self::sm2::DEFAULT_IDENTITY as SM2_DEFAULT_IDENTITY;
 pub(crate) use self::{
     ed25519::EdwardsEquation,
     equation::{Equation, decide},
 };
-pub use self::sm2::DEFAULT_IDENTITY as SM2_DEFAULT_IDENTITY;
 
 /// Length of a signature of any present suite in bytes: `R ‖ s` or `r ‖ s`.
 pub(crate) const SIGNATURE_LENGTH: usize = 64;

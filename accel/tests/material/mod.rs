@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub(crate) mod zip215;
+
 use p256::{
     ecdsa::{self, signature::Signer as _},
     elliptic_curve::sec1::ToEncodedPoint,

@@ -57,7 +57,8 @@ pub(super) fn functions(source: &mut String) {
     function(source, "fe_sq(a: Fe) -> Fe", 1, |body| {
         let columns = (0..LIMBS).map(|column| {
             let pairs = (0..LIMBS).map(|i| (i, (column + LIMBS - i) % LIMBS)).filter(|(i, j)| i <= j);
-            let terms = pairs.map(|(i, j)| product(body, (i, "a"), (j, "a"), if i < j { 2 } else { 1 }, i + j > column));
+            let terms =
+                pairs.map(|(i, j)| product(body, (i, "a"), (j, "a"), if i < j { 2 } else { 1 }, i + j > column));
             let terms: Vec<Value> = terms.collect();
             body.sum(&terms)
         });
@@ -170,11 +171,7 @@ fn unpack(source: &mut String) {
         let (bit, bits) = (first_bit(limb), width(limb) as usize);
         let (word, shift) = (bit / 32, bit % 32);
         let low = if shift == 0 { format!("w{word}") } else { format!("(w{word} >> {shift}u)") };
-        let both = if shift + bits > 32 {
-            format!("({low} | (w{} << {}u))", word + 1, 32 - shift)
-        } else {
-            low
-        };
+        let both = if shift + bits > 32 { format!("({low} | (w{} << {}u))", word + 1, 32 - shift) } else { low };
         format!("({both} & {:#x}u)", (1u32 << bits) - 1)
     };
     line(source, &format!("return Fe({});", (0..LIMBS).map(limb).collect::<Vec<_>>().join(", ")));
