@@ -13,6 +13,7 @@
 //!        │                    suite::p256      tables, else wNAF
 //!        │                    suite::sm2       tables, else wNAF
 //!        │                    stele-accel-hash multi-buffer kernels
+//!        │  ▲ what a GPU gets of bulk work: batch ─► gpu ─► guard; unanswered or wrong: here
 //!        ▼
 //!   Ticket: a Future, or wait()
 //! ```
@@ -30,7 +31,8 @@
 //! A malformed key or signature is [`Verdict::Invalid`], never an error: it comes from outside. A span that
 //! leaves its arena is the caller's mistake and is refused before anything is queued.
 //!
-//! The CPU is the definition of right; other backends may only be faster.
+//! The CPU is the definition of right; the GPU may only be faster. It is optional at run time: without one, while its
+//! kernels are compiled and after it was lost or found wrong, the CPU does everything.
 
 mod cost;
 mod curve;
@@ -51,7 +53,7 @@ pub use stele_accel_hash::{
 pub use crate::{
     engine::{ED25519_BATCH_MIN, Engine, EngineConfig, EngineError, Priority, Refused, SubmitError},
     figures::{CacheFigures, FAULT_REASONS, Figures, GpuFigures, JobFigures, SECONDS_BUCKETS, SuiteFigures},
-    gpu::{Assign, GpuConfig, GpuError, GpuState, GpuStatus},
+    gpu::{Assign, GpuConfig, GpuState, GpuStatus},
     job::{
         Job,
         digest::DigestJob,

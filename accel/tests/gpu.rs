@@ -188,3 +188,17 @@ fn zip_215_is_the_rule_on_the_device_too() {
         assert!(round == 0 || engine.figures().gpu.tables > 0);
     }
 }
+
+#[test]
+fn work_is_shared_by_measured_costs() {
+    let Some(engine) = engine(|gpu| gpu.assign = Assign::Measured) else { return };
+    for suite in Suite::ALL {
+        let items = items(suite, 20, 800);
+        for _ in 0..3 {
+            let verdicts =
+                engine.submit_with(Priority::Bulk, verify_job(&items)).expect("queued").wait().expect("verdicts");
+            assert!(items.iter().zip(verdicts).all(|(item, verdict)| item.verify_one() == verdict));
+        }
+    }
+    assert_eq!(engine.figures().gpu.faults, [0; 5]);
+}

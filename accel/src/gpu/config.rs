@@ -27,7 +27,7 @@ pub struct GpuConfig {
     pub recheck_one_in: u32,
     /// Signatures last accepted by the GPU, to be verified again on the CPU when the GPU is found wrong.
     pub retained_items_max: usize,
-    /// Most bytes of arenas that these keep in memory.
+    /// Most bytes of messages, keys and signatures that these keep in memory.
     pub retained_bytes_max: usize,
 }
 

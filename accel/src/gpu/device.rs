@@ -15,7 +15,7 @@ const FEATURES_OPTIONAL: Features = Features::TIMESTAMP_QUERY.union(Features::PI
 
 /// Why no GPU serves. None of these is a fault of the engine: the CPU serves.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum GpuError {
+pub(crate) enum GpuError {
     /// No Vulkan, or no device behind it.
     #[error("no Vulkan device")]
     NoDevice,
@@ -51,21 +51,6 @@ pub enum GpuError {
         /// What the system said.
         reason: String,
     },
-}
-
-impl GpuError {
-    /// Stable snake_case code.
-    #[must_use]
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Self::NoDevice => "gpu_no_device",
-            Self::NoneSuitable { .. } => "gpu_none_suitable",
-            Self::Open { .. } => "gpu_open_failed",
-            Self::Memory { .. } => "gpu_memory",
-            Self::Kernel { .. } => "gpu_kernel_failed",
-            Self::Thread { .. } => "gpu_thread_failed",
-        }
-    }
 }
 
 /// An open device.

@@ -30,7 +30,6 @@ mod tests;
 
 pub use self::{
     config::{Assign, GpuConfig},
-    device::GpuError,
     service::{GpuState, GpuStatus},
 };
 pub(crate) use self::{

@@ -31,6 +31,9 @@ use crate::{
 /// A batch is computed within milliseconds; one that takes this long never comes back.
 const HANG: Duration = Duration::from_secs(20);
 
+/// The bytes of a slot are a multiple of this.
+const SLOT_ALIGNMENT: usize = 256;
+
 /// How long the poller waits for the device before it looks around.
 const POLL: Duration = Duration::from_millis(200);
 
@@ -119,8 +122,10 @@ impl Gpu {
     /// Starts in the background; whatever goes wrong there is told by [`Self::status`]. `fit` is called when all kernels
     /// are compiled, and the GPU serves when it is done.
     pub(crate) fn start(config: &GpuConfig, fit: impl FnOnce() + Send + 'static) -> Self {
+        // Whole lines of any device's memory, so that every copy is aligned.
+        let config = GpuConfig { slot_bytes: config.slot_bytes & !(SLOT_ALIGNMENT - 1), ..config.clone() };
         let shared = Arc::new(Shared {
-            config: config.clone(),
+            config,
             state: AtomicU8::new(GpuState::Starting as u8),
             status: Mutex::default(),
             machine: OnceLock::new(),

@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use stele_accel_hash::Span;
 
 use crate::VerifyItem;
 
@@ -29,6 +30,21 @@ struct Kept {
 pub(crate) struct Accepted {
     pub(crate) bytes: Bytes,
     pub(crate) items: Vec<VerifyItem>,
+}
+
+impl Accepted {
+    /// Copies items into an arena of their own, so that the window keeps no bytes of others.
+    pub(crate) fn copy<'i>(bytes: &Bytes, items: impl Iterator<Item = &'i VerifyItem>) -> Self {
+        let mut arena = Vec::new();
+        let mut copy = |span: Span| Span::append(&mut arena, span.slice(bytes).ok()?);
+        // No span leaves the arena of a job that was queued, and its parts are no longer than the whole.
+        let copied = items.filter_map(|item| {
+            let (public_key, signature) = (copy(item.public_key)?, copy(item.signature)?);
+            Some(VerifyItem { suite: item.suite, public_key, signature, message: copy(item.message)? })
+        });
+        let items = copied.collect();
+        Self { items, bytes: arena.into() }
+    }
 }
 
 impl Window {
@@ -61,8 +77,6 @@ impl Window {
 
 #[cfg(test)]
 mod tests {
-    use stele_accel_hash::Span;
-
     use super::*;
     use crate::Suite;
 

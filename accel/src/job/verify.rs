@@ -230,8 +230,8 @@ impl VerifyWork {
         for place in &accepted {
             verdicts[*place] = Verdict::Valid;
         }
-        let items = accepted.iter().map(|place| self.job.items[order[*place]]).collect();
-        context.window.keep(Accepted { bytes: self.job.bytes.clone(), items });
+        let items = accepted.iter().map(|place| &self.job.items[order[*place]]);
+        context.window.keep(Accepted::copy(&self.job.bytes, items));
         cost.there(context, answer);
         Some(verdicts)
     }
