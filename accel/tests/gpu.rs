@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use material::{Material, verify_job, zip215};
+use material::{Material, mutate, verify_job, zip215};
 use rand_core::{OsRng, RngCore};
 use stele_accel::{
     Assign, Bytes, Digest, DigestJob, Engine, EngineConfig, GpuConfig, GpuState, HashAlgorithm, MerkleJob, Priority,
@@ -201,4 +201,32 @@ fn work_is_shared_by_measured_costs() {
         }
     }
     assert_eq!(engine.figures().gpu.faults, [0; 5]);
+}
+
+/// A few thousand items a suite; with `STELE_SLOW=1` a million.
+#[test]
+fn mutated_signatures_are_judged_as_on_the_cpu() {
+    const BATCH: usize = 1024;
+    let Some(engine) = engine(|_| {}) else { return };
+    let count = if std::env::var_os("STELE_SLOW").is_some() { 1_000_000 } else { 3 * BATCH };
+    for suite in Suite::ALL {
+        let key = |number: usize| u8::try_from(1 + number % 48).expect("small");
+        let originals: Vec<_> =
+            (0..256usize).map(|number| Material::valid(suite, key(number), &number.to_be_bytes())).collect();
+        let (mut valid, mut done) = (0, 0);
+        while done < count {
+            let items: Vec<Material> = (0..BATCH)
+                .map(|index| {
+                    let mut item = originals[index % originals.len()].clone();
+                    mutate(&mut item, OsRng.next_u64(), &originals);
+                    item
+                })
+                .collect();
+            verify_on_device(&engine, &items);
+            done += items.len();
+            valid = engine.figures().suites[suite.index()].valid;
+        }
+        let valid = usize::try_from(valid).expect("small");
+        assert!(valid > done / 4 && valid < done * 3 / 4, "{valid} of {done} valid");
+    }
 }

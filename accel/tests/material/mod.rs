@@ -93,3 +93,24 @@ pub(crate) fn engine(threads: usize) -> Engine {
 pub(crate) fn verify(engine: &Engine, items: &[Material]) -> Vec<Verdict> {
     engine.submit(verify_job(items)).expect("queued").wait().expect("verdicts")
 }
+
+/// One change, or none in three of eight.
+pub(crate) fn mutate(item: &mut Material, random: u64, others: &[Material]) {
+    let [kind, bit, place, pick, ..] = random.to_le_bytes().map(usize::from);
+    let other = &others[pick % others.len()];
+    match kind % 8 {
+        0 => {
+            let place = place % item.signature.len();
+            item.signature[place] ^= 1 << (bit % 8);
+        }
+        1 => {
+            // Not the leading byte: other forms of a point are refused here and known to the crates.
+            let place = 1 + place % (item.public_key.len() - 1);
+            item.public_key[place] ^= 1 << (bit % 8);
+        }
+        2 => item.message.push(0),
+        3 => item.public_key.clone_from(&other.public_key),
+        4 => item.signature[32..].copy_from_slice(&other.signature[32..]),
+        _ => {}
+    }
+}
