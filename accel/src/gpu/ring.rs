@@ -83,6 +83,8 @@ pub(super) struct Ring {
     pub(super) waiting: VecDeque<(Batch, Reply)>,
     /// In the order of submission.
     pub(super) flying: VecDeque<Flight>,
+    /// Batches that were under way when the service ended.
+    pub(super) retired: Vec<Flight>,
     /// When the last batch came back.
     pub(super) landed: Option<Instant>,
 }

@@ -364,19 +364,20 @@ impl Shared {
         self.give_back();
     }
 
-    /// All that is waiting or under way goes to the CPU. The slots go with it: nothing will use them.
+    /// All that is waiting or under way goes to the CPU. What was under way keeps its buffers until the end: this may be
+    /// called from inside the driver, which is not to be asked to free them there.
     fn give_back(&self) {
-        let (waiting, mut flying) = {
+        let mut replies = Vec::new();
+        {
             let mut ring = self.ring();
-            (std::mem::take(&mut ring.waiting), std::mem::take(&mut ring.flying))
-        };
-        self.wakes.notify_all();
-        for reply in flying.iter_mut().filter_map(|flight| flight.reply.take()) {
-            self.counters.fallbacks.fetch_add(1, Ordering::Relaxed);
-            drop(reply);
+            let mut flying = std::mem::take(&mut ring.flying);
+            replies.extend(flying.iter_mut().filter_map(|flight| flight.reply.take()));
+            ring.retired.extend(flying);
+            replies.extend(ring.waiting.drain(..).map(|(_, reply)| reply));
         }
-        self.counters.fallbacks.fetch_add(waiting.len() as u64, Ordering::Relaxed);
-        drop((waiting, flying));
+        self.wakes.notify_all();
+        self.counters.fallbacks.fetch_add(replies.len() as u64, Ordering::Relaxed);
+        drop(replies);
     }
 
     fn submit(&self, batch: Batch, reply: Reply) {
