@@ -68,13 +68,15 @@ pub enum NodeError {
     #[error(
         "{path}: the checkpoint guard is missing, so this node cannot know which tree heads it has signed; put the file \
          back, or, if it is lost, make one that signs nothing smaller than the log is now: stele key guard --seal-key \
-         {key} --from-size LEAVES"
+         {key} --from-size LEAVES --genesis {genesis}"
     )]
     CheckpointGuardMissing {
         /// Where it should be.
         path: PathBuf,
         /// The key that it belongs to.
         key: PathBuf,
+        /// The genesis file, which names the log.
+        genesis: PathBuf,
     },
     /// The committed chain.
     #[error(transparent)]
@@ -336,7 +338,8 @@ fn checkpoint_signer(config: &Config, chain: &Chain) -> Result<Arc<dyn Signer>, 
     let path = config.seal.key.with_extension("checkpoints");
     let owner = chain.network().0;
     if !path.exists() {
-        return Err(NodeError::CheckpointGuardMissing { path, key: config.seal.key.clone() });
+        let (key, genesis) = (config.seal.key.clone(), config.node.genesis.clone());
+        return Err(NodeError::CheckpointGuardMissing { path, key, genesis });
     }
     let guard = Arc::new(CheckpointGuard::open(&path, owner, GuardDurability::Sync)?);
     Ok(Arc::new(SoftwareSigner::open(&config.seal.key)?.with_checkpoint_guard(guard)))

@@ -2,7 +2,7 @@
 
 use std::{
     ops::Range,
-    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, OnceLock, atomic::Ordering},
     time::Instant,
 };
 
@@ -17,10 +17,11 @@ use crate::{
     job::{
         Job,
         device::{Cost, device_units, serving},
+        resolve,
         sealed::Parts,
     },
     pool::{Leave, Outcome, Weight, Work},
-    ticket::{Resolver, TicketError},
+    ticket::Resolver,
 };
 
 /// Bytes of one chunk: about a millisecond of one core.
@@ -109,25 +110,15 @@ impl Work for DigestWork {
     }
 
     fn finish(&self, outcome: Outcome) {
-        let resolver = self.resolver.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let result = match outcome {
-            Outcome::Done => {
-                let messages = self.job.messages.len();
-                self.context.counters.digest.record(messages as u64, self.started.elapsed());
-                let mut digests = Vec::with_capacity(messages);
-                for chunk in &self.digests {
-                    digests.extend_from_slice(chunk.get().map_or(&[], Vec::as_slice));
-                }
-                Ok(digests)
+        resolve(&self.resolver, outcome, &self.context, || {
+            let messages = self.job.messages.len();
+            self.context.counters.digest.record(messages as u64, self.started.elapsed());
+            let mut digests = Vec::with_capacity(messages);
+            for chunk in &self.digests {
+                digests.extend_from_slice(chunk.get().map_or(&[], Vec::as_slice));
             }
-            Outcome::Panicked => {
-                self.context.counters.failures.fetch_add(1, Ordering::Relaxed);
-                Err(TicketError::Failed)
-            }
-        };
-        if let Some(resolver) = resolver {
-            resolver.resolve(result);
-        }
+            digests
+        });
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     ops::Range,
-    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, OnceLock},
     time::Instant,
 };
 
@@ -16,10 +16,11 @@ use crate::{
     job::{
         Job,
         device::{Cost, device_units, serving},
+        resolve,
         sealed::Parts,
     },
     pool::{Leave, Outcome, Weight, Work},
-    ticket::{Resolver, TicketError},
+    ticket::Resolver,
 };
 
 /// Levels that one chunk computes over its aligned leaves: 4,096 leaves, about a millisecond.
@@ -120,22 +121,12 @@ impl Work for MerkleWork {
     }
 
     fn finish(&self, outcome: Outcome) {
-        let resolver = self.resolver.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let result = match outcome {
-            Outcome::Done => {
-                let output = self.assemble();
-                let leaves = self.job.leaves.len();
-                self.context.counters.merkle.record(leaves as u64, self.started.elapsed());
-                Ok(output)
-            }
-            Outcome::Panicked => {
-                self.context.counters.failures.fetch_add(1, Ordering::Relaxed);
-                Err(TicketError::Failed)
-            }
-        };
-        if let Some(resolver) = resolver {
-            resolver.resolve(result);
-        }
+        resolve(&self.resolver, outcome, &self.context, || {
+            let output = self.assemble();
+            let leaves = self.job.leaves.len();
+            self.context.counters.merkle.record(leaves as u64, self.started.elapsed());
+            output
+        });
     }
 }
 

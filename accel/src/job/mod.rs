@@ -1,5 +1,13 @@
 //! The kinds of work that the engine takes.
 
+use std::sync::{Mutex, PoisonError, atomic::Ordering};
+
+use crate::{
+    engine::Context,
+    pool::Outcome,
+    ticket::{Resolver, TicketError},
+};
+
 pub(crate) mod device;
 pub(crate) mod digest;
 pub(crate) mod merkle;
@@ -13,6 +21,21 @@ pub trait Job: sealed::Parts {
 }
 
 pub(crate) use self::device::fit;
+
+/// Resolves a job's ticket, once: with its output, which is made only now, or as failed.
+fn resolve<T>(resolver: &Mutex<Option<Resolver<T>>>, outcome: Outcome, context: &Context, output: impl FnOnce() -> T) {
+    let resolver = resolver.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let result = match outcome {
+        Outcome::Done => Ok(output()),
+        Outcome::Panicked => {
+            context.counters.failures.fetch_add(1, Ordering::Relaxed);
+            Err(TicketError::Failed)
+        }
+    };
+    if let Some(resolver) = resolver {
+        resolver.resolve(result);
+    }
+}
 
 pub(crate) mod sealed {
     use std::sync::Arc;

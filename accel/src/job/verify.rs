@@ -3,7 +3,7 @@
 use std::{
     ops::Range,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Instant,
@@ -20,11 +20,12 @@ use crate::{
     job::{
         Job,
         device::{Cost, device_units, serving},
+        resolve,
         sealed::Parts,
     },
     pool::{Leave, Outcome, Weight, Work},
     suite::{Signed, Suite, Verdict},
-    ticket::{Resolver, TicketError},
+    ticket::Resolver,
 };
 
 /// Items of one P-256 or SM2 chunk: about a millisecond of work with tables, some without. Fewer would pay for shared
@@ -137,21 +138,11 @@ impl Work for VerifyWork {
     }
 
     fn finish(&self, outcome: Outcome) {
-        let resolver = self.resolver.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let result = match outcome {
-            Outcome::Done => {
-                let read = |valid: &AtomicBool| Verdict::from(valid.load(Ordering::Relaxed));
-                self.context.counters.verify.record(self.verdicts.len() as u64, self.started.elapsed());
-                Ok(self.verdicts.iter().map(read).collect())
-            }
-            Outcome::Panicked => {
-                self.context.counters.failures.fetch_add(1, Ordering::Relaxed);
-                Err(TicketError::Failed)
-            }
-        };
-        if let Some(resolver) = resolver {
-            resolver.resolve(result);
-        }
+        resolve(&self.resolver, outcome, &self.context, || {
+            let read = |valid: &AtomicBool| Verdict::from(valid.load(Ordering::Relaxed));
+            self.context.counters.verify.record(self.verdicts.len() as u64, self.started.elapsed());
+            self.verdicts.iter().map(read).collect()
+        });
     }
 }
 

@@ -55,7 +55,7 @@ pub fn missing(kind: FileSystem) -> Option<String> {
     if !Path::new("/dev/loop-control").exists() {
         return Some("the kernel has no loop devices".into());
     }
-    // It may be a module that is not loaded yet; that it is loaded is asked for, and it is looked again.
+    // It may be a module that nobody has needed yet.
     let known = || read("/proc/filesystems").split_whitespace().any(|word| word == kind.name());
     if !known() {
         let _ = Command::new("modprobe").arg(kind.name()).output();

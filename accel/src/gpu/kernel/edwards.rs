@@ -9,9 +9,9 @@
 use crate::{
     curve::{Curve, Edwards25519, KeyComb, edwards},
     gpu::kernel::{
-        COMB_SCRATCH, EdwardsItem, LADDER_WINDOWS, MULTIPLES, comb_loop, entry,
+        COMB_SCRATCH, EdwardsItem, MULTIPLES, comb_loop, entry,
         formula::{Element, Formula},
-        line, mersenne, scratch_read, scratch_write,
+        ladder_loop, line, mersenne, scratch_read, scratch_write,
     },
 };
 
@@ -58,19 +58,7 @@ pub(super) fn ladder(source: &mut String) {
     entry(source);
     line(source, &format!("let at = {}u * index + {}u;", EdwardsItem::WORDS, EdwardsItem::K));
     line(source, "var sum = point_identity();");
-    line(source, &format!("for (var window = {LADDER_WINDOWS}u; window > 0u; window--) {{"));
-    line(source, "for (var time = 0u; time < 4u; time++) { sum = point_double(sum); }");
-    line(source, "let place = window - 1u;");
-    line(source, "var digit = i32((input[at + (place >> 3u)] >> (4u * (place & 7u))) & 15u);");
-    line(source, &format!("if (place < {}u) {{ digit -= 8; }}", LADDER_WINDOWS - 1));
-    line(source, "if (digit != 0) {");
-    line(source, "var term = point_read(u32(abs(digit)) - 1u, index);");
-    line(source, "if (digit < 0) { term = Point(term.y, term.x, term.z, fe_sub(fe_zero(), term.t)); }");
-    line(source, "sum = point_add(sum, term);");
-    line(source, "}");
-    line(source, "}");
-    line(source, &format!("point_write({COMB_SCRATCH}u, index, sum);"));
-    line(source, "}");
+    ladder_loop(source, "term = Point(term.y, term.x, term.z, fe_sub(fe_zero(), term.t));");
 }
 
 /// `R`, with `Z = 0` where it is no point.

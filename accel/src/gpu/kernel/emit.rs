@@ -137,6 +137,25 @@ impl Body {
     }
 }
 
+/// A function that returns a field element whose limbs are at most what `limit` says of each.
+pub(super) fn element_function(
+    source: &mut String,
+    head: &str,
+    limit: impl Fn(usize) -> u64,
+    make: impl FnOnce(&mut Body) -> Vec<Value>,
+) {
+    let mut body = Body::default();
+    body.line(&format!("fn {head} {{"));
+    let limbs = make(&mut body);
+    for (place, limb) in limbs.iter().enumerate() {
+        assert!(limb.high() <= limit(place), "{head}: limb {place} can be {}", limb.high());
+    }
+    let limbs: Vec<&str> = limbs.iter().map(Value::text).collect();
+    body.line(&format!("return Fe({});", limbs.join(", ")));
+    body.line("}");
+    source.push_str(&body.into_text());
+}
+
 #[cfg(test)]
 mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -6,7 +6,7 @@
 use crate::{
     curve::limbs::Limbs,
     gpu::kernel::{
-        emit::{Body, Value},
+        emit::{self, Body, Value},
         line,
     },
 };
@@ -133,16 +133,7 @@ fn carry(body: &mut Body, mut columns: Vec<Value>) -> Vec<Value> {
 
 /// A function that returns an element of a weight.
 fn function(source: &mut String, head: &str, weight: u64, make: impl FnOnce(&mut Body) -> Vec<Value>) {
-    let mut body = Body::default();
-    body.line(&format!("fn {head} {{"));
-    let limbs = make(&mut body);
-    for (place, limb) in limbs.iter().enumerate() {
-        assert!(limb.high() <= weight * highest(place), "{head}: limb {place} can be {}", limb.high());
-    }
-    let limbs: Vec<&str> = limbs.iter().map(Value::text).collect();
-    body.line(&format!("return Fe({});", limbs.join(", ")));
-    body.line("}");
-    source.push_str(&body.into_text());
+    emit::element_function(source, head, |limb| weight * highest(limb), make);
 }
 
 /// `fe_is_zero` and `fe_is_odd`. Folded twice, an element is below 2^255: the second time, whatever passes the highest

@@ -300,6 +300,25 @@ fn scratch_read(first: usize, words: usize) -> String {
     format!("Fe({})", words.join(", "))
 }
 
+/// The rest of a kernel that multiplies a point by the scalar at `at`, from the point's multiples in scratch memory and a
+/// `sum` that is the neutral element. Digits of four bits are stored with eight added, all but the highest; `negate` is
+/// the code that negates `term`.
+fn ladder_loop(source: &mut String, negate: &str) {
+    line(source, &format!("for (var window = {LADDER_WINDOWS}u; window > 0u; window--) {{"));
+    line(source, "for (var time = 0u; time < 4u; time++) { sum = point_double(sum); }");
+    line(source, "let place = window - 1u;");
+    line(source, "var digit = i32((input[at + (place >> 3u)] >> (4u * (place & 7u))) & 15u);");
+    line(source, &format!("if (place < {}u) {{ digit -= 8; }}", LADDER_WINDOWS - 1));
+    line(source, "if (digit != 0) {");
+    line(source, "var term = point_read(u32(abs(digit)) - 1u, index);");
+    line(source, &format!("if (digit < 0) {{ {negate} }}"));
+    line(source, "sum = point_add(sum, term);");
+    line(source, "}");
+    line(source, "}");
+    line(source, &format!("point_write({COMB_SCRATCH}u, index, sum);"));
+    line(source, "}");
+}
+
 /// Adds to `sum` the entries of the generator's table for the scalar at `u`, and, unless there was a ladder, those of the
 /// key's table for the one at `v`. Digits are signed, from the lowest, in `-(2^(w-1) - 1)..=2^(w-1)`, as on the CPU.
 fn comb_loop(source: &mut String, u: usize, v: usize, table: usize, key_rows: usize) {

@@ -12,7 +12,7 @@ use crate::{
         power_of_two,
     },
     gpu::kernel::{
-        emit::{Body, Value},
+        emit::{self, Body, Value},
         line,
     },
 };
@@ -116,16 +116,7 @@ fn factor(body: &mut Body, name: &str) -> Vec<Value> {
 
 /// A function that returns an element of a weight.
 fn function(source: &mut String, head: &str, weight: u64, make: impl FnOnce(&mut Body) -> Vec<Value>) {
-    let mut body = Body::default();
-    body.line(&format!("fn {head} {{"));
-    let limbs = make(&mut body);
-    for (place, limb) in limbs.iter().enumerate() {
-        assert!(limb.high() <= weight * highest(place), "{head}: limb {place} can be {}", limb.high());
-    }
-    let limbs: Vec<&str> = limbs.iter().map(Value::text).collect();
-    body.line(&format!("return Fe({});", limbs.join(", ")));
-    body.line("}");
-    source.push_str(&body.into_text());
+    emit::element_function(source, head, |limb| weight * highest(limb), make);
 }
 
 /// Montgomery's reduction, limb by limb. The prime is `-1 mod 2^29`, so a digit is the lowest limb itself; and the

@@ -10,9 +10,9 @@
 use crate::{
     curve::{KeyComb, PrimeCurve, Residue},
     gpu::kernel::{
-        COMB_SCRATCH, LADDER_WINDOWS, MULTIPLES, PrimeItem, comb_loop, entry,
+        COMB_SCRATCH, MULTIPLES, PrimeItem, comb_loop, entry,
         formula::{Element, Formula},
-        line, montgomery, scratch_read, scratch_write,
+        ladder_loop, line, montgomery, scratch_read, scratch_write,
     },
 };
 
@@ -49,19 +49,7 @@ pub(super) fn ladder<C: PrimeCurve>(source: &mut String) {
     entry(source);
     line(source, &format!("let at = {}u * index + {}u;", PrimeItem::WORDS, PrimeItem::V));
     line(source, "var sum = point_infinity();");
-    line(source, &format!("for (var window = {LADDER_WINDOWS}u; window > 0u; window--) {{"));
-    line(source, "for (var time = 0u; time < 4u; time++) { sum = point_double(sum); }");
-    line(source, "let place = window - 1u;");
-    line(source, "var digit = i32((input[at + (place >> 3u)] >> (4u * (place & 7u))) & 15u);");
-    line(source, &format!("if (place < {}u) {{ digit -= 8; }}", LADDER_WINDOWS - 1));
-    line(source, "if (digit != 0) {");
-    line(source, "var term = point_read(u32(abs(digit)) - 1u, index);");
-    line(source, "if (digit < 0) { term.y = fe_sub(fe_zero(), term.y); }");
-    line(source, "sum = point_add(sum, term);");
-    line(source, "}");
-    line(source, "}");
-    line(source, &format!("point_write({COMB_SCRATCH}u, index, sum);"));
-    line(source, "}");
+    ladder_loop(source, "term.y = fe_sub(fe_zero(), term.y);");
 }
 
 /// The sum with the table entries, and the verdict.

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Handshakes of one listener at once, each about 30 KB.
-pub(super) const HANDSHAKES_MAX: usize = 2_048;
+const HANDSHAKES_MAX: usize = 2_048;
 /// What a handshake gets before it can be displaced: several round trips to the other end of the country.
 const UNDISTURBED: Duration = Duration::from_secs(1);
 
