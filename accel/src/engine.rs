@@ -72,6 +72,8 @@ pub enum Priority {
     Live,
     /// Catch-up, replay, import, audits; gets what live work leaves, and one chunk in eight.
     Bulk,
+    /// Quorum signatures: queued as live work, and never given to a GPU, whatever is configured.
+    Quorum,
 }
 
 /// Why the engine could not start.
@@ -267,6 +269,7 @@ impl Engine {
         let held = self.pool.held();
         let mut gpu = self.context.gpu.get().map(Gpu::figures).unwrap_or_default();
         self.context.guard.fill(&mut gpu);
+        self.context.counters.fill(&mut gpu);
         Figures {
             gpu,
             key_caches: self.context.verifiers.cache_figures(),
@@ -303,7 +306,11 @@ impl Drop for Engine {
 impl Context {
     /// The GPU, if work of this priority may go there.
     pub(crate) fn gpu_for(&self, priority: Priority) -> Option<&Gpu> {
-        self.gpu.get().filter(|gpu| priority == Priority::Bulk || gpu.config().live)
+        self.gpu.get().filter(|gpu| match priority {
+            Priority::Bulk => true,
+            Priority::Live => gpu.config().live,
+            Priority::Quorum => false,
+        })
     }
 
     /// The GPU.

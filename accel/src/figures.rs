@@ -6,12 +6,13 @@ use std::{
 };
 
 use crate::{
+    cost::Kind,
     gpu::GpuState,
     guard::Fault,
     suite::{Suite, Verdict},
 };
 
-/// Upper bounds of the duration buckets in [`JobFigures`], in seconds; a last bucket has no bound.
+/// Upper bounds of the buckets in [`Times`], in seconds; a last bucket has no bound.
 pub const SECONDS_BUCKETS: [f64; 10] = [0.000_1, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0];
 
 /// A snapshot of the engine's counters since it was made.
@@ -58,12 +59,16 @@ pub struct GpuFigures {
     pub state: GpuState,
     /// Batches that it answered.
     pub batches: u64,
+    /// Batches whose answer was used.
+    pub used: GpuBatches,
+    /// Signatures found valid by it, by [`Suite::index`]; what it calls invalid is decided on the CPU.
+    pub valid: [u64; Suite::COUNT],
     /// Batches that went back to the CPU unanswered.
     pub fallbacks: u64,
-    /// Time from handing a batch over to its answer in memory, summed over batches, which overlap.
-    pub seconds: f64,
-    /// Time of the kernels alone, where the device tells; the difference is transfer and waiting.
-    pub kernel_seconds: f64,
+    /// From handing a batch over to its answer in memory; batches overlap.
+    pub took: Times,
+    /// The kernels of a batch alone, where the device tells; the difference is transfer and waiting.
+    pub kernels: Times,
     /// Bytes of input.
     pub bytes_up: u64,
     /// Bytes of answers.
@@ -72,6 +77,8 @@ pub struct GpuFigures {
     pub compile_seconds: f64,
     /// Keys' tables on the device.
     pub tables: u64,
+    /// Memory of the device that is taken, all at once when it is opened.
+    pub memory_bytes: u64,
     /// Results that were computed again on the CPU.
     pub rechecked: u64,
     /// Signatures accepted before the device was quarantined that the CPU then found invalid: whoever acted on them must
@@ -79,6 +86,15 @@ pub struct GpuFigures {
     pub retained_wrong: u64,
     /// Answers that were wrong, by [`FAULT_REASONS`]; one is enough for quarantine.
     pub faults: [u64; FAULT_REASONS.len()],
+}
+
+/// Batches of each kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GpuBatches {
+    /// Signatures.
+    pub verify: u64,
+    /// Digests and trees.
+    pub hash: u64,
 }
 
 /// What [`GpuFigures::faults`] count, as metric labels.
@@ -91,10 +107,17 @@ pub struct JobFigures {
     pub jobs: u64,
     /// Items in them.
     pub items: u64,
-    /// Time from submission to result, summed.
+    /// From submission to result.
+    pub times: Times,
+}
+
+/// Durations.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Times {
+    /// Their sum.
     pub seconds: f64,
-    /// Jobs by duration: `buckets[i]` took at most [`SECONDS_BUCKETS`]`[i]` and more than the bound before;
-    /// the last took longer. Not cumulative.
+    /// How many took at most [`SECONDS_BUCKETS`]`[i]` and more than the bound before; the last took longer. Not
+    /// cumulative.
     pub buckets: [u64; SECONDS_BUCKETS.len() + 1],
 }
 
@@ -126,6 +149,9 @@ pub(crate) struct Counters {
     pub(crate) digest: JobCounters,
     pub(crate) merkle: JobCounters,
     pub(crate) verdicts: [[AtomicU64; 2]; Suite::COUNT],
+    pub(crate) device_verify_batches: AtomicU64,
+    pub(crate) device_hash_batches: AtomicU64,
+    pub(crate) device_valid: [AtomicU64; Suite::COUNT],
     pub(crate) batches: AtomicU64,
     pub(crate) bisections: AtomicU64,
     pub(crate) bytes_hashed: AtomicU64,
@@ -137,6 +163,11 @@ pub(crate) struct Counters {
 pub(crate) struct JobCounters {
     jobs: AtomicU64,
     items: AtomicU64,
+    times: TimeCounters,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct TimeCounters {
     nanoseconds: AtomicU64,
     buckets: [AtomicU64; SECONDS_BUCKETS.len() + 1],
 }
@@ -145,6 +176,21 @@ impl Counters {
     pub(crate) fn verdicts(&self, suite: Suite, verdict: Verdict, count: u64) {
         let column = usize::from(verdict == Verdict::Valid);
         self.verdicts[suite.index()][column].fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// An answer of the device was used.
+    pub(crate) fn device_batch(&self, kind: Kind) {
+        let counter = match kind {
+            Kind::Verify(_) => &self.device_verify_batches,
+            Kind::Digest(_) | Kind::Merkle(_) => &self.device_hash_batches,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn fill(&self, figures: &mut GpuFigures) {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        figures.used = GpuBatches { verify: read(&self.device_verify_batches), hash: read(&self.device_hash_batches) };
+        figures.valid = self.device_valid.each_ref().map(read);
     }
 
     pub(crate) fn snapshot(&self) -> Figures {
@@ -173,20 +219,29 @@ impl Counters {
 
 impl JobCounters {
     pub(crate) fn record(&self, items: u64, elapsed: Duration) {
-        let nanoseconds = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
-        let seconds = elapsed.as_secs_f64();
-        let bucket = SECONDS_BUCKETS.iter().take_while(|bound| **bound < seconds).count();
         self.jobs.fetch_add(1, Ordering::Relaxed);
         self.items.fetch_add(items, Ordering::Relaxed);
-        self.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
-        self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
+        self.times.record(elapsed);
     }
 
     fn snapshot(&self) -> JobFigures {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        JobFigures {
-            jobs: read(&self.jobs),
-            items: read(&self.items),
+        JobFigures { jobs: read(&self.jobs), items: read(&self.items), times: self.times.snapshot() }
+    }
+}
+
+impl TimeCounters {
+    pub(crate) fn record(&self, elapsed: Duration) {
+        let nanoseconds = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
+        let seconds = elapsed.as_secs_f64();
+        let bucket = SECONDS_BUCKETS.iter().take_while(|bound| **bound < seconds).count();
+        self.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
+        self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn snapshot(&self) -> Times {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Times {
             seconds: Duration::from_nanos(read(&self.nanoseconds)).as_secs_f64(),
             buckets: self.buckets.each_ref().map(read),
         }
@@ -205,7 +260,7 @@ mod tests {
         counters.record(5, Duration::from_secs(3));
         let figures = counters.snapshot();
         assert_eq!((figures.jobs, figures.items), (3, 12));
-        assert_eq!(figures.buckets, [1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
-        assert!((figures.seconds - 3.000_201).abs() < 1e-9);
+        assert_eq!(figures.times.buckets, [1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        assert!((figures.times.seconds - 3.000_201).abs() < 1e-9);
     }
 }

@@ -52,7 +52,9 @@ pub use stele_accel_hash::{
 
 pub use crate::{
     engine::{ED25519_BATCH_MIN, Engine, EngineConfig, EngineError, Priority, Refused, SubmitError},
-    figures::{CacheFigures, FAULT_REASONS, Figures, GpuFigures, JobFigures, SECONDS_BUCKETS, SuiteFigures},
+    figures::{
+        CacheFigures, FAULT_REASONS, Figures, GpuBatches, GpuFigures, JobFigures, SECONDS_BUCKETS, SuiteFigures, Times,
+    },
     gpu::{Assign, GpuConfig, GpuState, GpuStatus},
     job::{
         Job,

@@ -169,7 +169,7 @@ impl Pool {
         {
             let mut queue = self.shared.lock();
             match priority {
-                Priority::Live => queue.live.push_back(entry),
+                Priority::Live | Priority::Quorum => queue.live.push_back(entry),
                 Priority::Bulk => queue.bulk.push_back(entry),
             }
         }

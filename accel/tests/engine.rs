@@ -121,8 +121,8 @@ fn tickets_are_futures_and_many_threads_may_submit() {
     assert_eq!(verdicts, 800);
     assert_eq!((figures.queue_items, figures.queue_bytes, figures.threads), (0, 0, 2));
     assert!(figures.key_caches.iter().all(|cache| cache.hits > 0 && cache.misses > 0));
-    assert!(figures.verify.seconds > 0.0);
-    assert_eq!(figures.verify.buckets.iter().sum::<u64>(), 40);
+    assert!(figures.verify.times.seconds > 0.0);
+    assert_eq!(figures.verify.times.buckets.iter().sum::<u64>(), 40);
 }
 
 /// Items that keep one thread busy for a good part of a second.

@@ -80,7 +80,8 @@ fn digests_and_trees_are_those_of_the_cpu() {
         }
     }
     let figures = engine.figures().gpu;
-    assert!(figures.batches > 20 && figures.rechecked > 100 && figures.bytes_up > 0 && figures.seconds > 0.0);
+    assert!(figures.used.hash > 20 && figures.memory_bytes > 0);
+    assert!(figures.batches > 20 && figures.rechecked > 100 && figures.bytes_up > 0 && figures.took.seconds > 0.0);
     assert_eq!((figures.faults.iter().sum::<u64>(), figures.fallbacks), (0, 0));
 }
 
@@ -108,11 +109,16 @@ fn verify_on_device(engine: &Engine, items: &[Material]) {
     let before = engine.figures().gpu;
     let job = verify_job(items);
     let verdicts = engine.submit_with(Priority::Bulk, job).expect("queued").wait().expect("verdicts");
+    let mut valid = 0;
     for (item, verdict) in items.iter().zip(verdicts) {
         assert_eq!(verdict, item.verify_one(), "{item:?}");
+        valid += u64::from(verdict.is_valid());
     }
     let after = engine.figures().gpu;
     assert!(after.batches > before.batches, "the device was asked");
+    assert!(after.used.verify > before.used.verify, "its answer was used");
+    let of_device = after.valid.iter().sum::<u64>() - before.valid.iter().sum::<u64>();
+    assert!(of_device > 0 && of_device <= valid, "{of_device} of {valid}");
     assert_eq!((after.fallbacks, after.faults), (before.fallbacks, before.faults));
 }
 

@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod accelerator;
 pub mod admission;
 pub mod alarm;
 pub mod api;

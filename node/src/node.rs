@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use stele_accel::{Engine, EngineConfig};
+use stele_accel::Engine;
 use stele_hsm::{CheckpointGuard, GuardDurability, Signer, SoftwareSigner};
 use stele_order::{Order, OrderConfig, Peer, PeerIdentity, StopReason, Watchdog};
 use stele_types::parameters::PROTOCOL_VERSION;
@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::accelerator::engine_config;
 use crate::admission::{Admission, Limits, Verified};
 use crate::alarm::Alarm;
 use crate::api::{Api, ApiError, Certificates};
@@ -151,11 +152,7 @@ impl Node {
         let (chain, writer) = open_chain(&data_dir, genesis_bytes, genesis).await?;
         info!(%network, height = chain.tip().height.0, "chain recovered");
 
-        let engine = Arc::new(Engine::new(&EngineConfig {
-            threads: config.accel.threads,
-            key_table_bytes_max: config.accel.key_table_bytes_max,
-            ..EngineConfig::default()
-        })?);
+        let engine = Arc::new(Engine::new(&engine_config(&config.accel, &data_dir))?);
         let signatures = Signatures::new(Arc::clone(&engine), Arc::clone(&metrics));
         let verified = Arc::new(Verified::default());
         let limits = Limits {

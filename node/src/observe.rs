@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use stele_accel::Engine;
+use stele_accel::{Engine, GpuState, GpuStatus};
 use stele_order::Order;
-use stele_types::{Suite, ValidatorId};
+use stele_types::ValidatorId;
 use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
 
 use crate::admission::Admission;
 use crate::chain::Chain;
-use crate::metrics::label::{AccelBackend, Stage};
+use crate::metrics::label::Stage;
 use crate::metrics::{Metrics, OrderFigures};
 
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -38,9 +39,7 @@ impl Observed {
     pub async fn run(self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let figures = self.engine.figures();
-        self.metrics.accel.backend(AccelBackend::Cpu, usize::try_from(figures.threads).unwrap_or(usize::MAX));
-        let mut verdicts = figures.suites;
+        let mut device = GpuStatus::default();
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
@@ -48,25 +47,35 @@ impl Observed {
             }
             self.order();
             self.chain();
-            let figures = self.engine.figures();
-            let suites = figures.suites;
-            for suite in [Suite::EdDsa, Suite::Es256, Suite::Sm2Sm3] {
-                let at = match suite {
-                    Suite::EdDsa => stele_accel::Suite::Ed25519,
-                    Suite::Es256 => stele_accel::Suite::P256,
-                    _ => stele_accel::Suite::Sm2,
-                }
-                .index();
-                let valid = suites[at].valid - verdicts[at].valid;
-                let invalid = suites[at].invalid - verdicts[at].invalid;
-                self.metrics.accel.verified(suite, AccelBackend::Cpu, valid, invalid);
-                let cache = figures.key_caches[at];
-                self.metrics.accel.key_tables(suite, cache.tables, cache.table_bytes);
-            }
-            verdicts = suites;
+            self.accelerator(&mut device);
             let waiting = self.admission.verifying() + self.admission.pool().len();
             self.metrics.admission.queue(waiting, self.queue_limit);
         }
+    }
+
+    /// `known` is what was said last about the GPU.
+    fn accelerator(&self, known: &mut GpuStatus) {
+        self.metrics.accel.update(&self.engine.figures());
+        let status = self.engine.gpu_status();
+        if status == *known {
+            return;
+        }
+        let GpuStatus { state, adapter, driver, reason } = &status;
+        let name = state.name();
+        match state {
+            // Not known yet whether there is one.
+            GpuState::Starting if adapter.is_empty() => {}
+            GpuState::Off => {}
+            GpuState::Starting => info!(state = name, %adapter, %driver, "the GPU starts; the cores serve meanwhile"),
+            GpuState::Serving => info!(state = name, %adapter, %driver, "the GPU serves bulk work"),
+            GpuState::Absent => warn!(state = name, %reason, "no GPU: the cores do everything"),
+            GpuState::Lost => error!(state = name, %adapter, %reason, "the GPU is lost: the cores do everything"),
+            GpuState::Quarantined => {
+                error!(state = name, %adapter, %driver, %reason, "the GPU gave a wrong answer: the cores do everything");
+            }
+        }
+        self.metrics.accel.device(&status);
+        *known = status;
     }
 
     fn order(&self) {

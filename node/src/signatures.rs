@@ -1,4 +1,7 @@
 //! Jobs for the accelerator: signatures of statements and of certificates.
+//!
+//! The priority says who waits, and where the work may be done: statements that parties send or a vote depends on are
+//! live, those of blocks that others decided are bulk, and signatures of a quorum are never left to a GPU.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -46,7 +49,7 @@ impl<'s> Signed<'s> {
     }
 }
 
-/// Verifies live work on the accelerator.
+/// Verifies on the accelerator.
 #[derive(Clone)]
 pub struct Signatures {
     engine: Arc<Engine>,
@@ -63,11 +66,15 @@ impl Signatures {
     ///
     /// # Errors
     /// [`SignatureError`].
-    pub async fn verify<'s>(&self, signed: impl Iterator<Item = Signed<'s>>) -> Result<Vec<bool>, SignatureError> {
+    pub async fn verify<'s>(
+        &self,
+        priority: Priority,
+        signed: impl Iterator<Item = Signed<'s>>,
+    ) -> Result<Vec<bool>, SignatureError> {
         let started = Instant::now();
         let (job, unknown) = job(signed);
         let items = job.items.len();
-        let verdicts = self.run(job).await;
+        let verdicts = self.run(priority, job).await;
         if items > 0 {
             let outcome = if verdicts.is_ok() { Outcome::Success } else { Outcome::Failure };
             self.metrics.accel.batch(AccelOperation::Verify, AccelBackend::Cpu, outcome, items, started.elapsed());
@@ -80,8 +87,8 @@ impl Signatures {
         Ok(verdicts)
     }
 
-    async fn run(&self, job: VerifyJob) -> Result<Vec<bool>, SignatureError> {
-        let ticket = self.engine.submit_with(Priority::Live, job).map_err(|refused| refused.reason)?;
+    async fn run(&self, priority: Priority, job: VerifyJob) -> Result<Vec<bool>, SignatureError> {
+        let ticket = self.engine.submit_with(priority, job).map_err(|refused| refused.reason)?;
         Ok(ticket.await?.into_iter().map(stele_accel::Verdict::is_valid).collect())
     }
 }

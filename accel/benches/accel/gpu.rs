@@ -124,7 +124,7 @@ fn measure(
         let (before, started) = (engine.figures().gpu, Instant::now());
         run()?;
         let (took, after) = (started.elapsed().as_secs_f64(), engine.figures().gpu);
-        let kernels = after.kernel_seconds - before.kernel_seconds;
+        let kernels = after.kernels.seconds - before.kernels.seconds;
         let bytes = after.bytes_up + after.bytes_down - before.bytes_up - before.bytes_down;
         if best.is_none_or(|(best, ..)| took < best) {
             best = Some((took, kernels, bytes));

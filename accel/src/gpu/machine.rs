@@ -14,6 +14,7 @@ use crate::{
         device::{GpuError, Opened, block_on},
         kernel::Kernel,
         layout::Layouts,
+        ring,
         tables::{self, Tables},
     },
     suite::Suite,
@@ -26,6 +27,8 @@ pub(super) struct Machine {
     pub(super) layouts: Layouts,
     /// By [`Suite::index`].
     pub(super) tables: [Tables; Suite::COUNT],
+    /// Memory of the device that tables, scratch and slots take.
+    pub(super) bytes: u64,
     pipelines: [OnceLock<ComputePipeline>; Kernel::ALL.len()],
 }
 
@@ -37,7 +40,9 @@ impl Machine {
             |suite: Suite| Tables::new(&opened, &layouts, &scratch, entry_bytes(suite), config.table_bytes_max);
         let [ed25519, p256, sm2] = Suite::ALL.map(tables);
         let tables = [ed25519?, p256?, sm2?];
-        Ok(Self { opened, layouts, tables, pipelines: [const { OnceLock::new() }; Kernel::ALL.len()] })
+        let slots = config.slots.saturating_mul(ring::SLOT_BUFFERS).saturating_mul(config.slot_bytes) as u64;
+        let bytes = scratch.size() + tables.iter().map(Tables::bytes).sum::<u64>() + slots;
+        Ok(Self { opened, layouts, tables, bytes, pipelines: [const { OnceLock::new() }; Kernel::ALL.len()] })
     }
 
     /// The kernel, once it is compiled.

@@ -89,6 +89,9 @@ pub(super) struct Ring {
     pub(super) landed: Option<Instant>,
 }
 
+/// Buffers of a slot that have its size.
+pub(super) const SLOT_BUFFERS: usize = 4;
+
 /// The buffers of one batch.
 #[derive(Debug)]
 pub(super) struct Slot {

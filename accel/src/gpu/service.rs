@@ -14,7 +14,7 @@ use std::{
 use wgpu::PollType;
 
 use crate::{
-    figures::GpuFigures,
+    figures::{GpuFigures, TimeCounters},
     gpu::{
         GpuConfig,
         cache::KernelCache,
@@ -74,8 +74,8 @@ pub struct GpuStatus {
 pub(crate) struct GpuCounters {
     pub(crate) batches: AtomicU64,
     pub(crate) fallbacks: AtomicU64,
-    pub(crate) nanoseconds: AtomicU64,
-    pub(crate) kernel_nanoseconds: AtomicU64,
+    pub(crate) took: TimeCounters,
+    pub(crate) kernels: TimeCounters,
     pub(crate) bytes_up: AtomicU64,
     pub(crate) bytes_down: AtomicU64,
     pub(crate) compile_nanoseconds: AtomicU64,
@@ -164,21 +164,21 @@ impl Gpu {
     pub(crate) fn figures(&self) -> GpuFigures {
         let counters = &self.shared.counters;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let seconds = |counter: &AtomicU64| Duration::from_nanos(read(counter)).as_secs_f64();
         GpuFigures {
             state: self.state(),
             batches: read(&counters.batches),
             fallbacks: read(&counters.fallbacks),
-            seconds: seconds(&counters.nanoseconds),
-            kernel_seconds: seconds(&counters.kernel_nanoseconds),
+            took: counters.took.snapshot(),
+            kernels: counters.kernels.snapshot(),
             bytes_up: read(&counters.bytes_up),
             bytes_down: read(&counters.bytes_down),
-            compile_seconds: seconds(&counters.compile_nanoseconds),
+            compile_seconds: Duration::from_nanos(read(&counters.compile_nanoseconds)).as_secs_f64(),
             tables: self
                 .shared
                 .machine
                 .get()
                 .map_or(0, |machine| machine.tables.iter().map(|tables| tables.count() as u64).sum()),
+            memory_bytes: self.shared.machine.get().map_or(0, |machine| machine.bytes),
             ..GpuFigures::default()
         }
     }
@@ -333,7 +333,8 @@ impl Shared {
                 self.end(GpuState::Absent, &error.to_string());
                 return false;
             }
-            add(&self.counters.compile_nanoseconds, started.elapsed());
+            let nanoseconds = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            self.counters.compile_nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
         }
         if let Some(cache) = cache {
             cache.save();
@@ -477,8 +478,10 @@ impl Shared {
             #[cfg(test)]
             let answer = self.faults.after_landing(answer);
             self.counters.batches.fetch_add(1, Ordering::Relaxed);
-            add(&self.counters.nanoseconds, answer.took);
-            add(&self.counters.kernel_nanoseconds, answer.kernels.unwrap_or_default());
+            self.counters.took.record(answer.took);
+            if let Some(kernels) = answer.kernels {
+                self.counters.kernels.record(kernels);
+            }
             reply.answer(answer);
             let next = {
                 let mut ring = self.ring();
@@ -495,10 +498,6 @@ impl Shared {
             }
         }
     }
-}
-
-fn add(counter: &AtomicU64, duration: Duration) {
-    counter.fetch_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
 }
 
 impl fmt::Debug for Gpu {

@@ -99,6 +99,11 @@ impl Tables {
         Some(place)
     }
 
+    /// Memory of the device that they take.
+    pub(super) fn bytes(&self) -> u64 {
+        self.buffer.size()
+    }
+
     /// Tables on the device.
     pub(super) fn count(&self) -> usize {
         self.residents.lock().unwrap_or_else(PoisonError::into_inner).places.len()

@@ -149,8 +149,12 @@ fn live_work_stays_on_the_cpu_unless_configured() {
     drop(bulk_only);
     let Some(both) = engine(|config| (config.slot_bytes, config.live) = (1 << 18, true)) else { return };
     let before = both.figures().gpu.batches;
-    assert_eq!(both.submit(job).expect("queued").wait(), Ok(expected));
-    assert!(both.figures().gpu.batches > before);
+    assert_eq!(both.submit(job.clone()).expect("queued").wait(), Ok(expected.clone()));
+    let after = both.figures().gpu.batches;
+    assert!(after > before);
+    let quorum = both.submit_with(Priority::Quorum, job).expect("queued");
+    assert_eq!(quorum.wait(), Ok(expected));
+    assert_eq!(both.figures().gpu.batches, after, "quorum signatures are the CPU's");
 }
 
 #[test]

@@ -63,6 +63,7 @@ impl Cost {
     /// The device did the chunk.
     pub(super) fn there(&self, context: &Context, answer: &Answer) {
         context.costs.observe(Backend::Gpu, self.kind, self.units, answer.busy);
+        context.counters.device_batch(self.kind);
         context.costs.done(self.backend, self.planned);
     }
 }

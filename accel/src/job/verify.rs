@@ -228,6 +228,7 @@ impl VerifyWork {
             return None;
         }
         cost.there(context, answer);
+        context.counters.device_valid[suite.index()].fetch_add(accepted.len() as u64, Ordering::Relaxed);
         Some(verdicts)
     }
 }

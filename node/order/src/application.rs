@@ -168,4 +168,10 @@ pub trait Application: Send + Sync + 'static {
     /// A message another validator sent with [`crate::Order::broadcast`]. Delivered in no particular order, possibly
     /// never; dropped when this call falls behind.
     async fn message(&self, from: ValidatorId, bytes: Bytes);
+
+    /// Blocks that sync fetched, each with its height, before their turn comes: a hint, so that they can be prepared in
+    /// bulk. Nothing about them has been verified. Must not block.
+    fn fetched(&self, blocks: Vec<(Height, Bytes)>) {
+        drop(blocks);
+    }
 }

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use malachite::app::consensus::PeerId;
 use malachite::app::engine::network::{NetworkEvent, NetworkMsg, NetworkRef, PersistentPeersOp};
 use malachite::app::engine::util::output_port::OutputPort;
+use malachite_sync::{Response, ValueResponse};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use stele_types::Height;
 use tracing::warn;
 
 use crate::context::Stele;
@@ -98,6 +100,9 @@ impl Actor for Ear {
     ) -> Result<(), ActorProcessingErr> {
         let stranger = sender_of(&event).filter(|peer| !self.shared.is_pinned(&peer.to_bytes()));
         let Some(stranger) = stranger else {
+            if let NetworkEvent::SyncResponse(_, _, Some(Response::ValueResponse(response))) = &*event {
+                self.hint(response);
+            }
             self.port.send(*event);
             return Ok(());
         };
@@ -115,6 +120,13 @@ impl Actor for Ear {
 }
 
 impl Ear {
+    /// Tells the application what comes.
+    fn hint(&self, response: &ValueResponse<Stele>) {
+        let heights = response.start_height.0..;
+        let blocks = heights.zip(&response.values).map(|(height, value)| (Height(height), value.value_bytes.clone()));
+        self.shared.application.fetched(blocks.collect());
+    }
+
     /// Disconnects a peer. The engine knows only one way: to pin it by its id alone, and to take that back.
     fn turn_away(&self, stranger: PeerId) {
         count(&self.shared.counters.strangers);

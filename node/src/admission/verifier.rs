@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use stele_accel::Priority;
 use stele_types::party::EnrolledKey;
 use stele_types::{Code, PartyId, Statement};
 use tokio::sync::{Notify, Semaphore, oneshot};
@@ -124,7 +125,7 @@ async fn run(shared: std::sync::Weak<Shared>, stage: Arc<Stage>) {
 
 async fn verify(stage: &Stage, batch: Vec<(PartyId, Waiting)>) {
     let signed = batch.iter().map(|(_, waiting)| Signed::of(&waiting.checked.statement, &waiting.checked.key));
-    let verdicts = match stage.signatures.verify(signed).await {
+    let verdicts = match stage.signatures.verify(Priority::Live, signed).await {
         Ok(verdicts) => verdicts,
         Err(error) => {
             warn!(%error, "a batch was not verified");

@@ -6,7 +6,7 @@ use stele_types::cbor::{Blob, List};
 use stele_types::{Bundle, Hash, Height, InclusionProof, LogIndex, Outcome, Receipt, StatementId};
 
 use super::trust_path::TrustPath;
-use super::{Chain, ChainError, Location, SignedCheckpoint};
+use super::{Chain, ChainError, Location, SignedCheckpoint, tree};
 
 /// Version of the bundle's form.
 const BUNDLE_VERSION: u8 = 1;
@@ -73,7 +73,8 @@ impl Chain {
 
     fn outcome_proof(&self, location: Location, outcome: Outcome) -> Result<OutcomeProof, ChainError> {
         let outcomes = self.outcomes(Height(location.height()))?.ok_or(ChainError::NotCertified)?;
-        let leaves: Vec<_> = outcomes.iter().map(|outcome| stele_merkle::log::leaf_hash(&outcome.to_bytes())).collect();
+        let outcomes: Vec<Vec<u8>> = outcomes.iter().map(Outcome::to_bytes).collect();
+        let leaves = tree::leaf_hashes(outcomes.iter().map(Vec::as_slice));
         let position = u64::from(location.position());
         let path = MemoryTree::from_leaf_hashes(&leaves)
             .inclusion_proof(position)

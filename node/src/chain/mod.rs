@@ -17,6 +17,7 @@ mod outcomes;
 mod records;
 mod seals;
 mod state;
+pub(crate) mod tree;
 mod trust_path;
 mod writer;
 

@@ -17,7 +17,7 @@ use super::records::{EpochRecords, LinkRecords};
 use super::seals::Seals;
 use super::state::MapView;
 use super::writer::{GENESIS_HEIGHT, Prepared, Writer, check_results};
-use super::{Chain, ChainError, Head, REBUILD_MARK, Tip};
+use super::{Chain, ChainError, Head, REBUILD_MARK, Tip, tree};
 use crate::store::blocks::{BlockStore, BlockStoreOptions};
 use crate::store::durable;
 use crate::store::index::{IndexOptions, StatementIndex};
@@ -195,18 +195,16 @@ fn recovered_head(
     if results.len() != prepared.statements.len() {
         return Err(ChainError::Damaged { store: "outcomes", height: height.0 });
     }
-    let leaves: Vec<_> = prepared
+    let outcomes: Vec<_> = prepared
         .statements
         .iter()
         .zip(results)
-        .map(|(statement, (code, index))| {
-            let outcome = stele_types::Outcome { statement: statement.id(), code, index };
-            stele_merkle::log::leaf_hash(&outcome.to_bytes())
-        })
+        .map(|(statement, (code, index))| stele_types::Outcome { statement: statement.id(), code, index }.to_bytes())
         .collect();
+    let leaves = tree::leaf_hashes(outcomes.iter().map(Vec::as_slice));
     tip.block = prepared.id;
     tip.time_ms = prepared.header.time_ms;
-    tip.outcomes_root = Hash(stele_merkle::log::root_of(&leaves));
+    tip.outcomes_root = Hash(tree::root_of(&leaves));
     tip.statements = prepared.statements.len();
     let header = &prepared.header;
     let parent_time_ms = match height.0 - 1 {

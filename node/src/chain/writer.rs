@@ -4,11 +4,10 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use stele_ledger::{Applied, EventKind, Frame};
-use stele_merkle::log as tree;
 use stele_state::StateMap;
 use stele_types::{Block, BlockId, ChainLink, CommitCertificate, Hash, Header, Height, Statement, cbor};
 
-use super::{Chain, ChainError, Head, Location, Tip};
+use super::{Chain, ChainError, Head, Location, Tip, tree};
 use crate::store::log::LogWriter;
 
 /// A block whose statements are parsed and hashed, and perhaps executed ahead of its decision.
@@ -38,7 +37,7 @@ impl Prepared {
         for entry in block.entries {
             statements.push(Statement::parse(entry)?);
         }
-        let leaf_hashes = statements.iter().map(|statement| tree::leaf_hash(statement.entry())).collect();
+        let leaf_hashes = tree::leaf_hashes(statements.iter().map(|statement| &**statement.entry()));
         Ok(Self::with_leaves(bytes, block.header, block.parent_certificate, statements, leaf_hashes))
     }
     /// A block of statements that were parsed and hashed before.
@@ -129,8 +128,8 @@ impl Writer {
             let ids: Vec<[u8; 32]> = block.statements.iter().map(|statement| statement.id().0).collect();
             chain.index.put_block(height.0, &ids)?;
         }
-        let outcome_leaves: Vec<[u8; 32]> =
-            applied.outcomes.iter().map(|outcome| tree::leaf_hash(&outcome.to_bytes())).collect();
+        let outcomes: Vec<Vec<u8>> = applied.outcomes.iter().map(stele_types::Outcome::to_bytes).collect();
+        let outcome_leaves = tree::leaf_hashes(outcomes.iter().map(Vec::as_slice));
 
         let tip = Tip {
             height,

@@ -181,6 +181,15 @@ impl Config {
         faults.within("admission.party_share_percent", u64::from(admission.party_share_percent), 1, 100);
         faults.within("accel.threads", wide(self.accel.threads), 0, 1_024);
         faults.within("accel.key_table_bytes_max", wide(self.accel.key_table_bytes_max), 0, 1 << 40);
+        let gpu = &self.accel.gpu;
+        faults.within("accel.gpu.slots", wide(gpu.slots), 1, 64);
+        // A slot holds at least one subtree of a Merkle job.
+        faults.within("accel.gpu.slot_bytes", wide(gpu.slot_bytes), 256 << 10, 1 << 30);
+        faults.within("accel.gpu.batch_items_max", wide(gpu.batch_items_max), 128, 1 << 22);
+        faults.within("accel.gpu.table_bytes_max", wide(gpu.table_bytes_max), 1 << 20, 1 << 36);
+        faults.within("accel.gpu.recheck_one_in", u64::from(gpu.recheck_one_in), 1, 65_536);
+        faults.within("accel.gpu.retained_items_max", wide(gpu.retained_items_max), 0, 1 << 24);
+        faults.within("accel.gpu.retained_bytes_max", wide(gpu.retained_bytes_max), 0, 1 << 34);
         if (1..PROTOCOL_REHEARSALS).contains(&self.order.rehearse_version) {
             let remedy = format!(
                 "name a version from {PROTOCOL_REHEARSALS} on in a test network; a real version needs a release that \

@@ -12,7 +12,7 @@ mod sections;
 
 pub use error::{ConfigError, Fault};
 pub use sections::{
-    AccelBackend, AccelSection, AdmissionSection, ApiLimits, ApiSection, Config, LogFormat, LogLevel, LogSection,
-    MetricsSection, NodeSection, OrderSection, PeerAddress, PeersSection, SealSection, SignerName, ValidatorSection,
-    VoteMode,
+    AccelBackend, AccelSection, AdmissionSection, ApiLimits, ApiSection, Config, GpuSection, GpuShare, LogFormat,
+    LogLevel, LogSection, MetricsSection, NodeSection, OrderSection, PeerAddress, PeersSection, SealSection,
+    SignerName, ValidatorSection, VoteMode,
 };

@@ -236,10 +236,12 @@ pub enum AccelBackend {
     /// The cores of this machine.
     #[default]
     Cpu,
+    /// A GPU for bulk work, the cores for the rest and for whatever the GPU does not do.
+    Gpu,
 }
 
 /// `[accel]`.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub struct AccelSection {
     /// Where batches are verified.
@@ -249,11 +251,70 @@ pub struct AccelSection {
     /// Memory for tables of keys of each suite, 86 KiB for a key: a key that has one is verified about four times as
     /// fast. What is given here may be taken three times. 0: no tables.
     pub key_table_bytes_max: usize,
+    /// The GPU.
+    pub gpu: GpuSection,
 }
 
 impl Default for AccelSection {
     fn default() -> Self {
-        Self { backend: AccelBackend::Cpu, threads: 0, key_table_bytes_max: 128 << 20 }
+        Self { backend: AccelBackend::Cpu, threads: 0, key_table_bytes_max: 128 << 20, gpu: GpuSection::default() }
+    }
+}
+
+/// Which part of the bulk work a GPU gets.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum GpuShare {
+    /// What it is predicted to finish before the cores would, by measured costs.
+    #[default]
+    Measured,
+    /// All that it can do: to test it.
+    All,
+}
+
+/// `[accel.gpu]`; counts for nothing unless `accel.backend` is `gpu`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct GpuSection {
+    /// Part of the name of the device to use; empty: the best there is, discrete ones first.
+    pub adapter: String,
+    /// Whether a software device may serve. It is slower than the cores that it runs on, so it is for tests.
+    pub software_device: bool,
+    /// Whether live work goes there too: admission, and blocks that this node votes on. Quorum signatures never do.
+    pub live: bool,
+    /// Which part of the work it gets.
+    pub share: GpuShare,
+    /// Batches in flight.
+    pub slots: usize,
+    /// Bytes of input, and of answers, of a batch; a slot takes four times as much of the device's memory.
+    pub slot_bytes: usize,
+    /// Signatures of a batch, 1.5 KiB of the device's memory each.
+    pub batch_items_max: usize,
+    /// Memory of the device for tables of keys of each suite, 86 KiB for a key, 129 KiB for one of Ed25519.
+    pub table_bytes_max: usize,
+    /// One in so many answers is computed again on the cores.
+    pub recheck_one_in: u32,
+    /// Signatures last accepted there that are kept, to be verified again should the device be found wrong.
+    pub retained_items_max: usize,
+    /// Bytes of these.
+    pub retained_bytes_max: usize,
+}
+
+impl Default for GpuSection {
+    fn default() -> Self {
+        Self {
+            adapter: String::new(),
+            software_device: false,
+            live: false,
+            share: GpuShare::Measured,
+            slots: 3,
+            slot_bytes: 16 << 20,
+            batch_items_max: 65_536,
+            table_bytes_max: 64 << 20,
+            recheck_one_in: 256,
+            retained_items_max: 65_536,
+            retained_bytes_max: 64 << 20,
+        }
     }
 }
 

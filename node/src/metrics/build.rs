@@ -55,7 +55,7 @@ impl BuildMetrics {
             config: registry.late_info(
                 "stele_config_info",
                 "SHA-256 of the configuration file in force, its first 16 hexadecimal digits; the value is 1.",
-                "hash",
+                ["hash"],
             ),
             restart_pending: registry.gauges(
                 "stele_config_restart_pending",

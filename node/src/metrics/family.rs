@@ -32,6 +32,13 @@ impl<L: Labels> CounterFamily<L> {
     pub fn increment(&self, labels: L) {
         self.add(labels, 1);
     }
+    /// Raises the counter to `total`; a smaller total leaves it as it is.
+    pub fn follow(&self, labels: L, total: u64) {
+        let value = self.value(labels);
+        if total > value {
+            self.add(labels, total - value);
+        }
+    }
     /// The present value.
     pub fn value(&self, labels: L) -> u64 {
         self.inner.with_label_values(labels.values().as_ref()).get()
@@ -48,10 +55,7 @@ impl Total {
     }
     /// Raises the counter to `total`; a smaller total, after a restart of that part, counts from there.
     pub fn follow(&self, total: u64) {
-        let value = self.0.value(());
-        if total > value {
-            self.0.add((), total - value);
-        }
+        self.0.follow((), total);
     }
     /// The present value.
     pub fn value(&self) -> u64 {

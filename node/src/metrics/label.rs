@@ -145,6 +145,41 @@ labels! {
         /// A graphics processor.
         Gpu = "gpu",
     }
+    /// What a device that is not a core is doing.
+    DeviceState "state" {
+        /// None is configured.
+        Off = "off",
+        /// It is opened and its kernels are compiled.
+        Starting = "starting",
+        /// It serves.
+        Serving = "serving",
+        /// There is none that may serve.
+        Absent = "absent",
+        /// It was lost, or did not answer.
+        Lost = "lost",
+        /// It gave a wrong answer.
+        Quarantined = "quarantined",
+    }
+    /// How a device was found wrong.
+    DeviceFault "reason" {
+        /// An answer without the tag of its batch.
+        Tag = "tag",
+        /// A digest that the cores compute differently.
+        Digest = "digest",
+        /// A wrong verdict on a signature of known verdict.
+        Canary = "canary",
+        /// A signature called valid that is not.
+        Valid = "valid",
+        /// A signature called invalid that is valid.
+        Invalid = "invalid",
+    }
+    /// Which way bytes went.
+    DeviceDirection "direction" {
+        /// To the device.
+        Up = "up",
+        /// From it.
+        Down = "down",
+    }
     /// How something ended.
     Outcome "result" {
         /// Well.

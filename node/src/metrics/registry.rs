@@ -91,12 +91,17 @@ impl Registry {
         self.register(name, "gauge", &names, help);
     }
 
-    /// A gauge of value 1 whose one label is set later.
-    pub(super) fn late_info(&mut self, name: &str, help: &'static str, label: &'static str) -> IntGaugeVec {
-        let inner = IntGaugeVec::new(Opts::new(name, help), &[label]).expect(CONSTANT);
-        inner.with_label_values(&[""]).set(0);
+    /// A gauge of value 1 whose labels are set later.
+    pub(super) fn late_info<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &'static str,
+        labels: [&'static str; N],
+    ) -> IntGaugeVec {
+        let inner = IntGaugeVec::new(Opts::new(name, help), &labels).expect(CONSTANT);
+        inner.with_label_values(&[""; N]).set(0);
         self.collect(inner.clone());
-        self.register(name, "gauge", &[label], help);
+        self.register(name, "gauge", &labels, help);
         inner
     }
 

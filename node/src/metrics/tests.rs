@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use stele_types::{Code, Suite};
+use stele_types::Code;
 
 use super::label::{Admitted, Class, Handshake, Label as _, SealKey, TlsSuite};
 use super::*;
@@ -73,7 +73,10 @@ fn handles_reach_their_series() {
     let metrics = metrics();
     metrics.admission.accepted(Class::Tax, 500);
     metrics.admission.refused(Class::Unparsed, Code::Saturated, 10);
-    metrics.accel.verified(Suite::EdDsa, label::AccelBackend::Cpu, 7, 1);
+    let mut figures = stele_accel::Figures::default();
+    figures.suites[stele_accel::Suite::Ed25519.index()] = stele_accel::SuiteFigures { valid: 7, invalid: 1 };
+    figures.gpu.valid[stele_accel::Suite::Ed25519.index()] = 4;
+    metrics.accel.update(&figures);
     metrics.seal.signature(label::Provider::Software, SealKey::Checkpoint, true, Duration::from_millis(2));
     metrics.tls.handshake(Handshake::Completed, TlsSuite::Aes256);
     metrics.build.configuration("0123456789abcdef");
@@ -83,7 +86,9 @@ fn handles_reach_their_series() {
         "stele_admission_submissions_total{class=\"tax\",result=\"accepted\"} 1",
         "stele_admission_submission_bytes_total{class=\"tax\"} 500",
         "stele_admission_throttled_total{reason=\"saturated\"} 1",
-        "stele_accel_items_verified_total{backend=\"cpu\",scheme=\"eddsa\",verdict=\"valid\"} 7",
+        "stele_accel_items_verified_total{backend=\"cpu\",scheme=\"eddsa\",verdict=\"valid\"} 3",
+        "stele_accel_items_verified_total{backend=\"gpu\",scheme=\"eddsa\",verdict=\"valid\"} 4",
+        "stele_accel_items_verified_total{backend=\"cpu\",scheme=\"eddsa\",verdict=\"invalid\"} 1",
         "stele_seal_sign_duration_seconds_bucket{provider=\"software\",le=\"0.005\"} 1",
         "stele_tls_handshakes_total{result=\"completed\",suite=\"tls13_aes256\"} 1",
         "stele_config_info{hash=\"0123456789abcdef\"} 1",

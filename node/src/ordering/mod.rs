@@ -6,6 +6,7 @@
 //!                └────────┘ own results must equal those that the header certifies
 //! ```
 
+mod ahead;
 mod forward;
 mod propose;
 mod validate;
@@ -27,6 +28,7 @@ use tracing::{error, info, warn};
 pub use forward::forward_overdue;
 pub use votes::{BallotSigner, EpochKey};
 
+use self::ahead::Ahead;
 use crate::admission::{Admission, Pooled, Verified, unix_ms};
 use crate::alarm::Alarm;
 use crate::chain::{Chain, ChainError, Prepared, Writer};
@@ -36,7 +38,7 @@ use crate::receipt_clock::ReceiptClock;
 use crate::signatures::Signatures;
 use crate::store::durable;
 
-/// Blocks prepared but not decided: a few rounds of one height, and the blocks that sync fetched ahead.
+/// Blocks judged but not decided: a few rounds of one height.
 const PREPARED_MAX: usize = 64;
 
 /// What the node brings to the order.
@@ -51,6 +53,7 @@ pub struct Ordering {
     validator: ValidatorId,
     evidence: PathBuf,
     prepared: Mutex<HashMap<BlockId, Arc<Prepared>>>,
+    ahead: Arc<Ahead>,
     drawn: Mutex<Vec<Draw>>,
     clock: Arc<ReceiptClock>,
     alarm: Arc<Alarm>,
@@ -92,7 +95,9 @@ pub struct Parts {
 impl Ordering {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Arc<Self> {
+        let ahead = Ahead::new(Arc::clone(&parts.chain), parts.signatures.clone(), Arc::clone(&parts.verified));
         Arc::new(Self {
+            ahead,
             chain: parts.chain,
             writer: Arc::new(Mutex::new(parts.writer)),
             admission: parts.admission,
@@ -158,6 +163,7 @@ impl Ordering {
         }
         self.clock.decided(height, arrivals);
         self.prepared().retain(|_, kept| kept.header.height > height);
+        self.ahead.settle(height);
     }
 
     fn halt(&self, error: &ChainError) -> ApplicationError {
@@ -365,5 +371,9 @@ impl Application for Ordering {
 
     async fn message(&self, from: ValidatorId, bytes: Bytes) {
         self.receive(from, &bytes).await;
+    }
+
+    fn fetched(&self, blocks: Vec<(Height, Bytes)>) {
+        self.ahead.begin(blocks);
     }
 }

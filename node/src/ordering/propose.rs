@@ -9,7 +9,7 @@ use stele_types::{Block, Header, Height, NetworkId, Statement, ValidatorId};
 
 use super::{Draw, Ordering};
 use crate::admission::unix_ms;
-use crate::chain::{Head, Prepared};
+use crate::chain::{Head, Prepared, tree};
 
 /// Room beside the statements: header, certificate of 128 validators, array heads.
 const BLOCK_OVERHEAD_BYTES: usize = 32 * 1024;
@@ -46,8 +46,7 @@ impl Ordering {
                     }
                 }
             }
-            let leaf_hashes: Vec<[u8; 32]> =
-                statements.iter().map(|statement| stele_merkle::log::leaf_hash(statement.entry())).collect();
+            let leaf_hashes = tree::leaf_hashes(statements.iter().map(|statement| &**statement.entry()));
             let header = header(&head, chain.network(), validator, (height, round), unix_ms(), &leaf_hashes);
             let block = Block {
                 header,
@@ -101,7 +100,7 @@ pub(super) fn header(
         time_ms: now_ms.max(tip.time_ms + 1),
         parent: tip.block,
         parent_certificate: head.certificate.as_deref().map(stele_types::CommitCertificate::hash).unwrap_or_default(),
-        statements_root: stele_types::Hash(stele_merkle::log::root_of(leaf_hashes)),
+        statements_root: stele_types::Hash(tree::root_of(leaf_hashes)),
         log_size: tip.log_size,
         log_root: tip.log_root,
         state_root: tip.state_root,

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use stele_accel::Priority;
 use stele_ledger::SigningKeys;
 use stele_order::{Candidate, Origin};
 use stele_types::party::EnrolledKey;
@@ -39,23 +41,28 @@ impl Ordering {
     pub(super) async fn judge(&self, candidate: Candidate) -> Result<Arc<Prepared>, Refusal> {
         let chain = Arc::clone(&self.chain);
         let now_ms = unix_ms();
-        let checked = tokio::task::spawn_blocking(move || check(&chain, &candidate, now_ms)).await;
+        let (statements, ahead) = match candidate.origin {
+            Origin::Sync => (Priority::Bulk, self.ahead.take(candidate.height, &candidate.bytes).await),
+            Origin::Fresh | Origin::Repeated => (Priority::Live, None),
+        };
+        let checked = tokio::task::spawn_blocking(move || check(&chain, &candidate, ahead, now_ms)).await;
         let Checked { prepared, diverged, keys, rule_versions } =
             checked.map_err(|_| Refusal::Undecided("a check panicked"))??;
         if diverged {
             return Ok(prepared);
         }
         if self.prepared().contains_key(&prepared.id) {
-            // Judged before, in an earlier round or ahead of sync.
+            // Judged before, in an earlier round.
             return Ok(prepared);
         }
-        self.verify_statements(&prepared, &keys, &rule_versions).await?;
+        self.verify_statements(statements, &prepared, &keys, &rule_versions).await?;
         self.verify_parent_certificate(&prepared).await?;
         Ok(prepared)
     }
 
     async fn verify_statements(
         &self,
+        priority: Priority,
         prepared: &Prepared,
         keys: &[EnrolledKey],
         rule_versions: &[u16],
@@ -70,8 +77,11 @@ impl Ordering {
         let open: Vec<usize> = (0..memory.len()).filter(|at| !self.verified.contains(&memory[*at])).collect();
         self.metrics.accel.cached((memory.len() - open.len()) as u64);
         let signed = open.iter().map(|at| Signed::of(&prepared.statements[*at], &keys[*at]));
-        let verdicts =
-            self.signatures.verify(signed).await.map_err(|_| Refusal::Undecided("the accelerator is saturated"))?;
+        let verdicts = self
+            .signatures
+            .verify(priority, signed)
+            .await
+            .map_err(|_| Refusal::Undecided("the accelerator is saturated"))?;
         if verdicts.iter().any(|valid| !valid) {
             return Err(Refusal::Invalid(prepared.id, "signature_invalid"));
         }
@@ -93,8 +103,11 @@ impl Ordering {
         let signed = certificate.signatures.iter().zip(&keys).map(|(signature, key)| {
             Signed::p256(key, &signature.signature.signature, ballot.signing_bytes(&signature.signature.key))
         });
-        let verdicts =
-            self.signatures.verify(signed).await.map_err(|_| Refusal::Undecided("the accelerator is saturated"))?;
+        let verdicts = self
+            .signatures
+            .verify(Priority::Quorum, signed)
+            .await
+            .map_err(|_| Refusal::Undecided("the accelerator is saturated"))?;
         if verdicts.into_iter().all(|valid| valid) { Ok(()) } else { Err(invalid()) }
     }
 }
@@ -125,14 +138,57 @@ fn certificate_keys(
         .collect()
 }
 
-fn check(chain: &Chain, candidate: &Candidate, now_ms: u64) -> Result<Checked, Refusal> {
-    let block = Block::from_bytes(&candidate.bytes).map_err(|_| Refusal::Malformed("not a deterministic block"))?;
+/// A block that is to be checked: parsed ahead, or only decoded, because most that are refused are so by their header.
+enum Contents {
+    Parsed(Arc<Prepared>),
+    Decoded(Box<Block>),
+}
+
+impl Contents {
+    fn header(&self) -> &Header {
+        match self {
+            Self::Parsed(prepared) => &prepared.header,
+            Self::Decoded(block) => &block.header,
+        }
+    }
+
+    fn parent_certificate(&self) -> Option<&CommitCertificate> {
+        match self {
+            Self::Parsed(prepared) => prepared.parent_certificate.as_ref(),
+            Self::Decoded(block) => block.parent_certificate.as_ref(),
+        }
+    }
+
+    fn entry_lengths(&self) -> Vec<usize> {
+        match self {
+            Self::Parsed(prepared) => prepared.statements.iter().map(|statement| statement.entry().len()).collect(),
+            Self::Decoded(block) => block.entries.iter().map(|entry| entry.len()).collect(),
+        }
+    }
+
+    /// The block with its statements, or the code of the first that does not parse.
+    fn parse(self, bytes: &Bytes) -> Result<Arc<Prepared>, Code> {
+        match self {
+            Self::Parsed(prepared) => Ok(prepared),
+            Self::Decoded(block) => Prepared::new(*block, bytes.clone()).map(Arc::new),
+        }
+    }
+}
+
+/// `ahead` is the candidate, if it was parsed before.
+fn check(chain: &Chain, candidate: &Candidate, ahead: Option<Arc<Prepared>>, now_ms: u64) -> Result<Checked, Refusal> {
+    let contents = match ahead {
+        Some(prepared) => Contents::Parsed(prepared),
+        None => Block::from_bytes(&candidate.bytes)
+            .map(|block| Contents::Decoded(Box::new(block)))
+            .map_err(|_| Refusal::Malformed("not a deterministic block"))?,
+    };
     let head = chain.head();
-    let id = block.header.id();
+    let header = contents.header().clone();
+    let id = header.id();
     if head.tip.height.next() != candidate.height {
         return Err(Refusal::Undecided("the parent is not committed here"));
     }
-    let header = block.header.clone();
     let invalid = |reason| Refusal::Invalid(id, reason);
     check_header(chain.network(), &head, &header, candidate.height).map_err(invalid)?;
     // Before the results: execution asserts that time increases, and a block that diverges is executed, too.
@@ -141,28 +197,24 @@ fn check(chain: &Chain, candidate: &Candidate, now_ms: u64) -> Result<Checked, R
         // A decided block that certifies other results than this node has: refusing it would leave the node waiting for
         // ever. It goes on to its commit, which is reached only if the engine finds the quorum for it, and halts there.
         if candidate.origin == Origin::Sync {
-            let prepared = Prepared::new(block, candidate.bytes.clone()).map_err(|code| invalid(code.as_str()))?;
-            return Ok(Checked {
-                prepared: Arc::new(prepared),
-                diverged: true,
-                keys: Vec::new(),
-                rule_versions: Vec::new(),
-            });
+            let prepared = contents.parse(&candidate.bytes).map_err(|code| invalid(code.as_str()))?;
+            return Ok(Checked { prepared, diverged: true, keys: Vec::new(), rule_versions: Vec::new() });
         }
         return Err(Refusal::OtherResults(id, what));
     }
     check_proposer(&head, &header, candidate).map_err(invalid)?;
-    check_parent_certificate(&head, &header, block.parent_certificate.as_ref()).map_err(invalid)?;
+    check_parent_certificate(&head, &header, contents.parent_certificate()).map_err(invalid)?;
 
     let parameters = &head.frame.parameters;
+    let entries = contents.entry_lengths();
     let within = |value: usize, max: u32| usize::try_from(max).is_ok_and(|max| value <= max);
     if !within(candidate.bytes.len(), parameters.block_bytes_max)
-        || !within(block.entries.len(), parameters.block_statements_max)
-        || !block.entries.iter().all(|entry| within(entry.len(), parameters.statement_bytes_max))
+        || !within(entries.len(), parameters.block_statements_max)
+        || !entries.iter().all(|length| within(*length, parameters.statement_bytes_max))
     {
         return Err(invalid("block_too_large"));
     }
-    let prepared = Prepared::new(block, candidate.bytes.clone()).map_err(|code| invalid(code.as_str()))?;
+    let prepared = contents.parse(&candidate.bytes).map_err(|code| invalid(code.as_str()))?;
     if prepared.statements_root() != header.statements_root {
         return Err(invalid("statements_root_mismatch"));
     }
@@ -181,7 +233,7 @@ fn check(chain: &Chain, candidate: &Candidate, now_ms: u64) -> Result<Checked, R
         keys.push(signing_keys.of(statement).cloned().map_err(|code| invalid(code.as_str()))?);
     }
     drop(view);
-    Ok(Checked { prepared: Arc::new(prepared), diverged: false, keys, rule_versions })
+    Ok(Checked { prepared, diverged: false, keys, rule_versions })
 }
 
 fn check_header(

@@ -80,7 +80,7 @@ impl Bench {
             origin,
             bytes: block.to_bytes().into(),
         };
-        match check(&self.chain, &candidate, now_ms) {
+        match check(&self.chain, &candidate, None, now_ms) {
             Ok(_) => None,
             Err(Refusal::Invalid(_, reason)) => Some(reason),
             Err(_) => Some("another refusal"),

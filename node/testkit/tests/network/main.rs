@@ -5,6 +5,7 @@ mod command_line_life;
 mod damaged_stores;
 mod fairness;
 mod forwarding;
+mod gpu;
 mod idle_connections;
 mod joining_validator;
 mod kill_all;

@@ -1,0 +1,156 @@
+//! Blocks that sync fetched, prepared before their turn comes.
+//!
+//! A node that catches up judges and executes block after block. What of that does not depend on the block before is done
+//! ahead, for all blocks of a response at once: they are parsed and hashed, and their signatures go to the accelerator as
+//! one bulk job, which is large enough for a GPU and leaves no core idle meanwhile. Keys are those of the newest state;
+//! whoever's key comes in between is verified when the block is judged, and so is all that was found invalid: what is done
+//! here can only spare work.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use stele_accel::Priority;
+use stele_ledger::SigningKeys;
+use stele_types::party::EnrolledKey;
+use stele_types::{Block, Hash, Height};
+use tokio::sync::{Semaphore, watch};
+use tracing::debug;
+
+use crate::admission::Verified;
+use crate::chain::{Chain, Prepared};
+use crate::signatures::{Signatures, Signed};
+
+/// Heights above the tip that are looked at: more than sync asks for at once.
+const HEIGHTS_MAX: u64 = 256;
+
+/// Responses that are prepared at once: as many as sync has requests in flight.
+const RESPONSES_MAX: usize = 4;
+
+/// Blocks that are prepared, or being prepared.
+pub(super) struct Ahead {
+    chain: Arc<Chain>,
+    signatures: Signatures,
+    verified: Arc<Verified>,
+    blocks: Mutex<BTreeMap<Height, Entry>>,
+    responses: Arc<Semaphore>,
+}
+
+struct Entry {
+    bytes: Bytes,
+    prepared: Coming,
+}
+
+/// A block, or none while it is prepared. Its sender goes without a block that cannot be.
+type Coming = watch::Receiver<Option<Arc<Prepared>>>;
+type Promise = watch::Sender<Option<Arc<Prepared>>>;
+
+/// A statement whose key is known.
+struct Candidate {
+    block: usize,
+    statement: usize,
+    key: EnrolledKey,
+    /// Its place in the memory of what was verified.
+    memory: Hash,
+}
+
+impl Ahead {
+    pub(super) fn new(chain: Arc<Chain>, signatures: Signatures, verified: Arc<Verified>) -> Arc<Self> {
+        let responses = Arc::new(Semaphore::new(RESPONSES_MAX));
+        Arc::new(Self { chain, signatures, verified, blocks: Mutex::default(), responses })
+    }
+
+    /// The block of that height, if it was fetched with these bytes, once its signatures were verified.
+    pub(super) async fn take(&self, height: Height, bytes: &Bytes) -> Option<Arc<Prepared>> {
+        let mut coming = {
+            let mut blocks = self.blocks();
+            blocks.get(&height).filter(|entry| entry.bytes == *bytes)?;
+            blocks.remove(&height)?.prepared
+        };
+        let prepared = coming.wait_for(Option::is_some).await.ok()?;
+        prepared.clone()
+    }
+
+    /// Forgets what is decided.
+    pub(super) fn settle(&self, height: Height) {
+        self.blocks().retain(|at, _| *at > height);
+    }
+
+    /// Begins to prepare the blocks of one response; those that are too far ahead are left for their turn, and so are all
+    /// while there is no room.
+    pub(super) fn begin(self: &Arc<Self>, blocks: Vec<(Height, Bytes)>) {
+        let Ok(turn) = Arc::clone(&self.responses).try_acquire_owned() else { return };
+        let tip = self.chain.tip().height;
+        let mut fetched = Vec::new();
+        for (height, bytes) in blocks {
+            if height > tip && height.0 - tip.0 <= HEIGHTS_MAX {
+                let (promise, prepared) = watch::channel(None);
+                // What a liar sent before gives way.
+                self.blocks().insert(height, Entry { bytes: bytes.clone(), prepared });
+                fetched.push((bytes, promise));
+            }
+        }
+        let ahead = Arc::clone(self);
+        // It ends with the accelerator's verdicts.
+        tokio::spawn(async move {
+            ahead.prepare(fetched).await;
+            drop(turn);
+        });
+    }
+
+    async fn prepare(self: &Arc<Self>, fetched: Vec<(Bytes, Promise)>) {
+        let ahead = Arc::clone(self);
+        let parsed = tokio::task::spawn_blocking(move || {
+            let prepared = |(bytes, promise): (Bytes, Promise)| {
+                let block = Block::from_bytes(&bytes).ok()?;
+                Some((Arc::new(Prepared::new(block, bytes).ok()?), promise))
+            };
+            let blocks: Vec<_> = fetched.into_iter().filter_map(prepared).collect();
+            let candidates = ahead.candidates(blocks.iter().map(|(block, _)| &**block));
+            (blocks, candidates)
+        });
+        // A panic leaves the blocks to their turn, as whatever cannot be prepared.
+        let Ok((blocks, candidates)) = parsed.await else { return };
+        let signed = candidates
+            .iter()
+            .map(|candidate| Signed::of(&blocks[candidate.block].0.statements[candidate.statement], &candidate.key));
+        match self.signatures.verify(Priority::Bulk, signed).await {
+            Ok(verdicts) => {
+                let valid = candidates.iter().zip(&verdicts).filter(|(_, valid)| **valid);
+                self.verified.add(valid.map(|(candidate, _)| candidate.memory));
+            }
+            // They are verified when their blocks are judged.
+            Err(error) => debug!(%error, "blocks were not verified ahead"),
+        }
+        for (prepared, promise) in blocks {
+            promise.send_replace(Some(prepared));
+        }
+    }
+
+    /// Signatures that were not verified before and whose keys are known now.
+    fn candidates<'b>(&self, blocks: impl Iterator<Item = &'b Prepared>) -> Vec<Candidate> {
+        let head = self.chain.head();
+        let parameters = &head.frame.parameters;
+        let mut found = Vec::new();
+        for (at, block) in blocks.enumerate() {
+            let known: Vec<Option<EnrolledKey>> = {
+                // Commits wait for whoever holds the view, so it is given back after each block.
+                let view = self.chain.view();
+                let mut keys = SigningKeys::new(&view);
+                block.statements.iter().map(|statement| keys.of(statement).ok().cloned()).collect()
+            };
+            for (place, (statement, key)) in block.statements.iter().zip(known).enumerate() {
+                let (Some(key), Some(version)) = (key, parameters.rule_version(statement.suite())) else { continue };
+                let memory = Verified::key(version, &key.public_key, statement);
+                if !self.verified.contains(&memory) {
+                    found.push(Candidate { block: at, statement: place, key, memory });
+                }
+            }
+        }
+        found
+    }
+
+    fn blocks(&self) -> MutexGuard<'_, BTreeMap<Height, Entry>> {
+        self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
