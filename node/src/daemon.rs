@@ -11,6 +11,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
+use crate::bench::AccelBench;
 use crate::config::{Config, ConfigError, LogFormat, LogSection};
 use crate::metrics::{MessageCounter, Metrics, Version};
 use crate::node::{Node, NodeError};
@@ -37,6 +38,8 @@ enum Command {
         #[arg(long, env = "STELED_CONFIG", default_value = "/etc/stele/steled.toml")]
         config: PathBuf,
     },
+    /// Measure how fast this machine verifies and hashes, on its cores and on a GPU.
+    BenchAccel(AccelBench),
 }
 
 /// Exit status for a clean halt: a newer protocol version, or results that differ from the network's. A supervisor must
@@ -67,6 +70,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             {
                 println!("{}: configuration is sound", path.display());
             }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::BenchAccel(bench) => {
+            bench.run()?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Run { config: path } => {

@@ -139,6 +139,7 @@ impl LocalNetwork {
         let log = log.with_context(|| format!("cannot open {}", dir.log().display()))?;
         let mut command = Command::new(&self.steled);
         command.arg("run").arg("--config").arg(dir.config()).current_dir(dir.root());
+        command.env(MESA_QUIET, "1");
         command.stdin(Stdio::null()).stdout(log.try_clone().context("log file")?).stderr(log);
         let child = command.spawn().with_context(|| format!("cannot start {}", self.steled.display()))?;
         entry.child = Some(child);
@@ -328,6 +329,9 @@ impl Drop for LocalNetwork {
         }
     }
 }
+
+/// Set for a daemon, it keeps Mesa's layer that chooses among displays from complaining that there is none.
+pub const MESA_QUIET: &str = "NODEVICE_SELECT";
 
 /// The program `steled` beside this one, as Cargo and packages install it.
 ///

@@ -1,9 +1,11 @@
 //! `stele bench`: measure a network under load.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
+use std::process::Command;
 
-use anyhow::{Result, bail};
-use clap::Args;
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Subcommand};
 use stele_client::{Client, Endpoint};
 use stele_types::Suite;
 
@@ -12,16 +14,21 @@ use crate::failure::Failure;
 use crate::load::{
     Content, Feeder, LoadOptions, NodeWatch, Report, drive, enrol_keys, sign_batches, steps, write_json_lines,
 };
+use crate::localnet::{MESA_QUIET, steled_beside_this_program};
 use crate::output::note;
 use crate::session::Session;
 
-/// Measure a network under load.
+/// Measure a network under load, or this machine's accelerator.
 ///
 /// Statements are signed beforehand, long runs in steps, with keys that are enrolled for the run. They are submitted
 /// through the batch endpoint and counted when every node holds them. Latency is from submission to a certified outcome,
 /// which is when a receipt for it can be had; it is sampled once a batch.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct BenchArguments {
+    /// What else to measure
+    #[command(subcommand)]
+    pub other: Option<BenchCommand>,
     /// Parties that submit; each has its own share of admission [default: the acting party]
     #[arg(long, value_delimiter = ',')]
     pub parties: Vec<String>,
@@ -54,12 +61,49 @@ pub struct BenchArguments {
     pub name: String,
 }
 
+/// What can be measured besides a network.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// How fast this machine verifies and hashes, on its cores and on a GPU (`steled bench-accel`)
+    #[command(disable_help_flag = true)]
+    Accel {
+        /// The daemon [default: beside this program]
+        #[arg(long, value_name = "FILE")]
+        steled: Option<PathBuf>,
+        /// Options of `steled bench-accel`; --help lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<OsString>,
+    },
+}
+
+impl BenchCommand {
+    /// The work is the daemon's, because the accelerator is: what is measured is the program that will use it.
+    fn run(self) -> Result<u8> {
+        let Self::Accel { steled, options } = self;
+        let steled = match steled {
+            Some(path) => path,
+            None => steled_beside_this_program()?,
+        };
+        let status = Command::new(&steled)
+            .arg("bench-accel")
+            .args(options)
+            .env(MESA_QUIET, "1")
+            .status()
+            .with_context(|| format!("cannot run {}", steled.display()))?;
+        // Its own words are on the terminal.
+        Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+    }
+}
+
 impl BenchArguments {
     /// Runs the command.
     ///
     /// # Errors
     /// What failed.
     pub async fn run(self, session: &Session) -> Result<u8> {
+        if let Some(other) = self.other {
+            return other.run();
+        }
         if self.batch == 0 || self.statements < self.batch || self.rate.is_some_and(|rate| rate.is_nan() || rate < 1.0)
         {
             bail!(

@@ -1,5 +1,6 @@
 //! A node with a GPU catches up on it: the kernels are real, the device is Mesa's software one.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -78,6 +79,40 @@ async fn without_a_device_that_may_serve_the_cores_do_everything() -> Result<()>
     let said = cluster.log(3)?.matches("GPU").count();
     ensure!(said == 1, "it is said once, not {said} times");
     println!("{:?}", agreement::check(&cluster, &load.finish().await?).await?);
+    Ok(())
+}
+
+/// The table that operators decide by has every figure, and a device that nobody asked for is refused.
+#[test]
+fn the_benchmark_measures_cores_device_and_both() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let json = directory.path().join("figures.json");
+    let run = |device: &str| -> Result<std::process::Output> {
+        let mut command = Command::new(stele_testkit::cluster::steled()?);
+        command.args(["bench-accel", "--seconds", "0", "--batch", "256", "--leaves", "16384", "--gpu"]);
+        Ok(command.args(device.split_whitespace()).arg("--json").arg(&json).output()?)
+    };
+    let refused = run("--adapter llvmpipe")?;
+    let said = String::from_utf8_lossy(&refused.stderr);
+    ensure!(!refused.status.success() && said.contains("gpu_absent"), "{said}");
+    ensure!(!json.exists(), "no figures of a run that failed");
+    if said.contains("no Vulkan device:") || said.ends_with("no Vulkan device\n") {
+        ensure!(std::env::var_os("CI").is_none(), "CI is to have a Vulkan device (mesa-vulkan-drivers)");
+        println!("not tested: no Vulkan device");
+        return Ok(());
+    }
+    let measured = run("--software-device")?;
+    ensure!(measured.status.success(), "{}", String::from_utf8_lossy(&measured.stderr));
+    let lines = std::fs::read_to_string(&json)?;
+    for place in ["cores", "gpu", "both"] {
+        for what in ["ed25519.enrolled", "p256.enrolled", "sm2.enrolled", "ed25519.unknown", "p256.unknown"] {
+            ensure!(lines.contains(&format!("\"accel.{what}.{place}\"")), "{what} {place} is missing from {lines}");
+        }
+        for what in ["sm2.unknown", "sha256.1k", "sm3.1k", "merkle.sha256", "merkle.sm3"] {
+            ensure!(lines.contains(&format!("\"accel.{what}.{place}\"")), "{what} {place} is missing from {lines}");
+        }
+    }
+    ensure!(String::from_utf8_lossy(&measured.stdout).contains("items a second"), "the table is printed");
     Ok(())
 }
 
