@@ -1,8 +1,9 @@
 //! Feeds lanes with messages of any lengths.
 //!
-//! Each lane hashes one message; all lanes advance together by as many blocks as lie in one piece in every lane. A lane
-//! whose message ends takes the next one at once, so unequal lengths cost little. When messages run out and only few
-//! lanes are left, the rest is hashed one at a time, which is then faster.
+//! As long as messages have one length, as nodes of a tree do, each group of them goes through all lanes from beginning to
+//! end. After that each lane hashes one message; all lanes advance together by as many blocks as lie in one piece in every
+//! lane. A lane whose message ends takes the next one at once, so unequal lengths cost little. When messages run out and
+//! only few lanes are left, the rest is hashed one at a time, which is then faster.
 
 use crate::algorithm::{Digest, HashAlgorithm, digest};
 
@@ -51,6 +52,8 @@ struct Lane<'a> {
 }
 
 impl<'a> Lane<'a> {
+    // Inlined: a lane that is returned and copied is read back in wider pieces than it was written, and that stalls.
+    #[inline(always)]
     fn start(index: usize, prefix: &[u8], message: &'a [u8], buffer: &mut Buffer) -> Self {
         let length = prefix.len() + message.len();
         let [head, tail @ ..] = buffer;
@@ -111,13 +114,16 @@ pub(super) unsafe fn digest_into<'a, C: Compression<LANES>, const LANES: usize>(
     message: &dyn Fn(usize) -> &'a [u8],
     digests: &mut [Digest],
 ) {
+    let mut buffers = [[[0; BLOCK]; 3]; LANES];
+    // SAFETY: this function has the same condition.
+    let first = unsafe { equal_groups::<C, LANES>(prefix, message, digests, &mut buffers) };
     let count = digests.len();
     let mut state = State(C::INITIAL.map(|word| [word; LANES]));
-    let mut buffers = [[[0; BLOCK]; 3]; LANES];
-    let mut next = LANES.min(count);
-    let mut active = next;
+    let mut next = count.min(first + LANES);
+    let mut active = next - first;
     let mut lanes: [Option<Lane<'a>>; LANES] = std::array::from_fn(|lane| {
-        (lane < count).then(|| Lane::start(lane, prefix, message(lane), &mut buffers[lane]))
+        let index = first + lane;
+        (index < count).then(|| Lane::start(index, prefix, message(index), &mut buffers[lane]))
     });
     while active > 0 && (next < count || active >= C::LANES_MIN) {
         let run = |lane: usize| lanes[lane].as_ref().map(|slot| slot.run(&buffers[lane]));
@@ -146,6 +152,41 @@ pub(super) unsafe fn digest_into<'a, C: Compression<LANES>, const LANES: usize>(
     for lane in lanes.iter().flatten() {
         digests[lane.index] = digest(C::ALGORITHM, prefix, message(lane.index));
     }
+}
+
+/// Hashes whole groups of messages of one length, up to the first group that has several; returns how many messages.
+///
+/// # Safety
+/// As [`digest_into`].
+unsafe fn equal_groups<'a, C: Compression<LANES>, const LANES: usize>(
+    prefix: &[u8],
+    message: &dyn Fn(usize) -> &'a [u8],
+    digests: &mut [Digest],
+    buffers: &mut [Buffer; LANES],
+) -> usize {
+    let mut first = 0;
+    for digests in digests.as_chunks_mut::<LANES>().0 {
+        let messages: [&[u8]; LANES] = std::array::from_fn(|lane| message(first + lane));
+        if messages.iter().any(|message| message.len() != messages[0].len()) {
+            break;
+        }
+        let lanes: [Lane<'a>; LANES] =
+            std::array::from_fn(|lane| Lane::start(first + lane, prefix, messages[lane], &mut buffers[lane]));
+        let Lane { head_length, tail_length, .. } = lanes[0];
+        let mut state = State(C::INITIAL.map(|word| [word; LANES]));
+        let heads: [&[Block]; LANES] = std::array::from_fn(|lane| &buffers[lane][..head_length]);
+        let bodies: [&[Block]; LANES] = std::array::from_fn(|lane| lanes[lane].body);
+        let tails: [&[Block]; LANES] = std::array::from_fn(|lane| &buffers[lane][1..=tail_length]);
+        for runs in [heads, bodies, tails] {
+            // SAFETY: this function has the same condition.
+            unsafe { C::compress(&mut state, &runs) };
+        }
+        for (column, digest) in digests.iter_mut().enumerate() {
+            *digest = take_digest(&state, column);
+        }
+        first += LANES;
+    }
+    first
 }
 
 fn take_digest<const LANES: usize>(state: &State<LANES>, column: usize) -> Digest {
