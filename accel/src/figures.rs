@@ -32,6 +32,8 @@ pub struct Figures {
     pub batches: u64,
     /// Chunks whose equation failed and were bisected.
     pub bisections: u64,
+    /// Small verification jobs that were verified together with others.
+    pub together: u64,
     /// Messages hashed by digest jobs.
     pub messages_hashed: u64,
     /// Bytes hashed by digest jobs, prefixes not counted.
@@ -154,6 +156,7 @@ pub(crate) struct Counters {
     pub(crate) device_valid: [AtomicU64; Suite::COUNT],
     pub(crate) batches: AtomicU64,
     pub(crate) bisections: AtomicU64,
+    pub(crate) together: AtomicU64,
     pub(crate) bytes_hashed: AtomicU64,
     pub(crate) saturated: AtomicU64,
     pub(crate) failures: AtomicU64,
@@ -207,6 +210,7 @@ impl Counters {
                 .map(|[invalid, valid]| SuiteFigures { valid: read(valid), invalid: read(invalid) }),
             batches: read(&self.batches),
             bisections: read(&self.bisections),
+            together: read(&self.together),
             messages_hashed: digest.items,
             bytes_hashed: read(&self.bytes_hashed),
             leaves_hashed: merkle.items,

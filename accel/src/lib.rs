@@ -9,6 +9,7 @@
 //!   submit(VerifyJob | DigestJob | MerkleJob, priority)
 //!        │ bounded queue: live before bulk
 //!        ▼
+//!        │ small jobs that wait anyway go together
 //!   workers, one per core ──► suite::ed25519   tables, else batch equation, bisection
 //!        │                    suite::p256      tables, else wNAF
 //!        │                    suite::sm2       tables, else wNAF

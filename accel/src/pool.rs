@@ -12,11 +12,18 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use crate::{engine::Priority, gpu::Answer};
+use crate::{
+    engine::Priority,
+    gpu::Answer,
+    job::verify::{TOGETHER_MAX, VerifyWork},
+};
 
 /// One chunk in this many goes to bulk work while live work waits too, so that a catch-up never stands
 /// still. Live work keeps seven eighths.
 const BULK_SHARE: u32 = 8;
+
+/// How far behind the first small chunk others are looked for.
+const COMPANY_REACH: usize = 64;
 
 /// A job cut into chunks that can run in any order and in parallel.
 pub trait Work: Send + Sync {
@@ -24,6 +31,10 @@ pub trait Work: Send + Sync {
     fn chunks(&self) -> usize;
     /// Does one chunk, or leaves it to a device, which takes `leave` for that; then [`Self::settle`] ends it.
     fn run(&self, chunk: usize, leave: &Leave<'_>);
+    /// The work itself, if it is one chunk of few signatures, which costs less together with those of other jobs.
+    fn small(&self) -> Option<&VerifyWork> {
+        None
+    }
     /// Ends a chunk that was left to a device, with its answer, or does it here if there is none.
     fn settle(&self, chunk: usize, answer: Option<Answer>);
     /// Called once after the last chunk, by the worker that ran it.
@@ -103,6 +114,8 @@ struct Return {
 /// What a worker does next.
 enum Step {
     Run(Arc<Task>, usize),
+    /// Several small jobs, of one chunk each.
+    Together(Vec<Arc<Task>>),
     Settle(Return),
 }
 
@@ -217,24 +230,24 @@ impl Shared {
                 continue;
             };
             drop(queue);
-            let (task, outcome) = match step {
-                Step::Run(task, chunk) => {
-                    let outcome = task.run(chunk, self);
-                    (task, outcome)
+            match step {
+                Step::Run(task, chunk) => self.end(&task, task.run(chunk, self)),
+                Step::Together(tasks) => {
+                    Task::run_together(&tasks);
+                    tasks.iter().for_each(|task| self.end(task, task.count_down()));
                 }
-                Step::Settle(Return { task, chunk, answer }) => {
-                    let outcome = task.settle(chunk, answer);
-                    (task, outcome)
-                }
-            };
-            if let Some(outcome) = outcome {
-                // Space first, so that whoever sees the result finds the space free as well.
-                self.release(task.weight);
-                task.work.finish(outcome);
+                Step::Settle(Return { task, chunk, answer }) => self.end(&task, task.settle(chunk, answer)),
             }
-            // The last owner frees the arena; not under the lock.
-            drop(task);
             queue = self.lock();
+        }
+    }
+
+    /// Ends a job whose last chunk is done. The last owner of the task frees the arena; not under the lock.
+    fn end(&self, task: &Task, outcome: Option<Outcome>) {
+        if let Some(outcome) = outcome {
+            // Space first, so that whoever sees the result finds the space free as well.
+            self.release(task.weight);
+            task.work.finish(outcome);
         }
     }
 
@@ -292,10 +305,27 @@ impl Queue {
         if let Some(returned) = self.returned.pop_front() {
             return Some(Step::Settle(returned));
         }
-        self.take_chunk().map(|(task, chunk)| Step::Run(task, chunk))
+        let (queue, task, chunk) = self.take_chunk()?;
+        let Some(small) = task.work.small() else { return Some(Step::Run(task, chunk)) };
+        let (suite, mut items) = (small.suite(), small.items());
+        // Nothing waits for company: only what is queued anyway goes along.
+        let mut tasks = vec![Arc::clone(&task)];
+        let mut place = 0;
+        while let Some(entry) = queue.get(place).filter(|_| place < COMPANY_REACH) {
+            let joins = entry.task.work.small().filter(|other| other.suite() == suite);
+            match joins.map(VerifyWork::items).filter(|more| items + more <= TOGETHER_MAX) {
+                Some(more) => {
+                    items += more;
+                    tasks.extend(queue.remove(place).map(|entry| entry.task));
+                }
+                None => place += 1,
+            }
+        }
+        Some(if tasks.len() > 1 { Step::Together(tasks) } else { Step::Run(task, chunk) })
     }
 
-    fn take_chunk(&mut self) -> Option<(Arc<Task>, usize)> {
+    /// The next chunk, and the queue that it was taken from.
+    fn take_chunk(&mut self) -> Option<(&mut VecDeque<Entry>, Arc<Task>, usize)> {
         let bulk_turn = self.live.is_empty() || self.live_chunks >= BULK_SHARE - 1;
         let queue = if bulk_turn && !self.bulk.is_empty() {
             self.live_chunks = 0;
@@ -311,7 +341,7 @@ impl Queue {
         if entry.next == task.work.chunks() {
             queue.pop_front();
         }
-        Some((task, chunk))
+        Some((queue, task, chunk))
     }
 }
 
@@ -322,6 +352,14 @@ impl Task {
         self.catch(|| self.work.run(chunk, &leave));
         // A chunk that was taken along is counted when it is back, even if the worker panicked over it.
         if leave.taken.get() { None } else { self.count_down() }
+    }
+
+    /// Runs small jobs; a panic fails all of them.
+    fn run_together(tasks: &[Arc<Self>]) {
+        let works: Vec<&VerifyWork> = tasks.iter().filter_map(|task| task.work.small()).collect();
+        if catch_unwind(AssertUnwindSafe(|| VerifyWork::run_together(&works))).is_err() {
+            tasks.iter().for_each(|task| task.panicked.store(true, Ordering::Relaxed));
+        }
     }
 
     /// Ends a chunk that came back.

@@ -173,6 +173,40 @@ fn live_work_overtakes_bulk_work_and_bulk_work_still_moves() {
     assert!(live_took * 4 < bulk_took, "live {live_took:?}, bulk {bulk_took:?}");
 }
 
+/// Each job gets its own verdicts, whatever it went along with.
+#[test]
+fn small_jobs_that_wait_are_verified_together() {
+    let engine = engine(1);
+    let bulk = verify_job(&vec![Material::valid(Suite::Sm2, 1, b"m"); 200]);
+    let before = engine.submit(bulk).expect("queued");
+    let jobs: Vec<Vec<(Material, Verdict)>> = (0..150usize)
+        .map(|number| {
+            let suite = Suite::ALL[number % 3];
+            let items = (0..1 + number % 4).map(|item| {
+                let key = u8::try_from(1 + number % 5).expect("few");
+                let valid = Material::valid(suite, key, &(number * 10 + item).to_be_bytes());
+                if (number + item) % 7 == 3 { (valid.spoilt(item), Verdict::Invalid) } else { (valid, Verdict::Valid) }
+            });
+            items.collect()
+        })
+        .collect();
+    let submit = |job: &Vec<(Material, Verdict)>| {
+        let items: Vec<Material> = job.iter().map(|(item, _)| item.clone()).collect();
+        engine.submit(verify_job(&items)).expect("queued")
+    };
+    let tickets: Vec<_> = jobs.iter().map(submit).collect();
+    for (job, ticket) in jobs.iter().zip(tickets) {
+        let expected: Vec<Verdict> = job.iter().map(|(item, _)| item.verify_one()).collect();
+        assert_eq!(ticket.wait().expect("verdicts"), expected);
+        assert_eq!(expected, job.iter().map(|(_, verdict)| *verdict).collect::<Vec<_>>());
+    }
+    assert_eq!(before.wait().expect("verdicts").len(), 200);
+    let figures = engine.figures();
+    assert!(figures.together > 50 && figures.together <= 150, "{} of 150 went together", figures.together);
+    assert_eq!((figures.queue_items, figures.queue_bytes, figures.failures), (0, 0, 0));
+    assert_eq!(figures.verify.jobs, 151);
+}
+
 #[test]
 fn dropping_the_engine_resolves_what_is_queued() {
     let (engine, job) = busy_engine();

@@ -1,9 +1,11 @@
 //! Rates by batch size, number of keys, bad items and cores.
 
-use std::{error::Error, hint::black_box, time::Duration};
+use std::{error::Error, hint::black_box, slice, time::Duration};
 
 use rand_core::OsRng;
-use stele_accel::{Bytes, DigestJob, Engine, EngineConfig, HashAlgorithm, MerkleJob, Span, Suite, verify_one};
+use stele_accel::{
+    Bytes, DigestJob, Engine, EngineConfig, HashAlgorithm, MerkleJob, Span, Suite, Ticket, VerifyJob, verify_one,
+};
 
 use crate::{
     clock::{processor_time, rate, wall_time},
@@ -13,6 +15,7 @@ use crate::{
 
 pub(crate) fn run(lasting: Duration, report: &mut Report) -> Result<(), Box<dyn Error>> {
     suites(lasting, report)?;
+    small_jobs(lasting, report)?;
     ed25519_batches(lasting, report)?;
     hashes(lasting, report)
 }
@@ -35,6 +38,25 @@ fn suites(lasting: Duration, report: &mut Report) -> Result<(), Box<dyn Error>> 
             let value = rate(clock, lasting, count, || verify(&engine, &job));
             report.push(format!("accel.{}.{label}", suite.name()), value, "1/s", None);
         }
+    }
+    Ok(())
+}
+
+/// Jobs of one signature, as single requests bring them: one after the other, and many that wait at once.
+fn small_jobs(lasting: Duration, report: &mut Report) -> Result<(), Box<dyn Error>> {
+    for suite in Suite::ALL {
+        let items = signed(suite, 256, 100)?;
+        let jobs: Vec<_> = items.iter().map(|item| verify_job(slice::from_ref(item))).collect();
+        let engine = Engine::new(&EngineConfig { threads: 1, ..EngineConfig::default() })?;
+        let submit = |job: &VerifyJob| engine.submit(job.clone()).map_err(|refused| refused.reason);
+        let alone = rate(processor_time, lasting, jobs.len(), || {
+            jobs.iter().for_each(|job| drop(submit(job).map(Ticket::wait)));
+        });
+        let waiting = rate(processor_time, lasting, jobs.len(), || {
+            let tickets: Vec<_> = jobs.iter().map(submit).collect();
+            tickets.into_iter().for_each(|ticket| drop(ticket.map(Ticket::wait)));
+        });
+        report.push(format!("accel.{}.jobs_of_1", suite.name()), waiting, "1/s", Some(("one by one", waiting / alone)));
     }
     Ok(())
 }
@@ -90,7 +112,7 @@ fn hashes(lasting: Duration, report: &mut Report) -> Result<(), Box<dyn Error>> 
             let job = DigestJob { algorithm, prefix: Bytes::from_static(&[0]), bytes, messages };
             let total = job.bytes.len();
             let ours = rate(processor_time, lasting / 2, total, || {
-                black_box(engine.submit(job.clone()).map(stele_accel::Ticket::wait).is_ok());
+                black_box(engine.submit(job.clone()).map(Ticket::wait).is_ok());
             });
             let peer = rate(processor_time, lasting / 2, total, || {
                 for message in job.bytes.chunks_exact(length as usize) {
@@ -103,7 +125,7 @@ fn hashes(lasting: Duration, report: &mut Report) -> Result<(), Box<dyn Error>> 
         let leaves = vec![[7u8; 32]; 1 << 17];
         let job = MerkleJob { algorithm, leaves, keep_levels: false };
         let value = rate(processor_time, lasting / 2, job.leaves.len(), || {
-            black_box(engine.submit(job.clone()).map(stele_accel::Ticket::wait).is_ok());
+            black_box(engine.submit(job.clone()).map(Ticket::wait).is_ok());
         });
         report.push(format!("accel.{}.merkle_nodes", algorithm.name()), value, "1/s", None);
     }

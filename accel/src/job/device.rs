@@ -60,6 +60,17 @@ impl Cost {
         context.costs.done(self.backend, self.planned);
     }
 
+    /// Does chunks of one kind on this core, as one.
+    pub(super) fn together(costs: &[Self], context: &Context, work: impl FnOnce()) {
+        let started = Instant::now();
+        work();
+        if let Some(first) = costs.first() {
+            let units = costs.iter().map(|cost| cost.units).sum();
+            context.costs.observe(Backend::Cpu, first.kind, units, started.elapsed());
+        }
+        costs.iter().for_each(|cost| context.costs.done(cost.backend, cost.planned));
+    }
+
     /// The device did the chunk.
     pub(super) fn there(&self, context: &Context, answer: &Answer) {
         context.costs.observe(Backend::Gpu, self.kind, self.units, answer.busy);

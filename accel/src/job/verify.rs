@@ -32,6 +32,13 @@ use crate::{
 /// inversions that they share with too few.
 const PRIME_CHUNK: Range<usize> = 16..128;
 
+/// Jobs of fewer items than this, of one suite, are verified together if several wait: they would leave lanes idle, and pay
+/// for inversions and equations of their own.
+const SMALL_ITEMS: usize = 16;
+
+/// Most items that are verified together: some milliseconds without tables, which the first of them waits for.
+pub(crate) const TOGETHER_MAX: usize = 128;
+
 /// Fewer items than this are not worth a batch.
 const DEVICE_ITEMS_MIN: usize = 64;
 
@@ -98,7 +105,8 @@ impl Parts for VerifyJob {
     }
 }
 
-struct VerifyWork {
+/// A job under way.
+pub struct VerifyWork {
     job: VerifyJob,
     /// Indices of items, grouped by suite and sorted by key.
     order: Vec<usize>,
@@ -130,6 +138,13 @@ impl Work for VerifyWork {
         }
     }
 
+    fn small(&self) -> Option<&VerifyWork> {
+        match &*self.chunks {
+            [chunk] if chunk.range.len() < SMALL_ITEMS && !chunk.cost.is_device() => Some(self),
+            _ => None,
+        }
+    }
+
     fn settle(&self, chunk: usize, answer: Option<Answer>) {
         match answer.and_then(|answer| self.accept(chunk, &answer)) {
             Some(verdicts) => self.store(chunk, &verdicts),
@@ -147,6 +162,33 @@ impl Work for VerifyWork {
 }
 
 impl VerifyWork {
+    /// The suite of a small job.
+    pub(crate) fn suite(&self) -> Suite {
+        self.chunks.first().map_or(Suite::ALL[0], |chunk| chunk.suite)
+    }
+
+    pub(crate) fn items(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Verifies small jobs of one suite, which leave it to this to store their verdicts.
+    pub(crate) fn run_together(works: &[&Self]) {
+        let Some(first) = works.first() else { return };
+        let (context, suite) = (&first.context, first.suite());
+        let costs: Vec<Cost> = works.iter().flat_map(|work| work.chunks.iter().map(|chunk| chunk.cost)).collect();
+        Cost::together(&costs, context, || {
+            let items: Vec<Signed<'_>> = works.iter().flat_map(|work| signed(&work.job, &work.order)).collect();
+            let verdicts = verdicts_of_cpu(context, suite, &items);
+            let mut rest = &*verdicts;
+            for work in works {
+                let (own, others) = rest.split_at(work.items());
+                work.store(0, own);
+                rest = others;
+            }
+        });
+        context.counters.together.fetch_add(works.len() as u64, Ordering::Relaxed);
+    }
+
     fn here(&self, chunk: usize) {
         let Chunk { suite, range, cost } = &self.chunks[chunk];
         cost.here(&self.context, || {

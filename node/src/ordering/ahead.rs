@@ -24,6 +24,10 @@ use crate::signatures::{Signatures, Signed};
 /// Heights above the tip that are looked at: more than sync asks for at once.
 const HEIGHTS_MAX: u64 = 256;
 
+/// Bytes of blocks that wait for their turn, whoever sent them: what honest peers send in answer to all requests in flight.
+/// Their statements fit the memory of what was verified.
+const BYTES_MAX: usize = 48 * 1024 * 1024;
+
 /// Responses that are prepared at once: as many as sync has requests in flight.
 const RESPONSES_MAX: usize = 4;
 
@@ -82,12 +86,18 @@ impl Ahead {
         let Ok(turn) = Arc::clone(&self.responses).try_acquire_owned() else { return };
         let tip = self.chain.tip().height;
         let mut fetched = Vec::new();
-        for (height, bytes) in blocks {
-            if height > tip && height.0 - tip.0 <= HEIGHTS_MAX {
-                let (promise, prepared) = watch::channel(None);
-                // What a liar sent before gives way.
-                self.blocks().insert(height, Entry { bytes: bytes.clone(), prepared });
-                fetched.push((bytes, promise));
+        {
+            let mut waiting = self.blocks();
+            let mut room = BYTES_MAX.saturating_sub(waiting.values().map(|entry| entry.bytes.len()).sum());
+            for (height, bytes) in blocks {
+                let wanted = height > tip && height.0 - tip.0 <= HEIGHTS_MAX;
+                if wanted && bytes.len() <= room {
+                    room -= bytes.len();
+                    let (promise, prepared) = watch::channel(None);
+                    // What a liar sent before gives way.
+                    waiting.insert(height, Entry { bytes: bytes.clone(), prepared });
+                    fetched.push((bytes, promise));
+                }
             }
         }
         let ahead = Arc::clone(self);
