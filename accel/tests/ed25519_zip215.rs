@@ -130,7 +130,9 @@ fn the_cases_of_taming_the_many_eddsas() {
             valid.push(number);
         }
     }
-    assert!(valid.starts_with(&[0, 1, 2, 3, 4, 5]) && !valid.contains(&6) && !valid.contains(&7), "{valid:?}");
+    // 6 and 7 have an s that is too large. 8 and 12 are made for verifiers that hash the canonical encoding of R instead of
+    // the one that came. 10 and 11 differ in the same way over A, which has a small order, so that the cofactor takes both.
+    assert_eq!(valid, [0, 1, 2, 3, 4, 5, 9, 10, 11, 13]);
 }
 
 #[test]
