@@ -1,12 +1,13 @@
 //! What work costs on each backend, measured, and who gets how much of a batch.
 //!
 //! The time of a batch of `n` units on a backend is taken as `a + b·n`. Both are fitted by least squares over what was
-//! observed, where old observations fade; the fit begins with three sizes at start.
+//! observed, where old observations fade; the fit begins with three sizes at start. A device that is predicted to gain
+//! nothing is asked now and then all the same: otherwise one slow answer, once, would be the last that is known of it.
 
 use std::{
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -17,6 +18,12 @@ use crate::suite::Suite;
 
 /// What an older observation keeps of its weight with each newer one.
 const FADE: f64 = 0.95;
+
+/// Jobs of a kind that go past an idle device before one of them asks it again.
+const PASSED_MAX: u32 = 32;
+
+/// What such a job gives it.
+const PROBE_SHARE: usize = 8;
 
 /// Where work is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +49,8 @@ pub(crate) struct Costs {
     lines: [[Mutex<Line>; Kind::COUNT]; 2],
     /// Predicted nanoseconds of work that is planned and not done, of one core or of the device.
     backlog: [AtomicU64; 2],
+    /// Jobs that went past the device since it last had one of their kind.
+    passed: [AtomicU32; Kind::COUNT],
 }
 
 /// Weighted sums of a straight line's fit.
@@ -86,14 +95,18 @@ impl Costs {
         let lead = cpu_waits / cores + as_float(units) * cpu_each - gpu_waits - gpu_start;
         let share = (lead / (cpu_each + gpu_each)).clamp(0.0, as_float(units));
         let share = to_units(share, units);
+        let passed = &self.passed[kind.index()];
         // Either nothing, or all but what is not worth a chunk of its own.
         if share < units_min {
-            0
-        } else if units - share < units_min / 4 {
-            units
-        } else {
-            share
+            let idle = gpu_waits == 0.0 && units >= units_min;
+            if idle && passed.fetch_add(1, Ordering::Relaxed) >= PASSED_MAX {
+                passed.store(0, Ordering::Relaxed);
+                return units_min.max(units / PROBE_SHARE);
+            }
+            return 0;
         }
+        passed.store(0, Ordering::Relaxed);
+        if units - share < units_min / 4 { units } else { share }
     }
 
     /// Counts work that is planned; the result is given to [`Self::done`].
@@ -198,5 +211,27 @@ mod tests {
         assert_eq!(costs.device_share(KIND, 50_000, 64, 2), 0);
         costs.done(Backend::Gpu, planned);
         assert!(costs.device_share(KIND, 50_000, 64, 2) > 40_000);
+    }
+
+    #[test]
+    fn a_device_that_was_slow_once_is_asked_again() {
+        let costs = Costs::default();
+        observe(&costs, Backend::Cpu, 0.0, 20e-6);
+        observe(&costs, Backend::Gpu, 2e-3, 1e-6);
+        for units in [1_000, 10_000] {
+            costs.observe(Backend::Gpu, KIND, units, Duration::from_secs(60));
+        }
+        let mut probes = 0;
+        for _ in 0..100 * PASSED_MAX {
+            let share = costs.device_share(KIND, 5_000, 64, 2);
+            if share > 0 {
+                costs.observe(Backend::Gpu, KIND, share, Duration::from_secs_f64(2e-3 + 1e-6 * as_float(share)));
+                probes += 1;
+            }
+        }
+        assert!(probes > 50, "{probes}");
+        assert!(costs.device_share(KIND, 50_000, 64, 2) > 20_000, "it is what it was");
+        // A job too small for it is no reason to ask.
+        assert!((0..1_000).all(|_| costs.device_share(KIND, 63, 64, 2) == 0));
     }
 }
