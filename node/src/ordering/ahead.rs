@@ -36,6 +36,8 @@ pub(super) struct Ahead {
     chain: Arc<Chain>,
     signatures: Signatures,
     verified: Arc<Verified>,
+    /// What bulk work verified, perhaps on a GPU: it counts for decided blocks only, never for a vote.
+    verified_bulk: Verified,
     blocks: Mutex<BTreeMap<Height, Entry>>,
     responses: Arc<Semaphore>,
 }
@@ -61,7 +63,8 @@ struct Candidate {
 impl Ahead {
     pub(super) fn new(chain: Arc<Chain>, signatures: Signatures, verified: Arc<Verified>) -> Arc<Self> {
         let responses = Arc::new(Semaphore::new(RESPONSES_MAX));
-        Arc::new(Self { chain, signatures, verified, blocks: Mutex::default(), responses })
+        let verified_bulk = Verified::default();
+        Arc::new(Self { chain, signatures, verified, verified_bulk, blocks: Mutex::default(), responses })
     }
 
     /// The block of that height, if it was fetched with these bytes, once its signatures were verified.
@@ -73,6 +76,16 @@ impl Ahead {
         };
         let prepared = coming.wait_for(Option::is_some).await.ok()?;
         prepared.clone()
+    }
+
+    /// Whether a signature of a decided block was verified before.
+    pub(super) fn knows(&self, memory: &Hash) -> bool {
+        self.verified.contains(memory) || self.verified_bulk.contains(memory)
+    }
+
+    /// Remembers signatures of decided blocks.
+    pub(super) fn learn(&self, memory: impl Iterator<Item = Hash>) {
+        self.verified_bulk.add(memory);
     }
 
     /// Forgets what is decided.
@@ -127,7 +140,7 @@ impl Ahead {
         match self.signatures.verify(Priority::Bulk, signed).await {
             Ok(verdicts) => {
                 let valid = candidates.iter().zip(&verdicts).filter(|(_, valid)| **valid);
-                self.verified.add(valid.map(|(candidate, _)| candidate.memory));
+                self.verified_bulk.add(valid.map(|(candidate, _)| candidate.memory));
             }
             // They are verified when their blocks are judged.
             Err(error) => debug!(%error, "blocks were not verified ahead"),
@@ -152,7 +165,7 @@ impl Ahead {
             for (place, (statement, key)) in block.statements.iter().zip(known).enumerate() {
                 let (Some(key), Some(version)) = (key, parameters.rule_version(statement.suite())) else { continue };
                 let memory = Verified::key(version, &key.public_key, statement);
-                if !self.verified.contains(&memory) {
+                if !self.knows(&memory) {
                     found.push(Candidate { block: at, statement: place, key, memory });
                 }
             }

@@ -74,7 +74,11 @@ impl Ordering {
             .zip(rule_versions)
             .map(|((statement, key), version)| Verified::key(*version, &key.public_key, statement))
             .collect();
-        let open: Vec<usize> = (0..memory.len()).filter(|at| !self.verified.contains(&memory[*at])).collect();
+        let known = |memory: &Hash| match priority {
+            Priority::Bulk => self.ahead.knows(memory),
+            Priority::Live | Priority::Quorum => self.verified.contains(memory),
+        };
+        let open: Vec<usize> = (0..memory.len()).filter(|at| !known(&memory[*at])).collect();
         self.metrics.accel.cached((memory.len() - open.len()) as u64);
         let signed = open.iter().map(|at| Signed::of(&prepared.statements[*at], &keys[*at]));
         let verdicts = self
@@ -85,7 +89,12 @@ impl Ordering {
         if verdicts.iter().any(|valid| !valid) {
             return Err(Refusal::Invalid(prepared.id, "signature_invalid"));
         }
-        self.verified.add(open.into_iter().map(|at| memory[at]));
+        let verified = open.into_iter().map(|at| memory[at]);
+        // What a GPU may have verified must not stand for a vote.
+        match priority {
+            Priority::Bulk => self.ahead.learn(verified),
+            Priority::Live | Priority::Quorum => self.verified.add(verified),
+        }
         Ok(())
     }
 

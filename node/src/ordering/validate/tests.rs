@@ -2,6 +2,7 @@
 
 use p256::ecdsa::signature::Signer as _;
 use p256::ecdsa::{Signature, SigningKey};
+use stele_accel::{Engine, EngineConfig};
 use stele_types::cbor::{Blob, List, Text};
 use stele_types::governance::Approve;
 use stele_types::party::{EnrolledKey, Founder, Role, RoleSet};
@@ -10,7 +11,10 @@ use stele_types::statement::Unsigned;
 use stele_types::{Command, Cti, Genesis, NetworkId, Parameters, PartyId, Statement, StatementId, Suite, Validator};
 
 use super::*;
+use crate::metrics::{Metrics, Version};
+use crate::ordering::ahead::Ahead;
 use crate::ordering::propose;
+use crate::signatures::Signatures;
 
 const GENESIS_MS: u64 = 1_800_000_000_000;
 /// The clock of the node under test: an hour after genesis.
@@ -142,4 +146,19 @@ fn a_proposer_whose_clock_lags_behind_the_parent_adds_a_millisecond_and_is_never
         let block = Block { header, ..block.clone() };
         assert_eq!(bench.verdict(&block, origin, NOW_MS), Some("time_not_increasing"), "{origin:?}");
     }
+}
+
+/// A GPU may have had a part in it, and votes are the cores' affair.
+#[test]
+fn what_bulk_work_verified_counts_for_no_vote() {
+    let bench = Bench::new();
+    let engine = Engine::new(&EngineConfig { threads: 1, ..EngineConfig::default() }).unwrap();
+    let signatures = Signatures::new(Arc::new(engine), Metrics::new(&Version::default()));
+    let verified = Arc::new(Verified::default());
+    let ahead = Ahead::new(Arc::clone(&bench.chain), signatures, Arc::clone(&verified));
+    let [bulk, live] = [Hash([7; 32]), Hash([8; 32])];
+    ahead.learn([bulk].into_iter());
+    verified.add([live].into_iter());
+    assert!(ahead.knows(&bulk) && ahead.knows(&live), "either counts for a decided block");
+    assert!(verified.contains(&live) && !verified.contains(&bulk));
 }
