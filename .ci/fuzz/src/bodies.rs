@@ -4,7 +4,7 @@
 
 use std::sync::OnceLock;
 
-use stele_merkle::state::Proof;
+use stele_merkle::state::{KeyRange, MultiProof, Proof, RangeContent, RangeProof, StateHash};
 use stele_merkle::tile::{self, Tile};
 use stele_types::asset::CertificateNumber;
 use stele_types::{Checkpoint, cbor};
@@ -36,6 +36,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "state_proof", body: state_proof, corpus: state_proofs },
     Target { name: "tile_path", body: tile_path, corpus: tile_paths },
     Target { name: "entry_bundle", body: entry_bundle, corpus: entry_bundles },
+    Target { name: "state_range_proof", body: state_range_proof, corpus: state_range_proofs },
+    Target { name: "state_multi_proof", body: state_multi_proof, corpus: state_multi_proofs },
 ];
 
 /// Refuse, or give back what was read.
@@ -152,14 +154,41 @@ fn certificate_number(bytes: &[u8]) {
 fn state_proof(bytes: &[u8]) {
     if let Ok(proof) = Proof::decode(bytes) {
         assert_eq!(proof.encode(), bytes);
-        let _ = proof.root(stele_merkle::state::StateHash::Sm3, &[7; 32], None);
-        let _ = proof.root(stele_merkle::state::StateHash::Sha256, &[7; 32], Some(b"value"));
+        let _ = proof.root(StateHash::Sm3, &[7; 32], None);
+        let _ = proof.root(StateHash::Sha256, &[7; 32], Some(b"value"));
     }
 }
 
 fn state_proofs() -> Vec<Vec<u8>> {
     let state = &network().state;
     state.pairs().keys().map(|key| state.prove(key).encode()).chain([state.prove(&[7; 32]).encode()]).collect()
+}
+
+fn state_range_proof(bytes: &[u8]) {
+    if let Ok(proof) = RangeProof::decode(bytes) {
+        assert_eq!(proof.encode(), bytes);
+        let range = KeyRange::new(2, 1).unwrap();
+        let _ = proof.root(StateHash::Sha256, range, &RangeContent::Empty);
+        let _ = proof.root(StateHash::Sm3, range, &RangeContent::Many { root: [7; 32] });
+    }
+}
+
+fn state_range_proofs() -> Vec<Vec<u8>> {
+    let ranges = [(0, 0), (1, 1), (2, 1), (5, 7), (12, 99)].map(|(depth, index)| KeyRange::new(depth, index).unwrap());
+    ranges.map(|range| network().state.prove_range(range).encode()).into()
+}
+
+fn state_multi_proof(bytes: &[u8]) {
+    if let Ok(proof) = MultiProof::decode(bytes) {
+        assert_eq!(proof.encode(), bytes);
+        let _ = proof.root(StateHash::Sha256, &[([0; 32], None), ([7; 32], Some(b"value")), ([0x80; 32], None)]);
+    }
+}
+
+fn state_multi_proofs() -> Vec<Vec<u8>> {
+    let state = &network().state;
+    let keys: Vec<_> = state.pairs().keys().copied().collect();
+    vec![state.prove_many(&keys).encode(), state.prove_many(&keys[..2]).encode(), state.prove_many(&[[7; 32]]).encode()]
 }
 
 fn tile_path(bytes: &[u8]) {

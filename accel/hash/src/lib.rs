@@ -23,6 +23,7 @@
 mod algorithm;
 mod batch;
 mod kernel;
+mod prefetch;
 mod span;
 mod tree;
 
@@ -30,6 +31,7 @@ pub use crate::{
     algorithm::{DIGEST_LENGTH, Digest, HashAlgorithm, digest},
     batch::{digest_batch, digest_spans},
     kernel::{Kernel, active_kernel},
+    prefetch::prefetch,
     span::{Span, SpanError},
     tree::{LEAF_PREFIX, NODE_PREFIX, node_level, node_pairs, tree_root},
 };

@@ -1,11 +1,13 @@
-//! Nodes in memory, addressed by 30-bit numbers.
+//! Nodes in memory, addressed by 29-bit numbers.
+
+use stele_accel_hash::prefetch;
 
 /// Bytes of one chunk: a size that allocators have, so that no chunk drags a tail of other memory along. Chunks are never
 /// moved, so a growing arena neither copies nor doubles.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// Slots an arena can address: two of the 32 bits of a reference say what it refers to.
-pub(crate) const SLOTS_MAX: usize = (1 << 30) - 1;
+/// Slots an arena can address: three of the 32 bits of a reference say what it refers to.
+pub(crate) const SLOTS_MAX: usize = (1 << 29) - 1;
 
 /// A growing array of slots with a list of free ones.
 #[derive(Debug)]
@@ -37,11 +39,20 @@ impl<T: Copy> Arena<T> {
         &self.chunks[slot / Self::CHUNK_SLOTS][slot % Self::CHUNK_SLOTS]
     }
 
+    pub(crate) fn at_mut(&mut self, slot: u32) -> &mut T {
+        let slot = slot as usize;
+        &mut self.chunks[slot / Self::CHUNK_SLOTS][slot % Self::CHUNK_SLOTS]
+    }
+
+    /// Asks the processor to load a slot that is read soon.
+    pub(crate) fn prefetch(&self, slot: u32) {
+        prefetch(self.at(slot));
+    }
+
     /// Fills a free slot. The caller has checked that [`SLOTS_MAX`] is not exceeded.
     pub(crate) fn insert(&mut self, node: T) -> u32 {
         if let Some(slot) = self.free.pop() {
-            let index = slot as usize;
-            self.chunks[index / Self::CHUNK_SLOTS][index % Self::CHUNK_SLOTS] = node;
+            *self.at_mut(slot) = node;
             return slot;
         }
         if self.length.is_multiple_of(Self::CHUNK_SLOTS) {

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use stele_merkle::state::MULTI_KEYS_MAX;
+
 use crate::VALUE_BYTES_MAX;
 use crate::record::BATCH_BYTES_MAX;
 
@@ -64,6 +66,12 @@ pub enum StateError {
         /// Position of the offending write.
         index: usize,
     },
+    /// A multi-proof speaks about some keys, and not too many.
+    #[error("a proof cannot speak about {count} keys: 1 to {MULTI_KEYS_MAX} are possible")]
+    Keys {
+        /// The keys asked for.
+        count: usize,
+    },
     /// A value is too long.
     #[error("a value of {length} bytes is longer than {VALUE_BYTES_MAX}")]
     ValueTooLong {
@@ -112,6 +120,7 @@ impl StateError {
             Self::UnknownParent => "state_unknown_parent",
             Self::Stale => "state_stale",
             Self::Unsorted { .. } => "state_unsorted",
+            Self::Keys { .. } => "state_keys",
             Self::ValueTooLong { .. } => "state_value_too_long",
             Self::BatchTooLarge { .. } => "state_batch_too_large",
             Self::Full { .. } => "state_full",

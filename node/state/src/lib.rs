@@ -41,12 +41,12 @@ mod values;
 mod write_log;
 
 pub use error::StateError;
-pub use history::{HISTORY_BYTES_MAX, HISTORY_ROOTS_MAX};
-pub use map::{Durability, Figures, Opened, Options, Proven, Recovery, StateMap, Write};
+pub use history::HistoryBounds;
+pub use map::{Durability, Figures, Opened, Options, Proven, ProvenMany, Recovery, StateMap, Write};
 pub use memory::{MemoryMap, Staged};
 pub use record::BATCH_BYTES_MAX;
 pub use stele_merkle::Hash;
-pub use stele_merkle::state::{Key, Proof, StateHash};
+pub use stele_merkle::state::{Key, KeyRange, MULTI_KEYS_MAX, MultiProof, Proof, RangeProof, StateHash};
 
 /// The longest value, in bytes. What is longer belongs into an ordinary store, with its hash here: proofs carry values
 /// and stay small, and one page of a later engine holds a value.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::{Hash, Key, Proof, StateError, StateHash};
+use crate::{Hash, HistoryBounds, Key, MultiProof, Proof, StateError, StateHash};
 
 /// One write: a key and its new value, or `None` to delete it.
 pub type Write = (Key, Option<Vec<u8>>);
@@ -81,6 +81,13 @@ pub trait StateMap: Send + Sync + Sized {
     /// [`StateError::UnknownHeight`] when that height was not committed or is not provable any more.
     fn prove(&self, key: &Key, height: u64) -> Result<Proven, StateError>;
 
+    /// The values of keys in strictly ascending order after `height`, with one proof for all of them.
+    ///
+    /// # Errors
+    /// [`StateError::UnknownHeight`] as for [`StateMap::prove`]; [`StateError::Unsorted`]; [`StateError::Keys`] for none
+    /// or more than [`crate::MULTI_KEYS_MAX`].
+    fn prove_many(&self, keys: &[Key], height: u64) -> Result<ProvenMany, StateError>;
+
     /// All pairs of the newest commit in key order.
     fn iter(&self) -> Box<dyn Iterator<Item = (&Key, &[u8])> + '_>;
 
@@ -120,6 +127,10 @@ pub struct Options {
     /// A snapshot is written once the log since the last one has this many bytes and twice the snapshot's size. Smaller
     /// values shorten recovery and write more.
     pub snapshot_log_bytes: u64,
+    /// How far back roots can be proven.
+    pub history: HistoryBounds,
+    /// Threads that may work on one batch, the calling one included; small batches take one anyway.
+    pub threads: usize,
     /// Greatest height that is opened; commits above it are dropped, and their owner makes them again. None: all.
     pub height_max: Option<u64>,
 }
@@ -131,7 +142,14 @@ impl Options {
     /// The defaults for a hash function: every commit on disk.
     #[must_use]
     pub const fn new(hash: StateHash) -> Self {
-        Self { hash, durability: Durability::Sync, snapshot_log_bytes: Self::SNAPSHOT_LOG_BYTES, height_max: None }
+        Self {
+            hash,
+            durability: Durability::Sync,
+            snapshot_log_bytes: Self::SNAPSHOT_LOG_BYTES,
+            history: HistoryBounds::DEFAULT,
+            threads: 1,
+            height_max: None,
+        }
     }
 }
 
@@ -172,6 +190,17 @@ pub struct Proven {
     pub proof: Proof,
 }
 
+/// Values with one proof for all of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProvenMany {
+    /// The root that the proof leads to.
+    pub root: Hash,
+    /// The values in the order of the keys, `None` for absent ones.
+    pub values: Vec<Option<Vec<u8>>>,
+    /// The proof.
+    pub proof: MultiProof,
+}
+
 /// Numbers for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
@@ -185,7 +214,7 @@ pub struct Figures {
     pub roots: u64,
     /// Writes of the last commit.
     pub batch_writes: u64,
-    /// Nodes, leaves included, that the last commit added.
+    /// Nodes and places in them, leaves included, that the last commit changed.
     pub batch_nodes: u64,
     /// Time that staging the last commit took.
     pub stage_time: Duration,

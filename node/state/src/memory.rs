@@ -4,14 +4,14 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::history::{HISTORY_BYTES_MAX, History};
-use crate::map::{Opened, Proven, StateMap};
+use crate::history::History;
+use crate::map::{Opened, Proven, ProvenMany, StateMap};
 use crate::record::{HEADER_BYTES, Header, encode_batch};
 use crate::recovery::{lock, recover};
 use crate::snapshot::{SnapshotHeader, SnapshotJob};
-use crate::tree::{Tree, Update, Walk};
+use crate::tree::{Tree, Update};
 use crate::write_log::{Position, WriteLog};
-use crate::{Durability, Figures, Hash, Key, Options, StateError, StateHash, Write};
+use crate::{Durability, Figures, Hash, HistoryBounds, Key, MULTI_KEYS_MAX, Options, StateError, StateHash, Write};
 
 /// Pairs copied into a running snapshot per commit, whatever the commit's size: a million pairs take 122 blocks.
 const SNAPSHOT_PAIRS_PER_COMMIT: usize = 8192;
@@ -24,6 +24,7 @@ const SNAPSHOT_PAIRS_PER_WRITE: usize = 4;
 pub struct MemoryMap {
     tree: Tree,
     history: History,
+    threads: usize,
     /// `None` for a map that lives in memory only.
     files: Option<Files>,
     figures: Figures,
@@ -49,6 +50,7 @@ struct Files {
 #[derive(Debug)]
 pub struct Staged {
     update: Update,
+    batch: Vec<Write>,
     parent: Hash,
     /// Room for the record's header, then its body.
     record: Vec<u8>,
@@ -68,7 +70,13 @@ impl MemoryMap {
     /// A map that lives in memory only: for replaying a chain and comparing roots, and for tests.
     #[must_use]
     pub fn ephemeral(hash: StateHash) -> Self {
-        Self { tree: Tree::new(hash), history: History::default(), files: None, figures: Figures::default() }
+        Self {
+            tree: Tree::new(hash),
+            history: History::new(HistoryBounds::ROOTS),
+            threads: 1,
+            files: None,
+            figures: Figures::default(),
+        }
     }
 
     /// Goes on with a running snapshot, and starts one when the log has grown enough. What fails here is counted and
@@ -78,7 +86,7 @@ impl MemoryMap {
         if let Some(job) = &mut files.job {
             let pairs = SNAPSHOT_PAIRS_PER_COMMIT + writes as usize * SNAPSHOT_PAIRS_PER_WRITE;
             // A disk that cannot keep up must slow the commits down: what is retained for it is memory.
-            let wait = self.history.bytes() > 2 * HISTORY_BYTES_MAX;
+            let wait = self.history.is_burdened();
             job.step(&self.tree, pairs, wait);
             if job.is_copied() {
                 self.history.unpin(&mut self.tree);
@@ -101,11 +109,11 @@ impl MemoryMap {
         files.log.flush()?;
         files.durable_height = Some(newest.height);
         let hash = self.tree.hash();
-        let position = Position { height: Some(newest.height), root: newest.root };
+        let position = Position { height: Some(newest.height), root: newest.root_hash() };
         files.log = WriteLog::create(&files.directory, files.log.sequence() + 1, hash, files.durability, position)?;
         let pairs = self.tree.keys() as u64;
-        let header = SnapshotHeader { hash, height: newest.height, root: newest.root, pairs };
-        files.job = Some(SnapshotJob::start(&files.directory, header, newest.node)?);
+        let header = SnapshotHeader { hash, height: newest.height, root: newest.root_hash(), pairs };
+        files.job = Some(SnapshotJob::start(&files.directory, header)?);
         files.log_bytes_before = self.figures.log_bytes;
         self.history.pin(header.height);
         Ok(())
@@ -154,7 +162,7 @@ impl StateMap for MemoryMap {
             ..Figures::default()
         };
         let height = recovered.history.newest().map(|version| version.height);
-        let root = recovered.tree.root_hash();
+        let root = recovered.tree.root().hash;
         let files = Files {
             directory: directory.to_owned(),
             durability: options.durability,
@@ -166,16 +174,16 @@ impl StateMap for MemoryMap {
             retry_log_bytes: 0,
             _lock: lock,
         };
-        let map = Self { tree: recovered.tree, history: recovered.history, files: Some(files), figures };
+        let map = Self { tree: recovered.tree, history: recovered.history, threads: options.threads, files: Some(files), figures };
         Ok(Opened { map, height, root, recovery: recovered.report })
     }
 
     fn get(&self, key: &Key) -> Result<Option<Vec<u8>>, StateError> {
-        Ok(self.tree.get(self.tree.root(), key).map(<[u8]>::to_vec))
+        Ok(self.tree.newest().get(key).map(<[u8]>::to_vec))
     }
 
     fn prefetch(&self, keys: &[Key]) {
-        self.tree.warm(self.tree.root(), 0, keys.iter());
+        self.tree.warm(keys);
     }
 
     fn stage(&self, parent: &Hash, writes: Vec<Write>) -> Result<Staged, StateError> {
@@ -185,8 +193,8 @@ impl StateMap for MemoryMap {
         }
         let record = encode_batch(&writes)?;
         let count = u32::try_from(writes.len()).expect("a batch of bounded bytes has few writes");
-        let update = self.tree.stage(writes)?;
-        Ok(Staged { update, parent: *parent, record, writes: count, time: start.elapsed() })
+        let update = self.tree.stage(&writes, self.threads)?;
+        Ok(Staged { update, batch: writes, parent: *parent, record, writes: count, time: start.elapsed() })
     }
 
     fn staged_root(staged: &Staged) -> Hash {
@@ -195,7 +203,7 @@ impl StateMap for MemoryMap {
 
     fn commit(&mut self, staged: Staged, height: u64) -> Result<Hash, StateError> {
         let start = Instant::now();
-        let Staged { update, parent, mut record, writes, time } = staged;
+        let Staged { update, batch, parent, mut record, writes, time } = staged;
         if update.generation() != self.tree.generation() || parent != self.root() {
             return Err(StateError::Stale);
         }
@@ -222,10 +230,13 @@ impl StateMap for MemoryMap {
             }
         }
         self.figures.batch_writes = u64::from(writes);
-        self.figures.batch_nodes = update.nodes() as u64;
+        self.figures.batch_nodes = update.changes() as u64;
         self.figures.stage_time = time;
-        let retired = self.tree.apply(update);
-        self.history.push(&mut self.tree, height, retired);
+        let undo = self.tree.apply(update, &batch);
+        if let Some(job) = self.files.as_mut().and_then(|files| files.job.as_mut()) {
+            job.record(&self.tree, &undo);
+        }
+        self.history.push(&mut self.tree, height, undo);
         self.maintain(writes);
         self.figures.commit_time = start.elapsed();
         Ok(root)
@@ -240,22 +251,33 @@ impl StateMap for MemoryMap {
     }
 
     fn root(&self) -> Hash {
-        self.tree.root_hash()
+        self.tree.root().hash
     }
 
     fn root_at(&self, height: u64) -> Option<Hash> {
-        self.history.at(height).map(|version| version.root)
+        self.history.at(height).map(|version| version.root_hash())
     }
 
     fn prove(&self, key: &Key, height: u64) -> Result<Proven, StateError> {
-        let version = self.history.at(height).ok_or(StateError::UnknownHeight { height })?;
-        let (value, proof) = self.tree.prove(version.node, key);
-        Ok(Proven { root: version.root, value: value.map(<[u8]>::to_vec), proof })
+        let view = self.history.view(&self.tree, height).ok_or(StateError::UnknownHeight { height })?;
+        let (value, proof) = view.prove(key);
+        Ok(Proven { root: view.root(), value: value.map(<[u8]>::to_vec), proof })
+    }
+
+    fn prove_many(&self, keys: &[Key], height: u64) -> Result<ProvenMany, StateError> {
+        if keys.is_empty() || keys.len() > MULTI_KEYS_MAX {
+            return Err(StateError::Keys { count: keys.len() });
+        }
+        if let Some(at) = keys.windows(2).position(|pair| pair[0] >= pair[1]) {
+            return Err(StateError::Unsorted { index: at + 1 });
+        }
+        let view = self.history.view(&self.tree, height).ok_or(StateError::UnknownHeight { height })?;
+        let values = keys.iter().map(|key| view.get(key).map(<[u8]>::to_vec)).collect();
+        Ok(ProvenMany { root: view.root(), values, proof: view.prove_many(keys) })
     }
 
     fn iter(&self) -> Box<dyn Iterator<Item = (&Key, &[u8])> + '_> {
-        let mut walk = Walk::new(self.tree.root());
-        Box::new(std::iter::from_fn(move || walk.next(&self.tree)))
+        Box::new(self.tree.walk(&[0; 32]).map(|(key, value)| (key, self.tree.value(value))))
     }
 
     fn sync(&mut self) -> Result<(), StateError> {
@@ -288,7 +310,7 @@ impl StateMap for MemoryMap {
     fn figures(&self) -> Figures {
         Figures {
             keys: self.tree.keys() as u64,
-            memory_bytes: self.tree.bytes() as u64,
+            memory_bytes: (self.tree.bytes() + self.history.list_bytes()) as u64,
             history_bytes: self.history.bytes() as u64,
             roots: self.history.roots() as u64,
             ..self.figures

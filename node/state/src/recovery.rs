@@ -8,7 +8,7 @@ use stele_merkle::state::EMPTY;
 use crate::history::History;
 use crate::map::Recovery;
 use crate::snapshot::{Listing, list, load};
-use crate::tree::{Retired, Tree};
+use crate::tree::{Tree, Undo};
 use crate::write_log::{LogEnd, LogFile, Position, Record, WriteLog, sync_directory};
 use crate::{Durability, Options, StateError};
 
@@ -110,14 +110,14 @@ fn base(
     let log_from = |position| logs.iter().position(|file| file.header.start == position);
     let wanted = |height: &u64| options.height_max.is_none_or(|max| *height <= max);
     for (_, path) in listing.snapshots.iter().filter(|(height, _)| wanted(height)) {
-        let reason = match load(path, options.hash) {
+        let reason = match load(path, options.hash, options.threads) {
             Ok((header, tree, bytes)) => {
                 let position = Position { height: Some(header.height), root: header.root };
                 // A snapshot alone, without any log, is how a new node is given its first state.
                 match log_from(position).or(logs.is_empty().then_some(0)) {
                     Some(first) => {
                         report.snapshot_height = Some(header.height);
-                        let mut state = Redo::new(tree, Some(header.height));
+                        let mut state = Redo::new(tree, Some(header.height), options);
                         state.snapshot_bytes = bytes;
                         state.push(header.height);
                         return Ok((state, first));
@@ -135,7 +135,7 @@ fn base(
         None if !(listing.snapshots.is_empty() && logs.is_empty()) => {
             Err(StateError::NoBase { path: directory.to_owned(), refused: report.snapshots_refused.join("; ") })
         }
-        first => Ok((Redo::new(Tree::new(options.hash), None), first.unwrap_or(0))),
+        first => Ok((Redo::new(Tree::new(options.hash), None, options), first.unwrap_or(0))),
     }
 }
 
@@ -166,20 +166,29 @@ struct Redo {
     snapshot_bytes: u64,
     /// Height of the snapshot it began with.
     report_height: Option<u64>,
+    threads: usize,
 }
 
 impl Redo {
-    fn new(tree: Tree, report_height: Option<u64>) -> Self {
-        Self { tree, history: History::default(), records: 0, log_bytes: 0, snapshot_bytes: 0, report_height }
+    fn new(tree: Tree, report_height: Option<u64>, options: &Options) -> Self {
+        Self {
+            tree,
+            history: History::new(options.history),
+            records: 0,
+            log_bytes: 0,
+            snapshot_bytes: 0,
+            report_height,
+            threads: options.threads,
+        }
     }
 
     fn position(&self) -> Position {
-        Position { height: self.history.newest().map(|version| version.height), root: self.tree.root_hash() }
+        Position { height: self.history.newest().map(|version| version.height), root: self.tree.root().hash }
     }
 
     /// Retains the tree as the version of a height.
     fn push(&mut self, height: u64) {
-        self.history.push(&mut self.tree, height, Retired::default());
+        self.history.push(&mut self.tree, height, Undo::default());
     }
 
     fn redo(&mut self, file: &LogFile, last: bool, height_max: Option<u64>) -> Result<LogEnd, StateError> {
@@ -192,12 +201,12 @@ impl Redo {
             if header.root_before != position.root || position.height.is_some_and(|height| height >= header.height) {
                 return Err(corrupt(offset, "the record does not continue the state before it"));
             }
-            let update = self.tree.stage(writes)?;
+            let update = self.tree.stage(&writes, self.threads)?;
             if update.root_hash() != header.root_after {
                 return Err(corrupt(offset, "the record's writes lead to another root"));
             }
-            let retired = self.tree.apply(update);
-            self.history.push(&mut self.tree, header.height, retired);
+            let undo = self.tree.apply(update, &writes);
+            self.history.push(&mut self.tree, header.height, undo);
             self.records += 1;
             Ok(())
         })?;

@@ -8,10 +8,11 @@
 //! | 4, 4, 4, … | chunks: length of the body, number of pairs, CRC-32C of the body, body as in a log record |
 //! | 12 | an empty chunk: all zeros, then the file ends |
 //!
-//! The owner of the map copies pairs chunk by chunk between its commits, from a root that stays retained meanwhile; a
-//! thread writes them. A file appears under its name only when it is complete and flushed. Loading checks everything
+//! The owner of the map copies pairs chunk by chunk between its commits; what commits change behind the copy is copied as
+//! it was, so the snapshot is exactly of its height, and old values stay retained meanwhile. A thread writes the chunks. A file appears under its name only when it is complete and flushed. Loading checks everything
 //! against the root, so a snapshot can be taken from anyone.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
@@ -21,7 +22,8 @@ use std::thread::JoinHandle;
 use stele_merkle::state::{Key, StateHash};
 
 use crate::record::{Reader, decode_batch, push_pair};
-use crate::tree::{NodeRef, Tree, Walk};
+use crate::tree::{Tree, Undo};
+use crate::values::ValueRef;
 use crate::write_log::sync_directory;
 use crate::{Hash, StateError, VALUE_BYTES_MAX};
 
@@ -84,7 +86,10 @@ impl SnapshotHeader {
 #[derive(Debug)]
 pub(crate) struct SnapshotJob {
     height: u64,
-    walk: Walk,
+    /// Keys below it are copied; `None` once all are.
+    next: Option<Key>,
+    /// Keys that commits have changed since, with the value that they had; only those not copied yet.
+    before: BTreeMap<Key, Option<ValueRef>>,
     chunk: Chunk,
     /// A closed chunk that the writer had no room for.
     waiting: Option<Vec<u8>>,
@@ -94,8 +99,8 @@ pub(crate) struct SnapshotJob {
 }
 
 impl SnapshotJob {
-    /// Starts the writer for the tree below `node`, which the caller keeps retained until [`SnapshotJob::is_copied`].
-    pub(crate) fn start(directory: &Path, header: SnapshotHeader, node: NodeRef) -> Result<Self, StateError> {
+    /// Starts the writer for the newest version, whose values the caller keeps retained until [`SnapshotJob::is_copied`].
+    pub(crate) fn start(directory: &Path, header: SnapshotHeader) -> Result<Self, StateError> {
         let (sender, chunks) = sync_channel(CHUNKS_WAITING_MAX);
         let directory = directory.to_owned();
         let path = directory.join(file_name(header.height));
@@ -108,7 +113,8 @@ impl SnapshotJob {
             .map_err(StateError::io("start the writer of", &path))?;
         Ok(Self {
             height: header.height,
-            walk: Walk::new(node),
+            next: Some([0; 32]),
+            before: BTreeMap::new(),
             chunk: Chunk::new(),
             waiting: None,
             sender: Some(sender),
@@ -130,11 +136,20 @@ impl SnapshotJob {
         self.is_copied() && self.writer.is_finished()
     }
 
-    /// Copies up to `pairs_max` pairs. When the writer is behind, waits for it if `wait`, else stops early.
+    /// Takes note of what a commit changed. It has been applied to `tree`.
+    pub(crate) fn record(&mut self, tree: &Tree, undo: &Undo) {
+        let Some(next) = self.next else { return };
+        for (key, value) in undo.changed(tree).filter(|(key, _)| *key >= next) {
+            self.before.entry(key).or_insert(value);
+        }
+    }
+
+    /// Copies up to `pairs_max` pairs and what completes their chunk. When the writer is behind, waits for it if `wait`,
+    /// else stops early.
     pub(crate) fn step(&mut self, tree: &Tree, pairs_max: usize, wait: bool) {
         let mut pairs = 0;
-        while let Some(sender) = &self.sender {
-            if let Some(frame) = self.waiting.take() {
+        loop {
+            while let (Some(sender), Some(frame)) = (&self.sender, self.waiting.take()) {
                 let last = frame.len() == FRAME_BYTES;
                 let sent = if wait {
                     sender.send(frame).map_err(|error| TrySendError::Disconnected(error.0))
@@ -149,23 +164,48 @@ impl SnapshotJob {
                         return;
                     }
                 }
-                continue;
             }
-            if pairs >= pairs_max {
+            if self.sender.is_none() || pairs >= pairs_max {
                 return;
             }
-            match self.walk.next(tree) {
-                Some((key, value)) => {
-                    pairs += 1;
-                    self.chunk.push(key, value);
-                    if self.chunk.is_full() {
-                        self.waiting = Some(self.chunk.close());
-                    }
-                }
-                // The last chunk with pairs first, then the empty one.
+            match self.next {
+                Some(from) => pairs += self.copy_chunk(tree, &from),
                 None => self.waiting = Some(self.chunk.close()),
             }
         }
+    }
+
+    /// Copies pairs from a key on until a chunk is full or there are no more; returns how many.
+    fn copy_chunk(&mut self, tree: &Tree, from: &Key) -> usize {
+        let mut changed = std::mem::take(&mut self.before).into_iter().peekable();
+        let mut leaves = tree.walk(from).peekable();
+        let mut pairs = 0;
+        while !self.chunk.is_full() {
+            let pair = match (changed.peek(), leaves.peek()) {
+                (Some((key, _)), leaf) if leaf.is_none_or(|(leaf, _)| key <= *leaf) => {
+                    if leaf.is_some_and(|(leaf, _)| key == *leaf) {
+                        leaves.next();
+                    }
+                    changed.next()
+                }
+                _ => leaves.next().map(|(key, value)| (*key, Some(value))),
+            };
+            let Some((key, value)) = pair else { break };
+            if let Some(value) = value {
+                self.chunk.push(&key, tree.value(value));
+                pairs += 1;
+            }
+            self.next = following(&key);
+        }
+        let ended = changed.peek().is_none() && leaves.peek().is_none();
+        if ended {
+            self.next = None;
+        }
+        self.before = changed.collect();
+        if self.chunk.is_full() || ended && self.chunk.pairs > 0 {
+            self.waiting = Some(self.chunk.close());
+        }
+        pairs
     }
 
     /// Waits for the writer: the size of the file, or why there is none. Before everything was copied this abandons
@@ -175,6 +215,19 @@ impl SnapshotJob {
         // A writer that panicked left no complete file, which is the same as one that failed.
         self.writer.join().unwrap_or(Err(StateError::Poisoned))
     }
+}
+
+/// The next key, `None` after the last.
+fn following(key: &Key) -> Option<Key> {
+    let mut key = *key;
+    for byte in key.iter_mut().rev() {
+        let (next, overflow) = byte.overflowing_add(1);
+        *byte = next;
+        if !overflow {
+            return Some(key);
+        }
+    }
+    None
 }
 
 /// A chunk in the making: room for its frame, then pairs.
@@ -263,7 +316,7 @@ fn write_temporary(
 /// # Errors
 /// [`StateError::Corrupt`] for anything but a whole snapshot whose pairs lead to its root, [`StateError::OtherHash`],
 /// [`StateError::Io`].
-pub(crate) fn load(path: &Path, hash: StateHash) -> Result<(SnapshotHeader, Tree, u64), StateError> {
+pub(crate) fn load(path: &Path, hash: StateHash, threads: usize) -> Result<(SnapshotHeader, Tree, u64), StateError> {
     let file = File::open(path).map_err(StateError::io("open", path))?;
     let mut source = Source { reader: BufReader::with_capacity(CHUNK_BYTES, file), path, offset: 0 };
     let header = SnapshotHeader::decode(&source.array()?).ok_or_else(|| source.corrupt("the header is not sound"))?;
@@ -290,14 +343,14 @@ pub(crate) fn load(path: &Path, hash: StateHash) -> Result<(SnapshotHeader, Tree
             .filter(|writes| writes.first().is_some_and(|(first, _)| last.is_none_or(|last| last < *first)))
             .ok_or_else(|| source.corrupt("a chunk is not sound"))?;
         last = writes.last().map(|(key, _)| *key);
-        let update = tree.stage(writes)?;
-        let retired = tree.apply(update);
-        tree.free(retired);
+        let update = tree.stage(&writes, threads)?;
+        let undo = tree.apply(update, &writes);
+        tree.free(undo);
     }
     if !source.at_end()? {
         return Err(source.corrupt("bytes follow the last chunk"));
     }
-    if tree.keys() as u64 != header.pairs || tree.root_hash() != header.root {
+    if tree.keys() as u64 != header.pairs || tree.root().hash != header.root {
         return Err(source.corrupt("the pairs lead to another root"));
     }
     Ok((header, tree, source.offset))

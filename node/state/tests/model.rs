@@ -4,8 +4,9 @@
 
 use proptest::prelude::*;
 use stele_merkle::state::reference::ReferenceMap;
-use stele_state::{HISTORY_ROOTS_MAX, Key, MemoryMap, StateError, StateHash, StateMap, VALUE_BYTES_MAX, Write};
+use stele_state::{HistoryBounds, Key, MemoryMap, StateError, StateHash, StateMap, VALUE_BYTES_MAX, Write};
 
+const HISTORY_ROOTS_MAX: usize = HistoryBounds::DEFAULT.roots;
 const BOTH: [StateHash; 2] = [StateHash::Sha256, StateHash::Sm3];
 
 /// Few distinct keys with short and with very long shared prefixes, so that every shape of tree comes about.

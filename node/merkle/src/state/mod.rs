@@ -43,13 +43,22 @@
 //! | 32 each | the siblings whose bit is 1, root first; none is 32 zero bytes |
 //!
 //! Nothing may follow. Any other byte string is refused, so encoding what was decoded gives the same bytes.
+//!
+//! # Other proofs
+//!
+//! [`RangeProof`] shows that some pairs are all that begin with certain bits, [`MultiProof`] the values or absences of
+//! several keys at once; their forms stand at the heads of `range.rs` and `multi.rs`.
 
 mod hash;
+mod multi;
 mod proof;
+mod range;
 pub mod reference;
 
 pub use hash::{EMPTY, StateHash, UnknownHash};
+pub use multi::{Claim, MULTI_KEYS_MAX, MultiProof, MultiProofWriter};
 pub use proof::{DEPTH_MAX, PROOF_BYTES_MAX, Proof, ProofError, Terminal};
+pub use range::{KeyRange, RANGE_DEPTH_MAX, RANGE_PROOF_BYTES_MAX, RangeContent, RangeEnd, RangeProof};
 
 /// A key of the state tree: a uniform 256-bit hash.
 pub type Key = [u8; 32];

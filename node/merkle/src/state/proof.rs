@@ -100,20 +100,50 @@ impl Proof {
     /// The bytes specified in the module's head, at most [`PROOF_BYTES_MAX`].
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
+        let (kind, other) = match &self.terminal {
+            Terminal::Empty => (0, None),
+            Terminal::Own => (1, None),
+            Terminal::Other { key, value_hash } => (2, Some((key, value_hash))),
+        };
+        Path { kind, other, siblings: &self.siblings }.encode()
+    }
+
+    /// The inverse of [`Proof::encode`].
+    ///
+    /// # Errors
+    /// [`ProofError`] for any byte string that [`Proof::encode`] does not write. Allocates no more than 257 siblings.
+    pub fn decode(bytes: &[u8]) -> Result<Self, ProofError> {
+        let (kind, other, siblings) = decode_path(bytes, DEPTH_MAX)?;
+        let terminal = match (kind, other) {
+            (0, None) => Terminal::Empty,
+            (1, None) => Terminal::Own,
+            (2, Some((key, value_hash))) => Terminal::Other { key, value_hash },
+            (kind, _) => return Err(ProofError::Terminal { kind }),
+        };
+        Self::new(terminal, siblings)
+    }
+}
+
+/// The parts of a path as they are encoded; proofs of one key and of a range share the form.
+pub(super) struct Path<'a> {
+    pub(super) kind: u8,
+    /// Key and value hash of another leaf, with kind 2 only.
+    pub(super) other: Option<(&'a Key, &'a Hash)>,
+    pub(super) siblings: &'a [Option<Hash>],
+}
+
+impl Path<'_> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let depth = self.siblings.len();
         let mut bytes = Vec::with_capacity(3 + depth.div_ceil(8) + 64 + depth * HASH_BYTES);
-        bytes.push(match self.terminal {
-            Terminal::Empty => 0,
-            Terminal::Own => 1,
-            Terminal::Other { .. } => 2,
-        });
+        bytes.push(self.kind);
         let depth = u16::try_from(depth).expect("a proof has at most 256 siblings");
         bytes.extend_from_slice(&depth.to_be_bytes());
         for eight in self.siblings.chunks(8) {
             let byte = eight.iter().enumerate().filter(|(_, sibling)| sibling.is_some());
             bytes.push(byte.fold(0_u8, |byte, (bit, _)| byte | 0x80 >> bit));
         }
-        if let Terminal::Other { key, value_hash } = &self.terminal {
+        if let Some((key, value_hash)) = self.other {
             bytes.extend_from_slice(key);
             bytes.extend_from_slice(value_hash);
         }
@@ -122,42 +152,39 @@ impl Proof {
         }
         bytes
     }
+}
 
-    /// The inverse of [`Proof::encode`].
-    ///
-    /// # Errors
-    /// [`ProofError`] for any byte string that [`Proof::encode`] does not write. Allocates no more than 257 siblings.
-    pub fn decode(bytes: &[u8]) -> Result<Self, ProofError> {
-        let malformed = ProofError::Length { found: bytes.len() };
-        let (&[kind, high, low], rest) = bytes.split_first_chunk::<3>().ok_or(malformed)?;
-        let depth = usize::from(u16::from_be_bytes([high, low]));
-        if depth > DEPTH_MAX {
-            return Err(ProofError::Depth { depth });
-        }
-        let (bitmap, rest) = rest.split_at_checked(depth.div_ceil(8)).ok_or(malformed)?;
-        let present = |depth: usize| bitmap[depth / 8] >> (7 - depth % 8) & 1 == 1;
-        if (depth..bitmap.len() * 8).any(present) {
-            return Err(ProofError::Bitmap);
-        }
-        let (terminal, rest) = match kind {
-            0 => (Terminal::Empty, rest),
-            1 => (Terminal::Own, rest),
-            2 => {
-                let (key, rest) = rest.split_first_chunk().ok_or(malformed)?;
-                let (value_hash, rest) = rest.split_first_chunk().ok_or(malformed)?;
-                (Terminal::Other { key: *key, value_hash: *value_hash }, rest)
-            }
-            kind => return Err(ProofError::Terminal { kind }),
-        };
-        let (hashes, rest) = rest.as_chunks::<HASH_BYTES>();
-        let count = (0..depth).filter(|depth| present(*depth)).count();
-        if hashes.len() != count || !rest.is_empty() {
-            return Err(malformed);
-        }
-        let mut hashes = hashes.iter().copied();
-        let siblings = (0..depth).map(|depth| if present(depth) { hashes.next() } else { None }).collect();
-        Self::new(terminal, siblings)
+/// What [`Path`] encodes, owned.
+type DecodedPath = (u8, Option<(Key, Hash)>, Vec<Option<Hash>>);
+
+/// The inverse of [`Path::encode`] for paths of at most `depth_max` siblings.
+pub(super) fn decode_path(bytes: &[u8], depth_max: usize) -> Result<DecodedPath, ProofError> {
+    let malformed = ProofError::Length { found: bytes.len() };
+    let (&[kind, high, low], rest) = bytes.split_first_chunk::<3>().ok_or(malformed)?;
+    let depth = usize::from(u16::from_be_bytes([high, low]));
+    if depth > depth_max {
+        return Err(ProofError::Depth { depth });
     }
+    let (bitmap, rest) = rest.split_at_checked(depth.div_ceil(8)).ok_or(malformed)?;
+    let present = |depth: usize| bitmap[depth / 8] >> (7 - depth % 8) & 1 == 1;
+    if (depth..bitmap.len() * 8).any(present) {
+        return Err(ProofError::Bitmap);
+    }
+    let (other, rest) = if kind == 2 {
+        let (key, rest) = rest.split_first_chunk().ok_or(malformed)?;
+        let (value_hash, rest) = rest.split_first_chunk().ok_or(malformed)?;
+        (Some((*key, *value_hash)), rest)
+    } else {
+        (None, rest)
+    };
+    let (hashes, rest) = rest.as_chunks::<HASH_BYTES>();
+    let count = (0..depth).filter(|depth| present(*depth)).count();
+    if hashes.len() != count || !rest.is_empty() {
+        return Err(malformed);
+    }
+    let mut hashes = hashes.iter().copied();
+    let siblings = (0..depth).map(|depth| if present(depth) { hashes.next() } else { None }).collect();
+    Ok((kind, other, siblings))
 }
 
 /// Why a proof is malformed or does not verify.
@@ -186,6 +213,10 @@ pub enum ProofError {
     Membership,
     /// The other leaf is the key's own or lies on another path.
     OtherLeaf,
+    /// The pairs of a range are not strictly ascending, or one lies outside it.
+    Range,
+    /// The keys of a multi-proof are none, too many or not strictly ascending.
+    Claims,
     /// The path leads to another root.
     Root,
 }
@@ -202,6 +233,8 @@ impl ProofError {
             Self::EmptySibling => "state_proof_empty_sibling",
             Self::Membership => "state_proof_membership",
             Self::OtherLeaf => "state_proof_other_leaf",
+            Self::Range => "state_proof_range",
+            Self::Claims => "state_proof_claims",
             Self::Root => "state_proof_root",
         }
     }
@@ -217,6 +250,8 @@ impl fmt::Display for ProofError {
             Self::EmptySibling => write!(f, "the state proof is not in canonical form"),
             Self::Membership => write!(f, "the state proof does not speak about this presence or absence"),
             Self::OtherLeaf => write!(f, "the state proof shows a leaf that is not on the key's path"),
+            Self::Range => write!(f, "the pairs are not the ascending pairs of that key range"),
+            Self::Claims => write!(f, "a state proof speaks about 1 to 1,024 keys in ascending order"),
             Self::Root => write!(f, "the state proof leads to another root"),
         }
     }

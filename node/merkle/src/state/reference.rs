@@ -6,7 +6,9 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use super::{EMPTY, Key, Proof, StateHash, Terminal, key_bit};
+use super::{
+    EMPTY, Key, KeyRange, MultiProof, MultiProofWriter, Proof, RangeEnd, RangeProof, StateHash, Terminal, key_bit,
+};
 use crate::Hash;
 
 type Leaf<'a> = (&'a Key, &'a [u8]);
@@ -70,6 +72,63 @@ impl ReferenceMap {
             [(other, value), ..] => Terminal::Other { key: **other, value_hash: self.hash.value(value) },
         };
         Proof::new(terminal, siblings).expect("a path through a real tree is canonical")
+    }
+
+    /// The proof that a range holds the pairs that it holds.
+    #[must_use]
+    pub fn prove_range(&self, range: KeyRange) -> RangeProof {
+        let (leaves, path) = (self.leaves(), range.first());
+        let (mut rest, mut siblings) = (leaves.as_slice(), Vec::new());
+        while rest.len() > 1 && siblings.len() < usize::from(range.depth()) {
+            let depth = siblings.len();
+            let (left, right) = split(rest, depth);
+            let (own, other) = if key_bit(&path, depth) { (right, left) } else { (left, right) };
+            let sibling = subtree(self.hash, other, depth + 1);
+            siblings.push((sibling != EMPTY).then_some(sibling));
+            rest = own;
+        }
+        let end = match rest {
+            [] => RangeEnd::Empty,
+            [(key, _)] if range.contains(key) => RangeEnd::Own,
+            [(key, value)] => RangeEnd::Other { key: **key, value_hash: self.hash.value(value) },
+            _ => RangeEnd::Subtree,
+        };
+        RangeProof::new(end, siblings).expect("a path through a real tree is canonical")
+    }
+
+    /// The proof of the values or absences of keys in strictly ascending order, one at least.
+    #[must_use]
+    pub fn prove_many(&self, keys: &[Key]) -> MultiProof {
+        let mut writer = MultiProofWriter::default();
+        self.write_paths(&mut writer, &self.leaves(), keys, 0);
+        writer.finish().expect("a walk through a real tree is canonical")
+    }
+
+    fn write_paths(&self, writer: &mut MultiProofWriter, leaves: &[Leaf<'_>], keys: &[Key], depth: usize) {
+        match leaves {
+            [] => writer.nothing(),
+            [(key, _)] if keys.binary_search(key).is_ok() => writer.own(),
+            [(key, value)] => writer.other(key, &self.hash.value(value)),
+            leaves => {
+                let (left, right) = split(leaves, depth);
+                let (left_keys, right_keys) = keys.split_at(keys.partition_point(|key| !key_bit(key, depth)));
+                match (left_keys.is_empty(), right_keys.is_empty()) {
+                    (false, false) => {
+                        writer.fork();
+                        self.write_paths(writer, left, left_keys, depth + 1);
+                        self.write_paths(writer, right, right_keys, depth + 1);
+                    }
+                    (true, _) => {
+                        writer.beside(&subtree(self.hash, left, depth + 1));
+                        self.write_paths(writer, right, right_keys, depth + 1);
+                    }
+                    (false, true) => {
+                        writer.beside(&subtree(self.hash, right, depth + 1));
+                        self.write_paths(writer, left, left_keys, depth + 1);
+                    }
+                }
+            }
+        }
     }
 
     fn leaves(&self) -> Vec<Leaf<'_>> {

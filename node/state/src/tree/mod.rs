@@ -1,11 +1,19 @@
-//! The tree in memory: immutable nodes in two arenas.
+//! The tree in memory: nodes in arenas, changed in place.
+//!
+//! A node keeps the hashes of its children, so that rehashing a changed path reads no sibling. Staging reads the tree
+//! and writes elsewhere; applying exchanges what staging found new with what the tree held, and what comes out is the
+//! way back to the version before ([`Undo`]). Nodes that a version no longer has keep their slots until no retained
+//! version needs them.
 
+mod level;
 mod read;
 mod stage;
+mod undo;
 mod walk;
 
+pub(crate) use read::View;
 pub(crate) use stage::Update;
-pub(crate) use walk::Walk;
+pub(crate) use undo::Undo;
 
 use stele_merkle::Hash;
 use stele_merkle::state::{EMPTY, Key, StateHash};
@@ -13,7 +21,7 @@ use stele_merkle::state::{EMPTY, Key, StateHash};
 use crate::arena::Arena;
 use crate::values::{ValueRef, Values};
 
-/// Where a node is: nowhere, or in the arena of inner nodes or of leaves; while staged, in the update's own lists.
+/// Where a node is: nowhere, or in one of the arenas; while staged, in the update's own list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NodeRef(u32);
 
@@ -21,14 +29,31 @@ pub(crate) struct NodeRef(u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     Empty,
+    /// A node with something on both sides.
     Inner(u32),
+    /// A node with something on this side only.
+    Link(Side, u32),
     Leaf(u32),
-    StagedInner(u32),
+    /// A new leaf of an update, or a new node above leaves.
     StagedLeaf(u32),
+    StagedNode(u32),
+}
+
+/// A side of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Left,
+    Right,
+}
+
+impl Side {
+    pub(crate) const fn of_bit(bit: bool) -> Self {
+        if bit { Self::Right } else { Self::Left }
+    }
 }
 
 impl NodeRef {
-    const TAG_SHIFT: u32 = 30;
+    const TAG_SHIFT: u32 = 29;
     const INDEX_MASK: u32 = (1 << Self::TAG_SHIFT) - 1;
     /// No arena has a slot of this number, see [`crate::arena::SLOTS_MAX`].
     pub(crate) const EMPTY: Self = Self(u32::MAX);
@@ -45,12 +70,19 @@ impl NodeRef {
         Self::tagged(1, index)
     }
 
-    const fn staged_inner(index: u32) -> Self {
-        Self::tagged(2, index)
+    const fn link(side: Side, index: u32) -> Self {
+        match side {
+            Side::Left => Self::tagged(2, index),
+            Side::Right => Self::tagged(3, index),
+        }
     }
 
     const fn staged_leaf(index: u32) -> Self {
-        Self::tagged(3, index)
+        Self::tagged(4, index)
+    }
+
+    const fn staged_node(index: u32) -> Self {
+        Self::tagged(5, index)
     }
 
     pub(crate) const fn place(self) -> Place {
@@ -61,8 +93,10 @@ impl NodeRef {
         match self.0 >> Self::TAG_SHIFT {
             0 => Place::Inner(index),
             1 => Place::Leaf(index),
-            2 => Place::StagedInner(index),
-            _ => Place::StagedLeaf(index),
+            2 => Place::Link(Side::Left, index),
+            3 => Place::Link(Side::Right, index),
+            4 => Place::StagedLeaf(index),
+            _ => Place::StagedNode(index),
         }
     }
 }
@@ -73,7 +107,7 @@ impl Default for NodeRef {
     }
 }
 
-/// A child of an inner node. Its hash stands in the parent, so that rehashing a changed path reads no sibling.
+/// A child of a node, with its hash.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Child {
     pub(crate) node: NodeRef,
@@ -82,9 +116,17 @@ pub(crate) struct Child {
 
 impl Child {
     pub(crate) const EMPTY: Self = Self { node: NodeRef::EMPTY, hash: EMPTY };
+
+    fn is_empty(&self) -> bool {
+        self.node == NodeRef::EMPTY
+    }
+
+    fn is_leaf(&self) -> bool {
+        matches!(self.node.place(), Place::Leaf(_) | Place::StagedLeaf(_))
+    }
 }
 
-/// An inner node, of whose two children at most one is empty.
+/// A node with two children. Nodes with one, a third of all, are kept as a bare [`Child`].
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Inner {
     pub(crate) left: Child,
@@ -98,26 +140,29 @@ pub(crate) struct Leaf {
     pub(crate) value: ValueRef,
 }
 
-/// Nodes that a commit took out of the newest tree; older roots may still need them.
-#[derive(Debug, Default)]
-pub(crate) struct Retired {
-    inners: Vec<u32>,
-    leaves: Vec<u32>,
-    bytes: usize,
-}
+/// A place that holds a child: a side of a node with two, or a node with one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Slot(u32);
 
-impl Retired {
-    /// Bytes of memory that the retired nodes and this list hold.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+impl Slot {
+    const fn inner(side: Side, index: u32) -> Self {
+        match side {
+            Side::Left => Self(index),
+            Side::Right => Self(1 << NodeRef::TAG_SHIFT | index),
+        }
+    }
+
+    const fn link(index: u32) -> Self {
+        Self(2 << NodeRef::TAG_SHIFT | index)
     }
 }
 
-/// One tree per retained root, sharing all nodes that did not change between them.
+/// The newest tree, with the nodes that only retained older versions need.
 #[derive(Debug)]
 pub(crate) struct Tree {
     hash: StateHash,
     inners: Arena<Inner>,
+    links: Arena<Child>,
     leaves: Arena<Leaf>,
     values: Values,
     root: Child,
@@ -132,6 +177,7 @@ impl Tree {
         Self {
             hash,
             inners: Arena::new(),
+            links: Arena::new(),
             leaves: Arena::new(),
             values: Values::new(),
             root: Child::EMPTY,
@@ -144,14 +190,9 @@ impl Tree {
         self.hash
     }
 
-    /// The newest root's node.
-    pub(crate) fn root(&self) -> NodeRef {
-        self.root.node
-    }
-
     /// The newest root.
-    pub(crate) fn root_hash(&self) -> Hash {
-        self.root.hash
+    pub(crate) fn root(&self) -> Child {
+        self.root
     }
 
     /// Keys of the newest tree.
@@ -163,57 +204,41 @@ impl Tree {
         self.generation
     }
 
-    /// The value of a leaf.
-    fn value(&self, leaf: &Leaf) -> &[u8] {
-        self.values.at(leaf.value)
+    /// A value that the tree or a retained version refers to.
+    pub(crate) fn value(&self, value: ValueRef) -> &[u8] {
+        self.values.at(value)
     }
 
     /// Bytes of memory held.
     pub(crate) fn bytes(&self) -> usize {
-        self.inners.bytes() + self.leaves.bytes() + self.values.bytes()
+        self.inners.bytes() + self.links.bytes() + self.leaves.bytes() + self.values.bytes()
     }
 
-    /// Makes an update the newest tree and returns the nodes that it replaced.
-    pub(crate) fn apply(&mut self, update: Update) -> Retired {
-        debug_assert_eq!(update.generation, self.generation);
-        let mut retired = Retired { inners: update.old_inners, leaves: update.old_leaves, bytes: 0 };
-        let values: usize = retired.leaves.iter().map(|slot| self.leaves.at(*slot).value.bytes()).sum();
-        retired.bytes = retired.inners.len() * (size_of::<Inner>() + size_of::<u32>())
-            + retired.leaves.len() * (size_of::<Leaf>() + size_of::<u32>())
-            + values;
-        self.keys = self.keys + update.leaves.len() - retired.leaves.len();
-        let mut leaf_slots = Vec::with_capacity(update.leaves.len());
-        for (key, value) in update.leaves {
-            let value = self.values.insert(&value);
-            leaf_slots.push(self.leaves.insert(Leaf { key, value }));
+    fn child(&self, slot: Slot) -> &Child {
+        let index = slot.0 & NodeRef::INDEX_MASK;
+        match slot.0 >> NodeRef::TAG_SHIFT {
+            0 => &self.inners.at(index).left,
+            1 => &self.inners.at(index).right,
+            _ => self.links.at(index),
         }
-        // Children come before their parents in an update, so every staged child already has a slot.
-        let mut inner_slots: Vec<u32> = Vec::with_capacity(update.inners.len());
-        let settle = |child: Child, inner_slots: &[u32]| {
-            let node = match child.node.place() {
-                Place::StagedInner(index) => NodeRef::inner(inner_slots[index as usize]),
-                Place::StagedLeaf(index) => NodeRef::leaf(leaf_slots[index as usize]),
-                Place::Empty | Place::Inner(_) | Place::Leaf(_) => child.node,
-            };
-            Child { node, hash: child.hash }
-        };
-        for Inner { left, right } in update.inners {
-            let inner = Inner { left: settle(left, &inner_slots), right: settle(right, &inner_slots) };
-            inner_slots.push(self.inners.insert(inner));
-        }
-        self.root = settle(update.root, &inner_slots);
-        self.generation += 1;
-        retired
     }
 
-    /// Frees nodes that no retained root needs.
-    pub(crate) fn free(&mut self, retired: Retired) {
-        for slot in retired.inners {
-            self.inners.release(slot);
+    fn child_mut(&mut self, slot: Slot) -> &mut Child {
+        let index = slot.0 & NodeRef::INDEX_MASK;
+        match slot.0 >> NodeRef::TAG_SHIFT {
+            0 => &mut self.inners.at_mut(index).left,
+            1 => &mut self.inners.at_mut(index).right,
+            _ => self.links.at_mut(index),
         }
-        for slot in retired.leaves {
-            self.values.release(self.leaves.at(slot).value);
-            self.leaves.release(slot);
+    }
+
+    /// Asks the processor to load a node that is read soon.
+    fn prefetch(&self, node: NodeRef) {
+        match node.place() {
+            Place::Inner(slot) => self.inners.prefetch(slot),
+            Place::Link(_, slot) => self.links.prefetch(slot),
+            Place::Leaf(slot) => self.leaves.prefetch(slot),
+            Place::Empty | Place::StagedLeaf(_) | Place::StagedNode(_) => {}
         }
     }
 }

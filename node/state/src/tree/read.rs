@@ -1,72 +1,181 @@
-//! Looking up and proving under any retained root.
+//! Looking up and proving in the newest tree and in older versions.
 
-use stele_merkle::state::{Key, Proof, Terminal, key_bit};
+use stele_merkle::Hash;
+use stele_merkle::state::{
+    EMPTY, Key, KeyRange, MultiProof, MultiProofWriter, Proof, RangeEnd, RangeProof, Terminal, key_bit,
+};
 
-use super::{Child, Leaf, NodeRef, Place, Tree};
+use super::{Child, Leaf, Place, Side, Slot, Tree, Undo};
+
+/// One version of the tree.
+pub(crate) struct View<'a> {
+    tree: &'a Tree,
+    root: Child,
+    /// What leads back to the version from the ones after it, the one right after it first.
+    later: Vec<&'a Undo>,
+}
+
+/// Where a path ends.
+#[derive(Clone, Copy)]
+enum End<'a> {
+    Empty,
+    Leaf(&'a [u8], &'a Leaf),
+}
 
 impl Tree {
-    /// The value of a key under a root.
-    pub(crate) fn get(&self, root: NodeRef, key: &Key) -> Option<&[u8]> {
-        let leaf = self.descend(root, key, |_| {})?;
-        (leaf.key == *key).then(|| self.value(leaf))
+    /// The newest version.
+    pub(crate) fn newest(&self) -> View<'_> {
+        View { tree: self, root: self.root, later: Vec::new() }
     }
 
-    /// The value of a key under a root and the proof of its presence or absence.
-    pub(crate) fn prove(&self, root: NodeRef, key: &Key) -> (Option<&[u8]>, Proof) {
-        let mut siblings = Vec::new();
-        let leaf = self.descend(root, key, |sibling| {
-            siblings.push((sibling.node != NodeRef::EMPTY).then_some(sibling.hash));
-        });
-        let (value, terminal) = match leaf {
-            None => (None, Terminal::Empty),
-            Some(leaf) if leaf.key == *key => (Some(self.value(leaf)), Terminal::Own),
-            Some(leaf) => (None, Terminal::Other { key: leaf.key, value_hash: self.hash.value(self.value(leaf)) }),
-        };
-        (value, Proof::new(terminal, siblings).expect("a path through the tree is canonical"))
+    /// An older version: its root, and what leads back to it, the undo of the version right after it first.
+    pub(crate) fn version<'a>(&'a self, root: Child, later: Vec<&'a Undo>) -> View<'a> {
+        View { tree: self, root, later }
     }
 
-    /// Brings the paths of keys below a node into the processor's caches. All paths go down one level at a time: their
-    /// loads do not depend on each other, so the processor overlaps them, which a descent key by key cannot.
-    pub(crate) fn warm<'a>(&self, node: NodeRef, depth: usize, keys: impl Iterator<Item = &'a Key>) {
-        let mut paths: Vec<(&Key, NodeRef)> = keys.map(|key| (key, node)).collect();
-        let mut touched = 0_u8;
-        for depth in depth.. {
-            paths.retain_mut(|(key, node)| match node.place() {
-                Place::Inner(slot) => {
-                    let inner = self.inners.at(slot);
-                    *node = if key_bit(key, depth) { inner.right.node } else { inner.left.node };
-                    true
-                }
-                Place::Leaf(slot) => {
-                    touched ^= self.leaves.at(slot).key[0];
-                    false
-                }
-                Place::Empty | Place::StagedInner(_) | Place::StagedLeaf(_) => false,
+    /// Brings the paths of keys into the processor's caches, all of them one level at a time: their loads do not depend
+    /// on each other, so the processor overlaps them, which a descent key by key cannot.
+    pub(crate) fn warm(&self, keys: &[Key]) {
+        let mut paths: Vec<(&Key, Child)> = keys.iter().map(|key| (key, self.root)).collect();
+        for depth in 0.. {
+            paths.retain_mut(|(key, child)| {
+                *child = match child.node.place() {
+                    Place::Inner(slot) => *self.child(Slot::inner(Side::of_bit(key_bit(key, depth)), slot)),
+                    Place::Link(_, slot) => *self.child(Slot::link(slot)),
+                    Place::Empty | Place::Leaf(_) | Place::StagedLeaf(_) | Place::StagedNode(_) => return false,
+                };
+                self.prefetch(child.node);
+                true
             });
             if paths.is_empty() {
                 break;
             }
         }
-        // Otherwise the compiler may see that nothing uses the leaves and leave them alone.
-        std::hint::black_box(touched);
+    }
+}
+
+impl<'a> View<'a> {
+    pub(crate) fn root(&self) -> Hash {
+        self.root.hash
     }
 
-    /// Follows a key's bits to where they end, showing each sibling on the way.
-    fn descend(&self, root: NodeRef, key: &Key, mut sibling: impl FnMut(&Child)) -> Option<&Leaf> {
-        let (mut node, mut depth) = (root, 0);
-        loop {
-            match node.place() {
-                Place::Inner(slot) => {
-                    let inner = self.inners.at(slot);
-                    let (own, other) =
-                        if key_bit(key, depth) { (&inner.right, &inner.left) } else { (&inner.left, &inner.right) };
-                    sibling(other);
-                    node = own.node;
-                    depth += 1;
-                }
-                Place::Leaf(slot) => return Some(self.leaves.at(slot)),
-                Place::Empty | Place::StagedInner(_) | Place::StagedLeaf(_) => return None,
+    fn child(&self, slot: Slot) -> &'a Child {
+        self.later.iter().find_map(|undo| undo.child(slot)).unwrap_or_else(|| self.tree.child(slot))
+    }
+
+    fn leaf(&self, slot: u32) -> End<'a> {
+        let leaf = self.tree.leaves.at(slot);
+        let value = self.later.iter().find_map(|undo| undo.value(slot)).unwrap_or(leaf.value);
+        End::Leaf(self.tree.value(value), leaf)
+    }
+
+    /// The children of a node that is one.
+    fn children(&self, child: &Child) -> Option<(Child, Child)> {
+        match child.node.place() {
+            Place::Inner(slot) => {
+                Some((*self.child(Slot::inner(Side::Left, slot)), *self.child(Slot::inner(Side::Right, slot))))
             }
+            Place::Link(Side::Left, slot) => Some((*self.child(Slot::link(slot)), Child::EMPTY)),
+            Place::Link(Side::Right, slot) => Some((Child::EMPTY, *self.child(Slot::link(slot)))),
+            Place::Empty | Place::Leaf(_) | Place::StagedLeaf(_) | Place::StagedNode(_) => None,
         }
     }
+
+    /// The value of a key.
+    pub(crate) fn get(&self, key: &Key) -> Option<&'a [u8]> {
+        let (mut child, mut depth) = (self.root, 0);
+        loop {
+            let side = Side::of_bit(key_bit_or_end(key, depth));
+            child = match child.node.place() {
+                Place::Inner(slot) => *self.child(Slot::inner(side, slot)),
+                Place::Link(only, slot) if only == side => *self.child(Slot::link(slot)),
+                Place::Leaf(slot) => match self.leaf(slot) {
+                    End::Leaf(value, leaf) if leaf.key == *key => return Some(value),
+                    _ => return None,
+                },
+                _ => return None,
+            };
+            depth += 1;
+        }
+    }
+
+    /// The value of a key and the proof of its presence or absence.
+    pub(crate) fn prove(&self, key: &Key) -> (Option<&'a [u8]>, Proof) {
+        let (siblings, end) = self.path(key, usize::MAX);
+        let (value, terminal) = match self.end(&end) {
+            End::Empty => (None, Terminal::Empty),
+            End::Leaf(value, leaf) if leaf.key == *key => (Some(value), Terminal::Own),
+            End::Leaf(value, leaf) => {
+                (None, Terminal::Other { key: leaf.key, value_hash: self.tree.hash.value(value) })
+            }
+        };
+        (value, Proof::new(terminal, siblings).expect("a path through the tree is canonical"))
+    }
+
+    /// The proof that a range holds the pairs that it holds.
+    pub(crate) fn prove_range(&self, range: KeyRange) -> RangeProof {
+        let (siblings, end) = self.path(&range.first(), range.depth().into());
+        let end = match self.end(&end) {
+            End::Empty if end.hash == EMPTY => RangeEnd::Empty,
+            End::Empty => RangeEnd::Subtree,
+            End::Leaf(_, leaf) if range.contains(&leaf.key) => RangeEnd::Own,
+            End::Leaf(value, leaf) => RangeEnd::Other { key: leaf.key, value_hash: self.tree.hash.value(value) },
+        };
+        RangeProof::new(end, siblings).expect("a path through the tree is canonical")
+    }
+
+    /// The proof of the values or absences of keys in strictly ascending order, one at least.
+    pub(crate) fn prove_many(&self, keys: &[Key]) -> MultiProof {
+        let mut writer = MultiProofWriter::default();
+        self.write_paths(&mut writer, self.root, keys, 0);
+        writer.finish().expect("a walk through the tree is canonical")
+    }
+
+    fn write_paths(&self, writer: &mut MultiProofWriter, child: Child, keys: &[Key], depth: usize) {
+        let Some((left, right)) = self.children(&child) else {
+            return match self.end(&child) {
+                End::Empty => writer.nothing(),
+                End::Leaf(_, leaf) if keys.binary_search(&leaf.key).is_ok() => writer.own(),
+                End::Leaf(value, leaf) => writer.other(&leaf.key, &self.tree.hash.value(value)),
+            };
+        };
+        let (left_keys, right_keys) = keys.split_at(keys.partition_point(|key| !key_bit(key, depth)));
+        if left_keys.is_empty() {
+            writer.beside(&left.hash);
+            self.write_paths(writer, right, right_keys, depth + 1);
+        } else if right_keys.is_empty() {
+            writer.beside(&right.hash);
+            self.write_paths(writer, left, left_keys, depth + 1);
+        } else {
+            writer.fork();
+            self.write_paths(writer, left, left_keys, depth + 1);
+            self.write_paths(writer, right, right_keys, depth + 1);
+        }
+    }
+
+    /// The siblings along a key's bits down to where nodes end or a depth is reached, and what stands there.
+    fn path(&self, key: &Key, depth_max: usize) -> (Vec<Option<Hash>>, Child) {
+        let (mut siblings, mut child) = (Vec::new(), self.root);
+        while siblings.len() < depth_max
+            && let Some((left, right)) = self.children(&child)
+        {
+            let (own, sibling) = if key_bit(key, siblings.len()) { (right, left) } else { (left, right) };
+            siblings.push((sibling.hash != EMPTY).then_some(sibling.hash));
+            child = own;
+        }
+        (siblings, child)
+    }
+
+    /// The leaf at the end of a path, if there is one.
+    fn end(&self, child: &Child) -> End<'a> {
+        match child.node.place() {
+            Place::Leaf(slot) => self.leaf(slot),
+            _ => End::Empty,
+        }
+    }
+}
+
+/// A key's bit, or anything below its last: no node lies there.
+fn key_bit_or_end(key: &Key, depth: usize) -> bool {
+    depth < 256 && key_bit(key, depth)
 }

@@ -1,32 +1,46 @@
-//! Staging: from sorted writes to the new nodes of the paths that change.
+//! Staging: from sorted writes to what changes in the tree.
+//!
+//! Large batches are divided at the top of the tree into groups of some hundred writes, small enough that everything
+//! about a group stays in a core's caches; with several threads, into one part for each before. A group goes down and up
+//! level by level (`level.rs`).
 
 use stele_merkle::Hash;
 use stele_merkle::state::{EMPTY, Key, key_bit};
 
-use super::{Child, Inner, NodeRef, Place, Tree};
+use super::undo::Retired;
+use super::{Child, Inner, NodeRef, Place, Side, Slot, Tree};
 use crate::arena::SLOTS_MAX;
 use crate::{StateError, Write, hashing};
 
-/// How many inner nodes one write changes in a large map with large batches; a guess that saves reallocations.
-const NEW_INNERS_PER_WRITE: usize = 10;
+/// Writes of a group.
+const GROUP_WRITES_MAX: usize = 512;
 
-/// Writes whose paths are brought into the caches together, just before they are followed: the nodes below them fit
-/// into a core's second-level cache.
-const WARM_WRITES_MAX: usize = 256;
+/// Writes of a part that is worth a thread of its own.
+const PART_WRITES_MIN: usize = 2048;
 
-/// The difference between the newest tree and the one after a batch. Nodes of the newest tree are shared, never
-/// changed.
+/// Places that one write changes in a large map with large batches; a guess that saves reallocations.
+const CHANGES_PER_WRITE: usize = 11;
+
+/// The difference between the newest tree and the one after a batch.
 #[derive(Debug)]
 pub(crate) struct Update {
-    /// New inner nodes, children before their parents.
-    pub(super) inners: Vec<Inner>,
-    /// New leaves in key order, with their values.
-    pub(super) leaves: Vec<(Key, Vec<u8>)>,
-    /// Slots of the inner nodes and leaves that the new tree does not contain any more.
-    pub(super) old_inners: Vec<u32>,
-    pub(super) old_leaves: Vec<u32>,
+    /// Places of nodes that stay, with their new children.
+    pub(super) children: Vec<(Slot, Child)>,
+    /// Leaves that stay, with the position of the write that has their new value.
+    pub(super) values: Vec<(u32, u32)>,
+    /// New leaves: key and position of the write.
+    pub(super) leaves: Vec<(Key, u32)>,
+    /// New nodes, children before their parents.
+    pub(super) nodes: Vec<NewNode>,
+    pub(super) retired: Retired,
     pub(super) root: Child,
     pub(super) generation: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum NewNode {
+    Inner(Inner),
+    Link(Side, Child),
 }
 
 impl Update {
@@ -39,129 +53,286 @@ impl Update {
         self.generation
     }
 
-    /// New nodes, leaves included.
-    pub(crate) fn nodes(&self) -> usize {
-        self.inners.len() + self.leaves.len()
+    /// Places and nodes that change.
+    pub(crate) fn changes(&self) -> usize {
+        self.children.len() + self.values.len() + self.leaves.len() + self.nodes.len()
     }
 }
 
 impl Tree {
-    /// Stages writes whose keys are strictly ascending.
+    /// Stages writes whose keys are strictly ascending, on up to `threads` threads.
     ///
     /// # Errors
     /// [`StateError::Full`] when the arenas could not hold the new nodes beside all that are retained.
-    pub(crate) fn stage(&self, mut writes: Vec<Write>) -> Result<Update, StateError> {
-        let count = writes.len();
-        let mut staging = Staging {
-            tree: self,
-            inners: Vec::with_capacity(count * NEW_INNERS_PER_WRITE),
-            ranks: Vec::with_capacity(count * NEW_INNERS_PER_WRITE),
-            ranked: Vec::new(),
-            inner_hashes: Vec::new(),
-            leaves: Vec::with_capacity(count),
-            leaf_hashes: Vec::new(),
-            old_inners: Vec::with_capacity(count * NEW_INNERS_PER_WRITE),
-            old_leaves: Vec::with_capacity(count),
-            standing: Vec::new(),
-        };
-        let root = if writes.is_empty() { self.root } else { staging.update(self.root, 0, &mut writes, false) };
-        let inners = self.inners.used() + staging.inners.len();
-        let leaves = self.leaves.used() + staging.leaves.len();
-        if inners.max(leaves) > SLOTS_MAX {
-            return Err(StateError::Full { nodes: inners + leaves });
+    pub(crate) fn stage(&self, writes: &[Write], threads: usize) -> Result<Update, StateError> {
+        let mut batch = Batch::new(self, writes, 0);
+        let root = if writes.is_empty() { self.root } else { batch.part(self.root, 0, writes.len(), threads) };
+        let nodes = batch.nodes.len();
+        let leaves = self.leaves.used() + batch.leaves.len();
+        let most = (self.inners.used().max(self.links.used()) + nodes).max(leaves);
+        if most > SLOTS_MAX {
+            return Err(StateError::Full { nodes: most });
         }
-        staging.hash_leaves();
-        staging.hash_inners();
-        let root = staging.with_hash(root);
         Ok(Update {
-            inners: staging.inners,
-            leaves: staging.leaves,
-            old_inners: staging.old_inners,
-            old_leaves: staging.old_leaves,
+            children: batch.children,
+            values: batch.values,
+            leaves: batch.leaves,
+            nodes: batch.nodes,
+            retired: batch.retired,
             root,
             generation: self.generation,
         })
     }
 }
 
-struct Staging<'a> {
-    tree: &'a Tree,
-    inners: Vec<Inner>,
-    /// For each new inner node its height above unchanged nodes and leaves: nodes of one rank can be hashed together.
+/// A batch, or one thread's part of it, in the making.
+pub(crate) struct Batch<'a> {
+    pub(super) tree: &'a Tree,
+    pub(super) writes: &'a [Write],
+    /// Position of the first of `writes` in the whole batch.
+    first: usize,
+    pub(super) children: Vec<(Slot, Child)>,
+    values: Vec<(u32, u32)>,
+    leaves: Vec<(Key, u32)>,
+    nodes: Vec<NewNode>,
+    pub(super) retired: Retired,
+    /// Hashes of the leaves that the current group's writes make, zeros for deletions.
+    pub(super) leaf_hashes: Vec<Hash>,
+    /// Position of the current group's first write.
+    pub(super) group_first: usize,
+    pub(super) grown: Grown,
+    pub(super) scratch: super::level::Scratch,
+}
+
+/// New nodes above new leaves, whose hashes are made together, all of one height at a time.
+#[derive(Default)]
+pub(super) struct Grown {
+    /// Position of the first in the batch's nodes.
+    first: usize,
+    /// For each its height above leaves and unchanged nodes.
     ranks: Vec<u16>,
-    /// The new inner nodes of each rank.
+    /// The nodes of each height.
     ranked: Vec<Vec<u32>>,
-    inner_hashes: Vec<Hash>,
-    leaves: Vec<(Key, Vec<u8>)>,
-    leaf_hashes: Vec<Hash>,
-    old_inners: Vec<u32>,
-    old_leaves: Vec<u32>,
+    hashes: Vec<Hash>,
     /// Leaves that stand below one place after the batch; kept to save allocations.
     standing: Vec<(Key, Child)>,
 }
 
-impl Staging<'_> {
-    /// What takes the place of `child` after these writes, of which there is at least one: `child` itself when they
-    /// change nothing. `warm` says that the paths are in the caches. The hashes of new nodes are filled in later. The
-    /// recursion is bounded by the 256 bits of a key.
-    fn update(&mut self, child: Child, depth: usize, writes: &mut [Write], warm: bool) -> Child {
-        let Place::Inner(slot) = child.node.place() else { return self.plant(child, depth, writes) };
-        let warm = warm
-            || writes.len() <= WARM_WRITES_MAX && {
-                self.tree.warm(child.node, depth, writes.iter().map(|(key, _)| key));
-                true
-            };
+impl<'a> Batch<'a> {
+    fn new(tree: &'a Tree, writes: &'a [Write], first: usize) -> Self {
+        Self {
+            tree,
+            writes,
+            first,
+            children: Vec::with_capacity(writes.len() * CHANGES_PER_WRITE),
+            values: Vec::with_capacity(writes.len()),
+            leaves: Vec::new(),
+            nodes: Vec::new(),
+            retired: Retired::default(),
+            leaf_hashes: Vec::new(),
+            group_first: 0,
+            grown: Grown::default(),
+            scratch: super::level::Scratch::default(),
+        }
+    }
+
+    /// What takes the place of `child` after all writes, with their work divided over threads.
+    fn part(&mut self, child: Child, depth: usize, count: usize, threads: usize) -> Child {
+        let Place::Inner(slot) = child.node.place() else { return self.divide(child, depth, 0, count) };
+        if threads < 2 || count < 2 * PART_WRITES_MIN {
+            return self.divide(child, depth, 0, count);
+        }
         let Inner { left, right } = *self.tree.inners.at(slot);
-        let (lower, upper) = writes.split_at_mut(writes.partition_point(|(key, _)| !key_bit(key, depth)));
-        let new_left = if lower.is_empty() { left } else { self.update(left, depth + 1, lower, warm) };
-        let new_right = if upper.is_empty() { right } else { self.update(right, depth + 1, upper, warm) };
-        if (new_left.node, new_right.node) == (left.node, right.node) {
+        let middle = self.writes.partition_point(|(key, _)| !key_bit(key, depth));
+        let (lower, upper) = self.writes.split_at(middle);
+        let (tree, first) = (self.tree, self.first);
+        let run = |child, writes: &'a [Write], first, threads| {
+            let mut batch = Batch::new(tree, writes, first);
+            let child = if writes.is_empty() { child } else { batch.part(child, depth + 1, writes.len(), threads) };
+            (batch, child)
+        };
+        let (low, high) = std::thread::scope(|scope| {
+            let high = scope.spawn(|| run(right, upper, first + middle, threads / 2));
+            let low = run(left, lower, first, threads - threads / 2);
+            (low, high.join())
+        });
+        let high = high.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let new_left = self.adopt(low.0, low.1);
+        let new_right = self.adopt(high.0, high.1);
+        self.renew(child, (left, new_left), (right, new_right))
+    }
+
+    /// Takes over what a part found.
+    fn adopt(&mut self, part: Batch<'_>, child: Child) -> Child {
+        let leaves = position(self.leaves.len());
+        let nodes = position(self.nodes.len());
+        let moved = |child: Child| {
+            let node = match child.node.place() {
+                Place::StagedLeaf(index) => NodeRef::staged_leaf(index + leaves),
+                Place::StagedNode(index) => NodeRef::staged_node(index + nodes),
+                _ => child.node,
+            };
+            Child { node, hash: child.hash }
+        };
+        self.children.extend(part.children.into_iter().map(|(slot, child)| (slot, moved(child))));
+        self.values.extend(part.values);
+        self.leaves.extend(part.leaves);
+        self.nodes.extend(part.nodes.into_iter().map(|node| match node {
+            NewNode::Inner(Inner { left, right }) => {
+                NewNode::Inner(Inner { left: moved(left), right: moved(right) })
+            }
+            NewNode::Link(side, child) => NewNode::Link(side, moved(child)),
+        }));
+        self.retired.inners.extend(part.retired.inners);
+        self.retired.links.extend(part.retired.links);
+        self.retired.leaves.extend(part.retired.leaves);
+        moved(child)
+    }
+
+    /// What takes the place of `child` after some writes, of which there is at least one: `child` itself when they change
+    /// nothing. The recursion ends at groups.
+    fn divide(&mut self, child: Child, depth: usize, first: usize, count: usize) -> Child {
+        let Place::Inner(slot) = child.node.place() else { return self.group(child, depth, first, count) };
+        if count <= GROUP_WRITES_MAX {
+            return self.group(child, depth, first, count);
+        }
+        let Inner { left, right } = *self.tree.inners.at(slot);
+        let lower = self.writes[first..first + count].partition_point(|(key, _)| !key_bit(key, depth));
+        let new_left = if lower == 0 { left } else { self.divide(left, depth + 1, first, lower) };
+        let new_right =
+            if lower == count { right } else { self.divide(right, depth + 1, first + lower, count - lower) };
+        self.renew(child, (left, new_left), (right, new_right))
+    }
+
+    /// What takes the place of a node with two children, given as before and after.
+    fn renew(&mut self, child: Child, left: (Child, Child), right: (Child, Child)) -> Child {
+        let changed = [left.0 != left.1, right.0 != right.1];
+        if changed == [false, false] {
             return child;
         }
-        self.old_inners.push(slot);
-        self.join(new_left, new_right)
+        match self.settle(child.node, left.1, right.1, changed) {
+            Settled::Done(child) => child,
+            Settled::Unhashed(node) => {
+                let hashes = hashing::nodes(self.tree.hash, &[[left.1.hash, right.1.hash]]);
+                Child { node, hash: hashes[0] }
+            }
+        }
+    }
+
+    /// What takes the place of a node whose children are now these.
+    pub(super) fn settle(&mut self, node: NodeRef, left: Child, right: Child, changed: [bool; 2]) -> Settled {
+        let same = match (node.place(), left.is_empty(), right.is_empty()) {
+            (Place::Inner(slot), false, false) => {
+                let sides = [(Side::Left, left), (Side::Right, right)];
+                for ((side, child), changed) in sides.into_iter().zip(changed) {
+                    if changed {
+                        self.children.push((Slot::inner(side, slot), child));
+                    }
+                }
+                true
+            }
+            (Place::Link(Side::Left, slot), false, true) if !left.is_leaf() => {
+                self.children.push((Slot::link(slot), left));
+                true
+            }
+            (Place::Link(Side::Right, slot), true, false) if !right.is_leaf() => {
+                self.children.push((Slot::link(slot), right));
+                true
+            }
+            _ => false,
+        };
+        if same {
+            return Settled::Unhashed(node);
+        }
+        match node.place() {
+            Place::Inner(slot) => self.retired.inners.push(slot),
+            Place::Link(_, slot) => self.retired.links.push(slot),
+            _ => {}
+        }
+        self.join(left, right)
     }
 
     /// The node over two children: none over nothing, and a single leaf moves up instead.
-    fn join(&mut self, left: Child, right: Child) -> Child {
-        match (left.node.place(), right.node.place()) {
-            (_, Place::Empty) if !is_inner(left) => left,
-            (Place::Empty, _) if !is_inner(right) => right,
-            _ => self.add_inner(left, right),
-        }
+    fn join(&mut self, left: Child, right: Child) -> Settled {
+        let node = match (left.is_empty(), right.is_empty()) {
+            (true, true) => return Settled::Done(Child::EMPTY),
+            (false, true) if left.is_leaf() => return Settled::Done(left),
+            (true, false) if right.is_leaf() => return Settled::Done(right),
+            (false, true) => NewNode::Link(Side::Left, left),
+            (true, false) => NewNode::Link(Side::Right, right),
+            (false, false) => NewNode::Inner(Inner { left, right }),
+        };
+        self.nodes.push(node);
+        Settled::Unhashed(NodeRef::staged_node(position(self.nodes.len() - 1)))
     }
 
-    /// Applies writes at a place that holds one leaf or none.
-    fn plant(&mut self, child: Child, depth: usize, writes: &mut [Write]) -> Child {
-        let mut standing = std::mem::take(&mut self.standing);
+    /// Begins a group: hashes the leaves that its writes make.
+    pub(super) fn begin_group(&mut self, first: usize, count: usize) {
+        let writes = &self.writes[first..first + count];
+        self.group_first = first;
+        self.grown.first = self.nodes.len();
+        self.leaf_hashes.clear();
+        self.leaf_hashes.resize(count, EMPTY);
+        hashing::leaves_into(self.tree.hash, writes, &mut self.leaf_hashes);
+    }
+
+    /// Applies writes at a place that holds one leaf or none. The hashes of new nodes are filled in by
+    /// [`Batch::hash_grown`].
+    pub(super) fn plant(&mut self, child: Child, depth: usize, first: usize, count: usize) -> Child {
+        if let (Place::Leaf(slot), 1) = (child.node.place(), count)
+            && self.tree.leaves.at(slot).key == self.writes[first].0
+        {
+            return self.overwrite(child, slot, first);
+        }
+        let mut standing = std::mem::take(&mut self.grown.standing);
         standing.clear();
         let mut old = match child.node.place() {
             Place::Leaf(slot) => Some((slot, self.tree.leaves.at(slot).key)),
             _ => None,
         };
-        for (key, value) in writes {
+        for at in first..first + count {
+            let (key, value) = &self.writes[at];
             match old {
                 Some((_, old_key)) if old_key < *key => {
                     standing.push((old_key, child));
                     old = None;
                 }
                 Some((slot, old_key)) if old_key == *key => {
-                    self.old_leaves.push(slot);
+                    let kept = self.overwrite(child, slot, at);
+                    if !kept.is_empty() {
+                        standing.push((old_key, kept));
+                    }
                     old = None;
+                    continue;
                 }
                 _ => {}
             }
-            if let Some(value) = value.take() {
-                let leaf = self.add_leaf(*key, value);
-                standing.push((*key, leaf));
+            if value.is_some() {
+                let leaf = NodeRef::staged_leaf(position(self.leaves.len()));
+                self.leaves.push((*key, position(self.first + at)));
+                standing.push((*key, Child { node: leaf, hash: self.leaf_hashes[at - self.group_first] }));
             }
         }
         if let Some((_, old_key)) = old {
             standing.push((old_key, child));
         }
         let grown = self.grow(&standing, depth);
-        self.standing = standing;
+        self.grown.standing = standing;
         grown
+    }
+
+    /// The leaf with the value of a write for its key, or nothing when that deletes it.
+    fn overwrite(&mut self, child: Child, slot: u32, at: usize) -> Child {
+        if self.writes[at].1.is_none() {
+            self.retired.leaves.push(slot);
+            return Child::EMPTY;
+        }
+        let hash = self.leaf_hashes[at - self.group_first];
+        // The same value again changes nothing.
+        if hash != child.hash {
+            self.values.push((slot, position(self.first + at)));
+        }
+        Child { node: child.node, hash }
     }
 
     /// The subtree over leaves in key order.
@@ -173,73 +344,83 @@ impl Staging<'_> {
                 let (lower, upper) = standing.split_at(standing.partition_point(|(key, _)| !key_bit(key, depth)));
                 let left = self.grow(lower, depth + 1);
                 let right = self.grow(upper, depth + 1);
-                self.add_inner(left, right)
+                self.add(left, right)
             }
         }
     }
 
-    fn add_leaf(&mut self, key: Key, value: Vec<u8>) -> Child {
-        let index = staged_index(self.leaves.len());
-        self.leaves.push((key, value));
-        Child { node: NodeRef::staged_leaf(index), hash: EMPTY }
-    }
-
-    fn add_inner(&mut self, left: Child, right: Child) -> Child {
+    /// A new node over leaves, hashed later.
+    fn add(&mut self, left: Child, right: Child) -> Child {
         let rank = |child: Child| match child.node.place() {
-            Place::StagedInner(index) => self.ranks[index as usize] + 1,
+            Place::StagedNode(index) => self.grown.ranks[index as usize - self.grown.first] + 1,
             _ => 0,
         };
         let rank = rank(left).max(rank(right));
-        let index = staged_index(self.inners.len());
-        self.inners.push(Inner { left, right });
-        self.ranks.push(rank);
-        let rank = usize::from(rank);
-        if rank == self.ranked.len() {
-            self.ranked.push(Vec::new());
-        }
-        self.ranked[rank].push(index);
-        Child { node: NodeRef::staged_inner(index), hash: EMPTY }
-    }
-
-    fn hash_leaves(&mut self) {
-        let pairs: Vec<(&Key, &[u8])> = self.leaves.iter().map(|(key, value)| (key, &**value)).collect();
-        self.leaf_hashes = hashing::leaves(self.tree.hash, &pairs);
-    }
-
-    /// Hashes the new inner nodes bottom-up, all of one rank in one batch.
-    fn hash_inners(&mut self) {
-        self.inner_hashes = vec![EMPTY; self.inners.len()];
-        let mut children: Vec<[Hash; 2]> = Vec::new();
-        for batch in std::mem::take(&mut self.ranked) {
-            children.clear();
-            for index in &batch {
-                let Inner { left, right } = self.inners[*index as usize];
-                let inner = Inner { left: self.with_hash(left), right: self.with_hash(right) };
-                children.push([inner.left.hash, inner.right.hash]);
-                self.inners[*index as usize] = inner;
-            }
-            for (index, hash) in batch.iter().zip(hashing::nodes(self.tree.hash, &children)) {
-                self.inner_hashes[*index as usize] = hash;
-            }
-        }
-    }
-
-    /// A child with its hash, once that is known.
-    fn with_hash(&self, child: Child) -> Child {
-        let hash = match child.node.place() {
-            Place::StagedInner(index) => self.inner_hashes[index as usize],
-            Place::StagedLeaf(index) => self.leaf_hashes[index as usize],
-            Place::Empty | Place::Inner(_) | Place::Leaf(_) => child.hash,
+        let Settled::Unhashed(node) = self.join(left, right) else {
+            unreachable!("there are two leaves below, so none moves up")
         };
-        Child { node: child.node, hash }
+        self.grown.ranks.push(rank);
+        let rank = usize::from(rank);
+        if rank >= self.grown.ranked.len() {
+            self.grown.ranked.push(Vec::new());
+        }
+        self.grown.ranked[rank].push(position(self.nodes.len() - 1));
+        Child { node, hash: EMPTY }
+    }
+
+    /// Hashes the group's new nodes over leaves bottom-up, all of one height in one batch.
+    pub(super) fn hash_grown(&mut self) {
+        if self.grown.ranks.is_empty() {
+            return;
+        }
+        self.grown.hashes.clear();
+        self.grown.hashes.resize(self.grown.ranks.len(), EMPTY);
+        let mut pairs: Vec<[Hash; 2]> = Vec::new();
+        for rank in 0..self.grown.ranked.len() {
+            let ranked = std::mem::take(&mut self.grown.ranked[rank]);
+            pairs.clear();
+            for index in &ranked {
+                let node = match self.nodes[*index as usize] {
+                    NewNode::Inner(Inner { left, right }) => {
+                        NewNode::Inner(Inner { left: self.hashed(left), right: self.hashed(right) })
+                    }
+                    NewNode::Link(side, child) => NewNode::Link(side, self.hashed(child)),
+                };
+                self.nodes[*index as usize] = node;
+                pairs.push(match node {
+                    NewNode::Inner(Inner { left, right }) => [left.hash, right.hash],
+                    NewNode::Link(Side::Left, child) => [child.hash, EMPTY],
+                    NewNode::Link(Side::Right, child) => [EMPTY, child.hash],
+                });
+            }
+            for (index, hash) in ranked.iter().zip(hashing::nodes(self.tree.hash, &pairs)) {
+                self.grown.hashes[*index as usize - self.grown.first] = hash;
+            }
+            self.grown.ranked[rank] = ranked;
+            self.grown.ranked[rank].clear();
+        }
+        self.grown.ranks.clear();
+    }
+
+    /// A child with its hash, once [`Batch::hash_grown`] has made it.
+    pub(super) fn hashed(&self, child: Child) -> Child {
+        match child.node.place() {
+            Place::StagedNode(index) if index as usize >= self.grown.first => {
+                Child { hash: self.grown.hashes[index as usize - self.grown.first], ..child }
+            }
+            _ => child,
+        }
     }
 }
 
-fn is_inner(child: Child) -> bool {
-    matches!(child.node.place(), Place::Inner(_) | Place::StagedInner(_))
+/// What takes the place of a node.
+pub(super) enum Settled {
+    Done(Child),
+    /// A node whose hash is that of its children.
+    Unhashed(NodeRef),
 }
 
-/// A batch is bounded by its bytes, so it never has more new nodes than 32 bits count.
-fn staged_index(index: usize) -> u32 {
-    u32::try_from(index).expect("a batch of bounded bytes has fewer than 2^30 nodes")
+/// A batch is bounded by its bytes, so it never has more new nodes than 29 bits count.
+pub(super) fn position(index: usize) -> u32 {
+    u32::try_from(index).expect("a batch of bounded bytes has fewer than 2^29 nodes")
 }

@@ -1,35 +1,70 @@
-//! Walking all leaves in key order.
+//! Walking the newest tree's leaves in key order.
 
-use stele_merkle::state::Key;
+use stele_merkle::state::{Key, key_bit};
 
-use super::{NodeRef, Place, Tree};
+use super::{NodeRef, Place, Side, Tree};
+use crate::values::ValueRef;
 
-/// A position in a walk over the leaves below a root. It borrows nothing, so a walk can be interrupted by commits as
-/// long as its root is retained.
-#[derive(Debug)]
-pub(crate) struct Walk {
+/// A walk over leaves, from a key on.
+pub(crate) struct Walk<'a> {
+    tree: &'a Tree,
     pending: Vec<NodeRef>,
 }
 
-impl Walk {
-    pub(crate) fn new(root: NodeRef) -> Self {
-        Self { pending: vec![root] }
+impl Tree {
+    /// The leaves whose keys are at or above `from`, in key order.
+    pub(crate) fn walk(&self, from: &Key) -> Walk<'_> {
+        let (mut pending, mut node) = (Vec::new(), self.root.node);
+        for depth in 0.. {
+            match node.place() {
+                Place::Inner(slot) => {
+                    let inner = self.inners.at(slot);
+                    if key_bit(from, depth) {
+                        node = inner.right.node;
+                    } else {
+                        pending.push(inner.right.node);
+                        node = inner.left.node;
+                    }
+                }
+                Place::Link(side, slot) => match (side, key_bit(from, depth)) {
+                    (Side::Right, true) | (Side::Left, false) => node = self.links.at(slot).node,
+                    (Side::Right, false) => {
+                        pending.push(self.links.at(slot).node);
+                        break;
+                    }
+                    (Side::Left, true) => break,
+                },
+                Place::Leaf(slot) => {
+                    if self.leaves.at(slot).key >= *from {
+                        pending.push(node);
+                    }
+                    break;
+                }
+                Place::Empty | Place::StagedLeaf(_) | Place::StagedNode(_) => break,
+            }
+        }
+        Walk { tree: self, pending }
     }
+}
 
-    /// The next pair in key order.
-    pub(crate) fn next<'a>(&mut self, tree: &'a Tree) -> Option<(&'a Key, &'a [u8])> {
+impl<'a> Iterator for Walk<'a> {
+    type Item = (&'a Key, ValueRef);
+
+    fn next(&mut self) -> Option<Self::Item> {
         loop {
             match self.pending.pop()?.place() {
                 Place::Inner(slot) => {
-                    let inner = tree.inners.at(slot);
+                    let inner = self.tree.inners.at(slot);
+                    self.tree.prefetch(inner.right.node);
                     self.pending.push(inner.right.node);
                     self.pending.push(inner.left.node);
                 }
+                Place::Link(_, slot) => self.pending.push(self.tree.links.at(slot).node),
                 Place::Leaf(slot) => {
-                    let leaf = tree.leaves.at(slot);
-                    return Some((&leaf.key, tree.value(leaf)));
+                    let leaf = self.tree.leaves.at(slot);
+                    return Some((&leaf.key, leaf.value));
                 }
-                Place::Empty | Place::StagedInner(_) | Place::StagedLeaf(_) => {}
+                Place::Empty | Place::StagedLeaf(_) | Place::StagedNode(_) => {}
             }
         }
     }

@@ -1,0 +1,176 @@
+//! Applying an update, and the way back.
+
+use std::sync::OnceLock;
+
+use stele_merkle::state::Key;
+
+use super::stage::{NewNode, Update};
+use super::{Child, Inner, Leaf, NodeRef, Place, Slot, Tree};
+use crate::Write;
+use crate::values::ValueRef;
+
+/// How many exchanges ahead of the current one its target is loaded.
+const PREFETCH_DISTANCE: usize = 8;
+
+/// Nodes that a version has no more and the one before it had.
+#[derive(Debug, Default)]
+pub(crate) struct Retired {
+    pub(super) inners: Vec<u32>,
+    pub(super) links: Vec<u32>,
+    pub(super) leaves: Vec<u32>,
+}
+
+/// What leads from a version back to the one before it: what the changed places held, and the nodes that went.
+#[derive(Debug, Default)]
+pub(crate) struct Undo {
+    children: Vec<(Slot, Child)>,
+    values: Vec<(u32, ValueRef)>,
+    retired: Retired,
+    /// Leaves that the version before does not have.
+    inserted: Vec<u32>,
+    /// Bytes of the values that only older versions have.
+    value_bytes: usize,
+    /// Order of `children` and `values` by place, made when an older version is first read through this.
+    index: OnceLock<Index>,
+}
+
+#[derive(Debug)]
+struct Index {
+    children: Vec<u32>,
+    values: Vec<u32>,
+}
+
+impl Undo {
+    /// Bytes of this list itself.
+    pub(crate) fn list_bytes(&self) -> usize {
+        self.children.len() * (size_of::<(Slot, Child)>() + size_of::<u32>())
+            + self.values.len() * (size_of::<(u32, ValueRef)>() + size_of::<u32>())
+            + (self.retired.inners.len() + self.retired.links.len() + self.retired.leaves.len() + self.inserted.len())
+                * size_of::<u32>()
+    }
+
+    /// Bytes of memory that only older versions need: the list, and what the tree keeps for them.
+    pub(crate) fn bytes(&self) -> usize {
+        self.list_bytes()
+            + self.retired.inners.len() * size_of::<Inner>()
+            + self.retired.links.len() * size_of::<Child>()
+            + self.retired.leaves.len() * size_of::<Leaf>()
+            + self.value_bytes
+    }
+
+    fn index(&self) -> &Index {
+        fn order<T, K: Ord>(entries: &[T], key: impl Fn(&T) -> K) -> Vec<u32> {
+            let mut order: Vec<u32> = (0..u32::try_from(entries.len()).expect("a batch of bounded bytes")).collect();
+            order.sort_unstable_by_key(|at| key(&entries[*at as usize]));
+            order
+        }
+        self.index.get_or_init(|| Index {
+            children: order(&self.children, |(slot, _)| *slot),
+            values: order(&self.values, |(leaf, _)| *leaf),
+        })
+    }
+
+    /// What a place held before, if this changed it.
+    pub(super) fn child(&self, slot: Slot) -> Option<&Child> {
+        let index = &self.index().children;
+        let at = index.binary_search_by_key(&slot, |at| self.children[*at as usize].0).ok()?;
+        Some(&self.children[index[at] as usize].1)
+    }
+
+    /// The value that a leaf had before, if this changed it.
+    pub(super) fn value(&self, leaf: u32) -> Option<ValueRef> {
+        let index = &self.index().values;
+        let at = index.binary_search_by_key(&leaf, |at| self.values[*at as usize].0).ok()?;
+        Some(self.values[index[at] as usize].1)
+    }
+
+    /// The keys that this changed, each with its value before, in no order.
+    pub(crate) fn changed<'a>(&'a self, tree: &'a Tree) -> impl Iterator<Item = (Key, Option<ValueRef>)> + 'a {
+        let replaced = self.values.iter().map(|(slot, value)| (tree.leaves.at(*slot).key, Some(*value)));
+        let deleted = self.retired.leaves.iter().map(|slot| {
+            let leaf = tree.leaves.at(*slot);
+            (leaf.key, Some(leaf.value))
+        });
+        let inserted = self.inserted.iter().map(|slot| (tree.leaves.at(*slot).key, None));
+        replaced.chain(deleted).chain(inserted)
+    }
+}
+
+impl Tree {
+    /// Makes an update the newest tree and returns the way back. `writes` are the ones that were staged.
+    pub(crate) fn apply(&mut self, update: Update, writes: &[Write]) -> Undo {
+        debug_assert_eq!(update.generation, self.generation);
+        let mut undo = Undo { retired: update.retired, ..Undo::default() };
+        self.keys = self.keys + update.leaves.len() - undo.retired.leaves.len();
+        for (key, write) in update.leaves {
+            let value = self.values.insert(written(writes, write));
+            undo.inserted.push(self.leaves.insert(Leaf { key, value }));
+        }
+        // Children come before their parents in an update, so every staged child already has a place.
+        let mut settled: Vec<NodeRef> = Vec::with_capacity(update.nodes.len());
+        let settle = |child: Child, inserted: &[u32], settled: &[NodeRef]| {
+            let node = match child.node.place() {
+                Place::StagedLeaf(index) => NodeRef::leaf(inserted[index as usize]),
+                Place::StagedNode(index) => settled[index as usize],
+                _ => child.node,
+            };
+            Child { node, hash: child.hash }
+        };
+        for node in update.nodes {
+            settled.push(match node {
+                NewNode::Inner(Inner { left, right }) => NodeRef::inner(self.inners.insert(Inner {
+                    left: settle(left, &undo.inserted, &settled),
+                    right: settle(right, &undo.inserted, &settled),
+                })),
+                NewNode::Link(side, child) => {
+                    NodeRef::link(side, self.links.insert(settle(child, &undo.inserted, &settled)))
+                }
+            });
+        }
+        self.root = settle(update.root, &undo.inserted, &settled);
+        undo.children = update.children;
+        for at in 0..undo.children.len() {
+            if let Some((slot, _)) = undo.children.get(at + PREFETCH_DISTANCE) {
+                stele_accel_hash::prefetch(self.child(*slot));
+            }
+            let (slot, child) = undo.children[at];
+            let new = settle(child, &undo.inserted, &settled);
+            undo.children[at].1 = std::mem::replace(self.child_mut(slot), new);
+        }
+        undo.values.reserve(update.values.len());
+        for (at, (slot, write)) in update.values.iter().enumerate() {
+            if let Some((slot, _)) = update.values.get(at + PREFETCH_DISTANCE) {
+                self.leaves.prefetch(*slot);
+            }
+            let value = self.values.insert(written(writes, *write));
+            let old = std::mem::replace(&mut self.leaves.at_mut(*slot).value, value);
+            undo.value_bytes += old.bytes();
+            undo.values.push((*slot, old));
+        }
+        undo.value_bytes += undo.retired.leaves.iter().map(|slot| self.leaves.at(*slot).value.bytes()).sum::<usize>();
+        self.generation += 1;
+        undo
+    }
+
+    /// Frees what no retained version needs: the version before the one that `undo` belongs to is gone.
+    pub(crate) fn free(&mut self, undo: Undo) {
+        for (_, value) in undo.values {
+            self.values.release(value);
+        }
+        for slot in undo.retired.inners {
+            self.inners.release(slot);
+        }
+        for slot in undo.retired.links {
+            self.links.release(slot);
+        }
+        for slot in undo.retired.leaves {
+            self.values.release(self.leaves.at(slot).value);
+            self.leaves.release(slot);
+        }
+    }
+}
+
+/// The value of a write that stays.
+fn written(writes: &[Write], index: u32) -> &[u8] {
+    writes[index as usize].1.as_deref().expect("only writes with a value make leaves")
+}
