@@ -48,6 +48,26 @@ pub enum StateError {
         /// Why each snapshot was refused.
         refused: String,
     },
+    /// A snapshot can only be put where there is no map yet.
+    #[error("there is a state map in {} already", path.display())]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A snapshot cannot be divided so finely.
+    #[error("a snapshot of depth {depth} is deeper than {most}")]
+    Depth {
+        /// The depth asked for.
+        depth: u8,
+        /// The greatest possible.
+        most: u8,
+    },
+    /// A snapshot is not complete.
+    #[error("{missing} chunks of the snapshot are missing")]
+    Incomplete {
+        /// Chunks missing.
+        missing: usize,
+    },
     /// The files were written with another hash function.
     #[error("{} was written with another hash function", path.display())]
     OtherHash {
@@ -116,6 +136,9 @@ impl StateError {
             Self::Poisoned => "state_poisoned",
             Self::Corrupt { .. } => "state_corrupt",
             Self::NoBase { .. } => "state_no_base",
+            Self::NotEmpty { .. } => "state_not_empty",
+            Self::Depth { .. } => "state_depth",
+            Self::Incomplete { .. } => "state_incomplete",
             Self::OtherHash { .. } => "state_other_hash",
             Self::UnknownParent => "state_unknown_parent",
             Self::Stale => "state_stale",

@@ -45,6 +45,7 @@ pub use history::HistoryBounds;
 pub use map::{Durability, Figures, Opened, Options, Proven, ProvenMany, Recovery, StateMap, Write};
 pub use memory::{MemoryMap, Staged};
 pub use record::BATCH_BYTES_MAX;
+pub use snapshot::{CHUNK_BYTES_MAX, Chunk, ChunkError, SnapshotBuilder, SnapshotReader};
 pub use stele_merkle::Hash;
 pub use stele_merkle::state::{Key, KeyRange, MULTI_KEYS_MAX, MultiProof, Proof, RangeProof, StateHash};
 

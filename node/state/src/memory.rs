@@ -111,8 +111,8 @@ impl MemoryMap {
         let hash = self.tree.hash();
         let position = Position { height: Some(newest.height), root: newest.root_hash() };
         files.log = WriteLog::create(&files.directory, files.log.sequence() + 1, hash, files.durability, position)?;
-        let pairs = self.tree.keys() as u64;
-        let header = SnapshotHeader { hash, height: newest.height, root: newest.root_hash(), pairs };
+        let depth = SnapshotHeader::depth_for(self.tree.pair_bytes());
+        let header = SnapshotHeader { hash, height: newest.height, root: newest.root_hash(), pairs: 0, depth };
         files.job = Some(SnapshotJob::start(&files.directory, header)?);
         files.log_bytes_before = self.figures.log_bytes;
         self.history.pin(header.height);

@@ -25,6 +25,11 @@ impl ValueRef {
         (self.length as usize).next_multiple_of(STEP_BYTES)
     }
 
+    /// Bytes of the value.
+    pub(crate) const fn length(self) -> usize {
+        self.length as usize
+    }
+
     const fn class(self) -> usize {
         (self.length as usize).div_ceil(STEP_BYTES)
     }

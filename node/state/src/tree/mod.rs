@@ -12,7 +12,7 @@ mod undo;
 mod walk;
 
 pub(crate) use read::View;
-pub(crate) use stage::Update;
+pub(crate) use stage::{Update, subtree_root};
 pub(crate) use undo::Undo;
 
 use stele_merkle::Hash;
@@ -168,6 +168,8 @@ pub(crate) struct Tree {
     root: Child,
     /// Leaves of the newest tree.
     keys: usize,
+    /// Bytes of all pairs of the newest tree as files hold them.
+    pair_bytes: u64,
     /// Changes with every applied update, so that a stale one is recognised.
     generation: u64,
 }
@@ -182,6 +184,7 @@ impl Tree {
             values: Values::new(),
             root: Child::EMPTY,
             keys: 0,
+            pair_bytes: 0,
             generation: 0,
         }
     }
@@ -198,6 +201,11 @@ impl Tree {
     /// Keys of the newest tree.
     pub(crate) fn keys(&self) -> usize {
         self.keys
+    }
+
+    /// Bytes of all pairs of the newest tree in a file.
+    pub(crate) fn pair_bytes(&self) -> u64 {
+        self.pair_bytes
     }
 
     pub(crate) fn generation(&self) -> u64 {

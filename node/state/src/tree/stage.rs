@@ -5,7 +5,7 @@
 //! level by level (`level.rs`).
 
 use stele_merkle::Hash;
-use stele_merkle::state::{EMPTY, Key, key_bit};
+use stele_merkle::state::{EMPTY, Key, StateHash, key_bit};
 
 use super::undo::Retired;
 use super::{Child, Inner, NodeRef, Place, Side, Slot, Tree};
@@ -83,6 +83,13 @@ impl Tree {
             generation: self.generation,
         })
     }
+}
+
+/// R(pairs, depth) of the specification for two pairs or more, in order, all with a value, that share `depth` bits.
+pub(crate) fn subtree_root(hash: StateHash, pairs: &[Write], depth: usize) -> Hash {
+    let tree = Tree::new(hash);
+    let mut batch = Batch::new(&tree, pairs, 0);
+    batch.group(Child::EMPTY, depth, 0, pairs.len()).hash
 }
 
 /// A batch, or one thread's part of it, in the making.

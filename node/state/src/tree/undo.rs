@@ -12,6 +12,9 @@ use crate::values::ValueRef;
 /// How many exchanges ahead of the current one its target is loaded.
 const PREFETCH_DISTANCE: usize = 8;
 
+/// Bytes of a pair in a file beside its value: the key, and the value's length.
+const PAIR_HEAD_BYTES: u64 = 34;
+
 /// Nodes that a version has no more and the one before it had.
 #[derive(Debug, Default)]
 pub(crate) struct Retired {
@@ -104,6 +107,7 @@ impl Tree {
         self.keys = self.keys + update.leaves.len() - undo.retired.leaves.len();
         for (key, write) in update.leaves {
             let value = self.values.insert(written(writes, write));
+            self.pair_bytes += PAIR_HEAD_BYTES + value.length() as u64;
             undo.inserted.push(self.leaves.insert(Leaf { key, value }));
         }
         // Children come before their parents in an update, so every staged child already has a place.
@@ -144,10 +148,15 @@ impl Tree {
             }
             let value = self.values.insert(written(writes, *write));
             let old = std::mem::replace(&mut self.leaves.at_mut(*slot).value, value);
+            self.pair_bytes = self.pair_bytes + value.length() as u64 - old.length() as u64;
             undo.value_bytes += old.bytes();
             undo.values.push((*slot, old));
         }
-        undo.value_bytes += undo.retired.leaves.iter().map(|slot| self.leaves.at(*slot).value.bytes()).sum::<usize>();
+        for slot in &undo.retired.leaves {
+            let value = self.leaves.at(*slot).value;
+            self.pair_bytes -= PAIR_HEAD_BYTES + value.length() as u64;
+            undo.value_bytes += value.bytes();
+        }
         self.generation += 1;
         undo
     }

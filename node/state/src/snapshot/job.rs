@@ -1,0 +1,170 @@
+//! Writing a snapshot beside the commits.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+
+use stele_merkle::state::{Key, KeyRange};
+
+use super::listing::prune;
+use super::{SnapshotBuilder, SnapshotHeader, file_name};
+use crate::StateError;
+use crate::record::push_pair;
+use crate::tree::{Tree, Undo};
+use crate::values::ValueRef;
+
+/// Chunks that wait for the writer: enough to keep the disk busy, little memory.
+const CHUNKS_WAITING_MAX: usize = 4;
+
+/// The pairs of a range, on their way to the writer.
+struct Copied {
+    range: KeyRange,
+    pairs: u32,
+    body: Vec<u8>,
+}
+
+/// A snapshot in the making.
+#[derive(Debug)]
+pub(crate) struct SnapshotJob {
+    header: SnapshotHeader,
+    /// Index of the range that is copied next.
+    next: u64,
+    /// Keys that commits have changed since, with the value that they had; only those of ranges not copied yet.
+    before: BTreeMap<Key, Option<ValueRef>>,
+    /// A chunk that the writer had no room for.
+    waiting: Option<Copied>,
+    /// `None` once everything was handed over or the writer gave up.
+    sender: Option<SyncSender<Copied>>,
+    writer: JoinHandle<Result<u64, StateError>>,
+}
+
+impl std::fmt::Debug for Copied {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Copied").field("range", &self.range).field("pairs", &self.pairs).finish_non_exhaustive()
+    }
+}
+
+impl SnapshotJob {
+    /// Starts the writer for the newest version, whose values the caller keeps retained until [`SnapshotJob::is_copied`].
+    pub(crate) fn start(directory: &Path, header: SnapshotHeader) -> Result<Self, StateError> {
+        let (sender, chunks) = sync_channel(CHUNKS_WAITING_MAX);
+        let path = directory.join(file_name(header.height));
+        let builder = SnapshotBuilder::begin(directory, header)?;
+        let directory = directory.to_owned();
+        let writer = std::thread::Builder::new()
+            .name("state-snapshot".to_owned())
+            .spawn(move || write(&directory, builder, &chunks))
+            .map_err(StateError::io("start the writer of", &path))?;
+        Ok(Self { header, next: 0, before: BTreeMap::new(), waiting: None, sender: Some(sender), writer })
+    }
+
+    pub(crate) fn height(&self) -> u64 {
+        self.header.height
+    }
+
+    /// Whether the tree is not needed any more.
+    pub(crate) fn is_copied(&self) -> bool {
+        self.sender.is_none()
+    }
+
+    /// Whether the writer has ended, well or not.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.is_copied() && self.writer.is_finished()
+    }
+
+    /// The range that is copied next, `None` after the last.
+    fn range(&self) -> Option<KeyRange> {
+        KeyRange::new(self.header.depth, self.next)
+    }
+
+    /// Takes note of what a commit changed. It has been applied to `tree`.
+    pub(crate) fn record(&mut self, tree: &Tree, undo: &Undo) {
+        let Some(range) = self.range().filter(|_| self.sender.is_some()) else { return };
+        let first = range.first();
+        for (key, value) in undo.changed(tree).filter(|(key, _)| *key >= first) {
+            self.before.entry(key).or_insert(value);
+        }
+    }
+
+    /// Copies ranges until they have `pairs_max` pairs or more. When the writer is behind, waits for it if `wait`, else
+    /// stops early.
+    pub(crate) fn step(&mut self, tree: &Tree, pairs_max: usize, wait: bool) {
+        let mut pairs = 0;
+        while let Some(sender) = &self.sender {
+            if let Some(chunk) = self.waiting.take() {
+                let sent = if wait {
+                    sender.send(chunk).map_err(|error| TrySendError::Disconnected(error.0))
+                } else {
+                    sender.try_send(chunk)
+                };
+                match sent {
+                    Ok(()) => {}
+                    Err(TrySendError::Disconnected(_)) => self.sender = None,
+                    Err(TrySendError::Full(chunk)) => {
+                        self.waiting = Some(chunk);
+                        return;
+                    }
+                }
+            } else if pairs >= pairs_max {
+                return;
+            } else if let Some(range) = self.range() {
+                let chunk = self.copy(tree, range);
+                pairs += chunk.pairs as usize;
+                self.waiting = Some(chunk);
+            } else {
+                self.sender = None;
+            }
+        }
+    }
+
+    /// The pairs of a range as they were at the snapshot's height.
+    fn copy(&mut self, tree: &Tree, range: KeyRange) -> Copied {
+        self.next += 1;
+        let later = self.range().map_or_else(BTreeMap::new, |next| self.before.split_off(&next.first()));
+        let mut changed = std::mem::replace(&mut self.before, later).into_iter().peekable();
+        let mut leaves = tree.walk(&range.first()).take_while(|(key, _)| range.contains(key)).peekable();
+        let mut chunk = Copied { range, pairs: 0, body: Vec::new() };
+        loop {
+            let pair = match (changed.peek(), leaves.peek()) {
+                (Some((key, _)), leaf) if leaf.is_none_or(|(leaf, _)| key <= *leaf) => {
+                    if leaf.is_some_and(|(leaf, _)| key == *leaf) {
+                        leaves.next();
+                    }
+                    changed.next()
+                }
+                _ => leaves.next().map(|(key, value)| (*key, Some(value))),
+            };
+            let Some((key, value)) = pair else { return chunk };
+            if let Some(value) = value {
+                push_pair(&mut chunk.body, &key, Some(tree.value(value)));
+                chunk.pairs += 1;
+            }
+        }
+    }
+
+    /// Waits for the writer: the size of the file, or why there is none. Before everything was copied this abandons
+    /// the snapshot.
+    pub(crate) fn finish(self) -> Result<u64, StateError> {
+        drop(self.sender);
+        // A writer that panicked left no complete file, which is the same as one that failed.
+        self.writer.join().unwrap_or(Err(StateError::Poisoned))
+    }
+}
+
+/// Writes the file; returns its size, or 0 when the owner gave up before the last chunk.
+fn write(directory: &Path, mut builder: SnapshotBuilder, chunks: &Receiver<Copied>) -> Result<u64, StateError> {
+    while let Ok(Copied { range, pairs, body }) = chunks.recv() {
+        if let Err(error) = builder.append(range, pairs, &body) {
+            builder.abandon();
+            return Err(error);
+        }
+    }
+    if !builder.is_complete() {
+        builder.abandon();
+        return Ok(0);
+    }
+    let size = builder.finish()?;
+    prune(directory)?;
+    Ok(size)
+}

@@ -1,0 +1,166 @@
+//! Reading a snapshot file: whole at open, by chunks for others.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use stele_merkle::state::{KeyRange, StateHash};
+
+use super::chunk::{CHUNK_BYTES_MAX, Chunk, content, pairs};
+use super::format::{ENTRY_BYTES, Entry, HEADER_BYTES, SnapshotHeader, UpperTree};
+use crate::tree::Tree;
+use crate::{Hash, StateError};
+
+/// A sound snapshot file, from which chunks are read.
+#[derive(Debug)]
+pub struct SnapshotReader {
+    file: File,
+    path: PathBuf,
+    header: SnapshotHeader,
+    entries: Vec<Entry>,
+    upper: UpperTree,
+    size: u64,
+}
+
+impl SnapshotReader {
+    /// Opens a file and checks that its table leads to its root. Chunks are checked when they are read.
+    ///
+    /// # Errors
+    /// [`StateError::Corrupt`], [`StateError::Io`].
+    pub fn open(path: &Path) -> Result<Self, StateError> {
+        let corrupt = |offset, what| StateError::Corrupt { path: path.to_owned(), offset, what };
+        let file = File::open(path).map_err(StateError::io("open", path))?;
+        let size = file.metadata().map_err(StateError::io("read", path))?.len();
+        let mut bytes = [0; HEADER_BYTES];
+        if size < HEADER_BYTES as u64 {
+            return Err(corrupt(0, "the header is incomplete"));
+        }
+        file.read_exact_at(&mut bytes, 0).map_err(StateError::io("read", path))?;
+        let header = SnapshotHeader::decode(&bytes).ok_or_else(|| corrupt(0, "the header is not sound"))?;
+        let length = (ENTRY_BYTES << header.depth) + 4;
+        let start = size.checked_sub(length as u64).filter(|start| *start >= HEADER_BYTES as u64);
+        let start = start.ok_or_else(|| corrupt(size, "the file ends early"))?;
+        let mut table = vec![0; length];
+        file.read_exact_at(&mut table, start).map_err(StateError::io("read", path))?;
+        let (table, crc) = table.split_at(length - 4);
+        if crc != crc32c::crc32c(table).to_be_bytes() {
+            return Err(corrupt(start, "the table is not sound"));
+        }
+        let (table, _) = table.as_chunks::<ENTRY_BYTES>();
+        let entries: Option<Vec<Entry>> = table.iter().map(Entry::decode).collect();
+        let entries = entries.ok_or_else(|| corrupt(start, "the table is malformed"))?;
+        let fits = |entry: &Entry| {
+            let end = entry.offset.checked_add(entry.length.into());
+            entry.length as usize <= CHUNK_BYTES_MAX && entry.offset >= HEADER_BYTES as u64 && end <= Some(start)
+        };
+        let bytes: u64 = entries.iter().map(|entry| u64::from(entry.length)).sum();
+        if !entries.iter().all(fits) || bytes != start - HEADER_BYTES as u64 {
+            return Err(corrupt(start, "the table points outside the file"));
+        }
+        let upper = UpperTree::new(header.hash, entries.iter().map(|entry| entry.content).collect());
+        let pairs: u64 = entries.iter().map(|entry| u64::from(entry.pairs)).sum();
+        if upper.root() != header.root || pairs != header.pairs {
+            return Err(corrupt(start, "the table leads to another root"));
+        }
+        Ok(Self { file, path: path.to_owned(), header, entries, upper, size })
+    }
+
+    /// Height of the state.
+    #[must_use]
+    pub fn height(&self) -> u64 {
+        self.header.height
+    }
+
+    /// Root of the state.
+    #[must_use]
+    pub fn root(&self) -> Hash {
+        self.header.root
+    }
+
+    /// Hash function of the state.
+    #[must_use]
+    pub fn hash(&self) -> StateHash {
+        self.header.hash
+    }
+
+    /// Number of pairs.
+    #[must_use]
+    pub fn pairs(&self) -> u64 {
+        self.header.pairs
+    }
+
+    /// Depth of its ranges: there are 2^depth chunks.
+    #[must_use]
+    pub fn depth(&self) -> u8 {
+        self.header.depth
+    }
+
+    /// Bytes of the file.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The chunk of a range with its proof; `None` for a range of another depth.
+    ///
+    /// # Errors
+    /// [`StateError::Corrupt`] names the chunk by its place when its bytes are not those that were written;
+    /// [`StateError::Io`].
+    pub fn chunk(&self, range: KeyRange) -> Result<Option<Chunk>, StateError> {
+        let index = usize::try_from(range.index()).unwrap_or(usize::MAX);
+        let entry = self.entries.get(index).filter(|_| range.depth() == self.header.depth);
+        let Some(entry) = entry else { return Ok(None) };
+        let body = self.body(entry)?;
+        Ok(Some(Chunk { range, pairs: entry.pairs, body, proof: self.upper.prove(index) }))
+    }
+
+    fn body(&self, entry: &Entry) -> Result<Vec<u8>, StateError> {
+        let mut body = vec![0; entry.length as usize];
+        self.file.read_exact_at(&mut body, entry.offset).map_err(StateError::io("read", &self.path))?;
+        if crc32c::crc32c(&body) == entry.crc { Ok(body) } else { Err(self.corrupt(entry, "a chunk is not sound")) }
+    }
+
+    fn corrupt(&self, entry: &Entry, what: &'static str) -> StateError {
+        StateError::Corrupt { path: self.path.clone(), offset: entry.offset, what }
+    }
+
+    /// Reads all chunks and compares each with what the table says it holds, and so with the root.
+    ///
+    /// # Errors
+    /// [`StateError::Corrupt`] for the first chunk that is not sound, [`StateError::Io`].
+    pub fn check(&self) -> Result<(), StateError> {
+        for (range, entry) in self.header.ranges().zip(&self.entries) {
+            let pairs = pairs(&self.body(entry)?, entry.pairs);
+            if pairs.and_then(|pairs| content(self.header.hash, range, &pairs)) != Some(entry.content) {
+                return Err(self.corrupt(entry, "a chunk's pairs are not those of the state"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Loads a snapshot: its header, the tree, and the size of the file.
+///
+/// # Errors
+/// [`StateError::Corrupt`] for anything but a whole snapshot whose pairs lead to its root, [`StateError::OtherHash`],
+/// [`StateError::Io`].
+pub(crate) fn load(path: &Path, hash: StateHash, threads: usize) -> Result<(SnapshotHeader, Tree, u64), StateError> {
+    let reader = SnapshotReader::open(path)?;
+    if reader.header.hash != hash {
+        return Err(StateError::OtherHash { path: path.to_owned() });
+    }
+    let mut tree = Tree::new(hash);
+    for (range, entry) in reader.header.ranges().zip(&reader.entries) {
+        let pairs = pairs(&reader.body(entry)?, entry.pairs)
+            .filter(|pairs| pairs.iter().all(|(key, _)| range.contains(key)))
+            .ok_or_else(|| reader.corrupt(entry, "a chunk's pairs are malformed"))?;
+        let update = tree.stage(&pairs, threads)?;
+        let undo = tree.apply(update, &pairs);
+        tree.free(undo);
+    }
+    if tree.root().hash != reader.header.root {
+        reader.check()?;
+        return Err(StateError::Corrupt { path: path.to_owned(), offset: 0, what: "the pairs lead to another root" });
+    }
+    Ok((reader.header, tree, reader.size))
+}
