@@ -95,18 +95,24 @@ impl Costs {
         let lead = cpu_waits / cores + as_float(units) * cpu_each - gpu_waits - gpu_start;
         let share = (lead / (cpu_each + gpu_each)).clamp(0.0, as_float(units));
         let share = to_units(share, units);
-        let passed = &self.passed[kind.index()];
         // Either nothing, or all but what is not worth a chunk of its own.
         if share < units_min {
-            let idle = gpu_waits == 0.0 && units >= units_min;
-            if idle && passed.fetch_add(1, Ordering::Relaxed) >= PASSED_MAX {
-                passed.store(0, Ordering::Relaxed);
-                return units_min.max(units / PROBE_SHARE);
-            }
             return 0;
         }
-        passed.store(0, Ordering::Relaxed);
+        self.passed[kind.index()].store(0, Ordering::Relaxed);
         if units - share < units_min / 4 { units } else { share }
+    }
+
+    /// Says that a job went past the device. Returns how many units to measure it with, when it is idle and has not had any
+    /// for long: it may have been slow only once. No job waits for that.
+    pub(crate) fn passed(&self, kind: Kind, units: usize, units_min: usize) -> Option<usize> {
+        let idle = self.backlog[Backend::Gpu as usize].load(Ordering::Relaxed) == 0;
+        let passed = &self.passed[kind.index()];
+        if !idle || units < units_min || passed.fetch_add(1, Ordering::Relaxed) < PASSED_MAX {
+            return None;
+        }
+        passed.store(0, Ordering::Relaxed);
+        Some(units_min.max(units / PROBE_SHARE))
     }
 
     /// Counts work that is planned; the result is given to [`Self::done`].
@@ -223,15 +229,21 @@ mod tests {
         }
         let mut probes = 0;
         for _ in 0..100 * PASSED_MAX {
-            let share = costs.device_share(KIND, 5_000, 64, 2);
-            if share > 0 {
-                costs.observe(Backend::Gpu, KIND, share, Duration::from_secs_f64(2e-3 + 1e-6 * as_float(share)));
+            assert_eq!(costs.device_share(KIND, 5_000, 64, 2), 0, "no job goes to a device that seems slow");
+            if let Some(units) = costs.passed(KIND, 5_000, 64) {
+                let planned = costs.plan(Backend::Gpu, KIND, units);
+                assert_eq!((0..2 * PASSED_MAX).find_map(|_| costs.passed(KIND, 5_000, 64)), None, "one at a time");
+                costs.done(Backend::Gpu, planned);
+                costs.observe(Backend::Gpu, KIND, units, Duration::from_secs_f64(2e-3 + 1e-6 * as_float(units)));
                 probes += 1;
+                if probes > 50 {
+                    break;
+                }
             }
         }
         assert!(probes > 50, "{probes}");
         assert!(costs.device_share(KIND, 50_000, 64, 2) > 20_000, "it is what it was");
         // A job too small for it is no reason to ask.
-        assert!((0..1_000).all(|_| costs.device_share(KIND, 63, 64, 2) == 0));
+        assert!((0..1_000).all(|_| costs.passed(KIND, 63, 64).is_none()));
     }
 }

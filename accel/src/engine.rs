@@ -156,7 +156,7 @@ pub struct Context {
     pub(crate) counters: Counters,
     pub(crate) threads: usize,
     pub(crate) ed25519_batch_max: usize,
-    pub(crate) costs: Costs,
+    pub(crate) costs: Arc<Costs>,
     pub(crate) guard: GuardCounters,
     pub(crate) window: Window,
     pub(crate) canaries_ed25519: OnceLock<Canaries<EdwardsEquation>>,
@@ -183,7 +183,7 @@ impl Engine {
             counters: Counters::default(),
             threads: pool.threads(),
             ed25519_batch_max: config.ed25519_batch_max.max(ED25519_BATCH_MIN),
-            costs: Costs::default(),
+            costs: Arc::default(),
             guard: GuardCounters::default(),
             window: config
                 .gpu

@@ -56,7 +56,7 @@ pub use crate::{
     figures::{
         CacheFigures, FAULT_REASONS, Figures, GpuBatches, GpuFigures, JobFigures, SECONDS_BUCKETS, SuiteFigures, Times,
     },
-    gpu::{Assign, GpuConfig, GpuState, GpuStatus},
+    gpu::{Assign, GPU_THREADS, GpuConfig, GpuState, GpuStatus},
     job::{
         Job,
         digest::DigestJob,

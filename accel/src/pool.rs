@@ -4,6 +4,7 @@ use std::{
     cell::Cell,
     collections::VecDeque,
     io,
+    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
@@ -35,10 +36,39 @@ pub trait Work: Send + Sync {
     fn small(&self) -> Option<&VerifyWork> {
         None
     }
-    /// Ends a chunk that was left to a device, with its answer, or does it here if there is none.
-    fn settle(&self, chunk: usize, answer: Option<Answer>);
+    /// Judges what became of a chunk that was left to a device: ends it, or says in how many parts it is done here. Must
+    /// be quick: it goes before all other work.
+    fn settle(&self, chunk: usize, answer: Option<Answer>) -> Settled;
+    /// Does one part of a chunk that [`Self::settle`] gave back.
+    fn redo(&self, chunk: usize, part: Part);
     /// Called once after the last chunk, by the worker that ran it.
     fn finish(&self, outcome: Outcome);
+}
+
+/// What became of a chunk that was left to a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// It is done.
+    Done,
+    /// It is to be done here, in so many parts, at least one.
+    Redo(usize),
+}
+
+/// One of several parts of a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Its number, from 0.
+    pub index: usize,
+    /// How many there are.
+    pub count: usize,
+}
+
+impl Part {
+    /// Its share of a range.
+    pub fn of(self, range: &Range<usize>) -> Range<usize> {
+        let cut = |index| range.start + range.len() * index / self.count;
+        cut(self.index)..cut(self.index + 1)
+    }
 }
 
 /// How the chunks of a job ended.
@@ -89,7 +119,8 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
-    /// Chunks that came back from a device; first, because all else of their jobs may be done.
+    /// Chunks that came back from a device; first, because all else of their jobs may be done. They are only judged: what
+    /// has to be done again waits in the queue of its priority, in front.
     returned: VecDeque<Return>,
     live: VecDeque<Entry>,
     bulk: VecDeque<Entry>,
@@ -103,6 +134,14 @@ struct Queue {
 struct Entry {
     task: Arc<Task>,
     next: usize,
+    /// The chunk that is done again, in how many parts: then `next` counts parts, not chunks.
+    redo: Option<(usize, usize)>,
+}
+
+impl Entry {
+    fn steps(&self) -> usize {
+        self.redo.map_or(self.task.work.chunks(), |(_, parts)| parts)
+    }
 }
 
 struct Return {
@@ -114,6 +153,8 @@ struct Return {
 /// What a worker does next.
 enum Step {
     Run(Arc<Task>, usize),
+    /// A part of a chunk that came back.
+    Redo(Arc<Task>, usize, Part),
     /// Several small jobs, of one chunk each.
     Together(Vec<Arc<Task>>),
     Settle(Return),
@@ -121,6 +162,7 @@ enum Step {
 
 struct Task {
     work: Box<dyn Work>,
+    priority: Priority,
     weight: Weight,
     left: AtomicUsize,
     panicked: AtomicBool,
@@ -177,15 +219,8 @@ impl Pool {
     pub(crate) fn enqueue(&self, priority: Priority, weight: Weight, work: Box<dyn Work>) {
         let chunks = work.chunks();
         let left = AtomicUsize::new(chunks);
-        let task = Arc::new(Task { work, weight, left, panicked: AtomicBool::new(false) });
-        let entry = Entry { task, next: 0 };
-        {
-            let mut queue = self.shared.lock();
-            match priority {
-                Priority::Live | Priority::Quorum => queue.live.push_back(entry),
-                Priority::Bulk => queue.bulk.push_back(entry),
-            }
-        }
+        let task = Arc::new(Task { work, priority, weight, left, panicked: AtomicBool::new(false) });
+        self.shared.lock().of(priority).push_back(Entry { task, next: 0, redo: None });
         if chunks == 1 {
             self.shared.work_waits.notify_one();
         } else {
@@ -236,10 +271,28 @@ impl Shared {
                     Task::run_together(&tasks);
                     tasks.iter().for_each(|task| self.end(task, task.count_down()));
                 }
-                Step::Settle(Return { task, chunk, answer }) => self.end(&task, task.settle(chunk, answer)),
+                Step::Redo(task, chunk, part) => self.end(&task, task.redo(chunk, part)),
+                Step::Settle(Return { task, chunk, answer }) => match task.settle(chunk, answer) {
+                    Settled::Done => self.end(&task, task.count_down()),
+                    Settled::Redo(parts) => self.redo(task, chunk, parts),
+                },
             }
             queue = self.lock();
         }
+    }
+
+    /// Queues a chunk that came back in vain; each part counts as a chunk.
+    fn redo(&self, task: Arc<Task>, chunk: usize, parts: usize) {
+        task.left.fetch_add(parts - 1, Ordering::Relaxed);
+        let mut queue = self.lock();
+        if queue.stopping {
+            // The task goes as all that was queued: its ticket resolves as stopped. Not under the lock.
+            drop(queue);
+            return;
+        }
+        queue.of(task.priority).push_front(Entry { task, next: 0, redo: Some((chunk, parts)) });
+        drop(queue);
+        self.work_waits.notify_all();
     }
 
     /// Ends a job whose last chunk is done. The last owner of the task frees the arena; not under the lock.
@@ -305,14 +358,18 @@ impl Queue {
         if let Some(returned) = self.returned.pop_front() {
             return Some(Step::Settle(returned));
         }
-        let (queue, task, chunk) = self.take_chunk()?;
+        let (queue, task, step, redo) = self.take_entry()?;
+        if let Some((chunk, count)) = redo {
+            return Some(Step::Redo(task, chunk, Part { index: step, count }));
+        }
+        let chunk = step;
         let Some(small) = task.work.small() else { return Some(Step::Run(task, chunk)) };
         let (suite, mut items) = (small.suite(), small.items());
         // Nothing waits for company: only what is queued anyway goes along.
         let mut tasks = vec![Arc::clone(&task)];
         let mut place = 0;
         while let Some(entry) = queue.get(place).filter(|_| place < COMPANY_REACH) {
-            let joins = entry.task.work.small().filter(|other| other.suite() == suite);
+            let joins = entry.task.work.small().filter(|other| other.suite() == suite && entry.redo.is_none());
             match joins.map(VerifyWork::items).filter(|more| items + more <= TOGETHER_MAX) {
                 Some(more) => {
                     items += more;
@@ -324,8 +381,16 @@ impl Queue {
         Some(if tasks.len() > 1 { Step::Together(tasks) } else { Step::Run(task, chunk) })
     }
 
-    /// The next chunk, and the queue that it was taken from.
-    fn take_chunk(&mut self) -> Option<(&mut VecDeque<Entry>, Arc<Task>, usize)> {
+    fn of(&mut self, priority: Priority) -> &mut VecDeque<Entry> {
+        match priority {
+            Priority::Live | Priority::Quorum => &mut self.live,
+            Priority::Bulk => &mut self.bulk,
+        }
+    }
+
+    /// The next step of the entry whose turn it is, and the queue that it was taken from.
+    #[expect(clippy::type_complexity, reason = "the parts of an entry")]
+    fn take_entry(&mut self) -> Option<(&mut VecDeque<Entry>, Arc<Task>, usize, Option<(usize, usize)>)> {
         let bulk_turn = self.live.is_empty() || self.live_chunks >= BULK_SHARE - 1;
         let queue = if bulk_turn && !self.bulk.is_empty() {
             self.live_chunks = 0;
@@ -335,13 +400,13 @@ impl Queue {
             &mut self.live
         };
         let entry = queue.front_mut()?;
-        let chunk = entry.next;
+        let (step, redo) = (entry.next, entry.redo);
         entry.next += 1;
         let task = Arc::clone(&entry.task);
-        if entry.next == task.work.chunks() {
+        if entry.next == entry.steps() {
             queue.pop_front();
         }
-        Some((queue, task, chunk))
+        Some((queue, task, step, redo))
     }
 }
 
@@ -362,17 +427,24 @@ impl Task {
         }
     }
 
-    /// Ends a chunk that came back.
-    fn settle(&self, chunk: usize, answer: Option<Answer>) -> Option<Outcome> {
-        self.catch(|| self.work.settle(chunk, answer));
+    /// Judges a chunk that came back.
+    fn settle(&self, chunk: usize, answer: Option<Answer>) -> Settled {
+        self.catch(|| self.work.settle(chunk, answer)).unwrap_or(Settled::Done)
+    }
+
+    /// Does a part of a chunk that came back.
+    fn redo(&self, chunk: usize, part: Part) -> Option<Outcome> {
+        self.catch(|| self.work.redo(chunk, part));
         self.count_down()
     }
 
     /// State that a panicking chunk leaves behind is never read: the job is reported as failed.
-    fn catch(&self, step: impl FnOnce()) {
-        if catch_unwind(AssertUnwindSafe(step)).is_err() {
+    fn catch<T>(&self, step: impl FnOnce() -> T) -> Option<T> {
+        let result = catch_unwind(AssertUnwindSafe(step));
+        if result.is_err() {
             self.panicked.store(true, Ordering::Relaxed);
         }
+        result.ok()
     }
 
     fn count_down(&self) -> Option<Outcome> {
@@ -405,6 +477,7 @@ mod tests {
     /// Panics in the chunk with this number.
     struct Broken {
         chunk: usize,
+        parts: Arc<AtomicUsize>,
         resolver: Mutex<Option<Resolver<Outcome>>>,
     }
 
@@ -422,8 +495,14 @@ mod tests {
             assert_ne!(chunk, self.chunk, "this chunk is meant to fail");
         }
 
-        fn settle(&self, chunk: usize, answer: Option<Answer>) {
+        fn settle(&self, chunk: usize, answer: Option<Answer>) -> Settled {
             assert!(answer.is_none() && chunk == 1, "only the lost chunk comes back");
+            Settled::Redo(3)
+        }
+
+        fn redo(&self, chunk: usize, part: Part) {
+            assert_eq!((chunk, part.count), (1, 3));
+            self.parts.fetch_add(1, Ordering::Relaxed);
             assert_ne!(chunk, self.chunk, "this chunk is meant to fail");
         }
 
@@ -442,9 +521,11 @@ mod tests {
         {
             pool.reserve_blocking(weight);
             let (ticket, resolver) = ticket();
-            let work = Broken { chunk, resolver: Mutex::new(Some(resolver)) };
+            let parts = Arc::new(AtomicUsize::new(0));
+            let work = Broken { chunk, parts: Arc::clone(&parts), resolver: Mutex::new(Some(resolver)) };
             pool.enqueue(Priority::Live, weight, Box::new(work));
             assert_eq!(ticket.wait(), Ok::<_, TicketError>(expected));
+            assert_eq!(parts.load(Ordering::Relaxed), 3, "each part of the lost chunk is done once");
             assert_eq!(pool.held(), Weight::default());
         }
     }
@@ -453,11 +534,12 @@ mod tests {
     fn bulk_work_gets_every_eighth_chunk_while_live_work_waits() {
         let mut queue = Queue::default();
         let task = |_| {
-            let work = Broken { chunk: 9, resolver: Mutex::new(None) };
+            let work = Broken { chunk: 9, parts: Arc::default(), resolver: Mutex::new(None) };
             let left = AtomicUsize::new(4);
             let weight = Weight::default();
-            let task = Task { work: Box::new(work), weight, left, panicked: AtomicBool::new(false) };
-            Entry { task: Arc::new(task), next: 0 }
+            let priority = Priority::Live;
+            let task = Task { work: Box::new(work), priority, weight, left, panicked: AtomicBool::new(false) };
+            Entry { task: Arc::new(task), next: 0, redo: None }
         };
         queue.live.extend((0..14).map(task));
         queue.bulk.extend((0..2).map(task));
@@ -465,12 +547,12 @@ mod tests {
         let mut turns = Vec::new();
         for turn in 0..64 {
             let before = bulk_left(&queue);
-            assert!(queue.take_chunk().is_some());
+            assert!(queue.take_entry().is_some());
             if bulk_left(&queue) != before {
                 turns.push(turn);
             }
         }
         assert_eq!(turns, [7, 15, 23, 31, 39, 47, 55, 63]);
-        assert!(queue.take_chunk().is_none());
+        assert!(queue.take_entry().is_none());
     }
 }

@@ -30,13 +30,13 @@ mod tests;
 
 pub use self::{
     config::{Assign, GpuConfig},
-    service::{GpuState, GpuStatus},
+    service::{GPU_THREADS, GpuState, GpuStatus},
 };
 pub(crate) use self::{
     hashing::{Digests, Levels, MESSAGE_BLOCKS_MAX, blocks, digest_bytes},
     kernel::{BLOCK_WORDS, EdwardsItem, Kernel, Parameters, PrimeItem, PrimeSuite, TAGGED_DIGEST_WORDS},
     question::{Question, kernels_of},
-    ring::{Answer, Batch, Pass, Reply},
+    ring::{Answer, Batch, Measure, Pass, Reply},
     service::Gpu,
     signatures::Signatures,
     tables::AnyTable,

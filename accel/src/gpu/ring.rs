@@ -61,6 +61,35 @@ pub(crate) enum Reply {
     Chunk(Errand),
     /// The first measurement.
     Probe(Sender<Answer>),
+    /// A later one, for which nobody waits.
+    Measure(Measure),
+}
+
+/// What is done with the time of a batch that belongs to no job; also called, without one, when it fails.
+pub(crate) struct Measure(Option<Box<dyn FnOnce(Option<Duration>) + Send>>);
+
+impl Measure {
+    pub(crate) fn new(done: impl FnOnce(Option<Duration>) + Send + 'static) -> Self {
+        Self(Some(Box::new(done)))
+    }
+
+    fn end(&mut self, busy: Option<Duration>) {
+        if let Some(done) = self.0.take() {
+            done(busy);
+        }
+    }
+}
+
+impl Drop for Measure {
+    fn drop(&mut self) {
+        self.end(None);
+    }
+}
+
+impl std::fmt::Debug for Measure {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Measure").finish_non_exhaustive()
+    }
 }
 
 /// What the device says.
@@ -136,6 +165,7 @@ impl Reply {
             Self::Chunk(errand) => errand.answer(answer),
             // Whoever measured gave up waiting.
             Self::Probe(sender) => drop(sender.send(answer)),
+            Self::Measure(mut measure) => measure.end(Some(answer.busy)),
         }
     }
 }

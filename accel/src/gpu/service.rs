@@ -37,6 +37,9 @@ const SLOT_ALIGNMENT: usize = 256;
 /// How long the poller waits for the device before it looks around.
 const POLL: Duration = Duration::from_millis(200);
 
+/// How the names of the GPU's threads begin: a panic there is a driver's failure, which the engine deals with.
+pub const GPU_THREADS: &str = "accel-gpu";
+
 /// What the GPU is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -297,7 +300,10 @@ impl Shared {
             }
         });
         let compiler = compiler.map_err(|error| GpuError::Thread { reason: error.to_string() })?;
-        self.poll(machine);
+        // The driver's binding panics where the driver reports what it has no name for; batches under way come back.
+        if panic::catch_unwind(AssertUnwindSafe(|| self.poll(machine))).is_err() {
+            self.end(GpuState::Lost, "the driver failed");
+        }
         let _ended = compiler.join();
         Ok(())
     }
@@ -448,6 +454,8 @@ impl Shared {
                     ring = self.wakes.wait(ring).unwrap_or_else(PoisonError::into_inner);
                 }
             };
+            #[cfg(test)]
+            self.faults.before_poll();
             let waited =
                 machine.opened.device.poll(PollType::Wait { submission_index: Some(submission), timeout: Some(POLL) });
             if let Err(wgpu::PollError::WrongSubmissionIndex(..)) = waited {
@@ -520,6 +528,8 @@ pub(crate) mod faults {
         pub(crate) corrupt: AtomicU64,
         /// Launches until the device is lost; zero: never.
         pub(crate) lose_after: AtomicU64,
+        /// Polls until one panics; zero: never.
+        pub(crate) panic_after: AtomicU64,
         /// Answers of which two words change places.
         pub(crate) swap: AtomicU64,
         /// Batches of Ed25519 of which a bit of an item is flipped on its way.
@@ -541,6 +551,10 @@ pub(crate) mod faults {
                 batch.input.copy_within(4 * EdwardsItem::WORDS.., 0);
             }
             batch
+        }
+
+        pub(super) fn before_poll(&self) {
+            assert!(take(&self.panic_after) != Some(1), "the driver's binding is meant to panic");
         }
 
         pub(super) fn after_landing(&self, mut answer: Answer) -> Answer {

@@ -100,6 +100,18 @@ fn a_device_that_is_lost_under_way_loses_no_item() {
 }
 
 #[test]
+fn a_driver_that_panics_loses_no_item() {
+    for polls in [1, 2, 5] {
+        let Some(engine) = engine(small_slots) else { return };
+        gpu(&engine).faults().panic_after.store(polls, Ordering::SeqCst);
+        check_results(&engine);
+        let status = engine.gpu_status();
+        assert_eq!((status.state, &*status.reason), (GpuState::Lost, "the driver failed"));
+        check_results(&engine);
+    }
+}
+
+#[test]
 fn an_answer_that_was_spoilt_quarantines_the_device() {
     for swapped in [false, true] {
         let Some(engine) = engine(small_slots) else { return };

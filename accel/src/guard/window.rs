@@ -52,8 +52,9 @@ impl Window {
         Self { items_max, bytes_max, kept: Mutex::default() }
     }
 
-    /// Keeps what was accepted, and forgets the oldest.
+    /// Keeps what was accepted, and forgets the oldest. Of what is larger than the window the newest items are kept.
     pub(crate) fn keep(&self, accepted: Accepted) {
+        let accepted = self.fitting(accepted);
         let mut kept = self.kept();
         kept.items += accepted.items.len();
         kept.bytes += accepted.bytes.len();
@@ -63,6 +64,21 @@ impl Window {
             kept.items -= oldest.items.len();
             kept.bytes -= oldest.bytes.len();
         }
+    }
+
+    fn fitting(&self, accepted: Accepted) -> Accepted {
+        if accepted.items.len() <= self.items_max && accepted.bytes.len() <= self.bytes_max {
+            return accepted;
+        }
+        let mut bytes = self.bytes_max;
+        let newest = accepted.items.iter().rev().take(self.items_max).take_while(|item| {
+            let length = [item.public_key, item.signature, item.message].map(|span| span.length as usize);
+            let fits = bytes.checked_sub(length.iter().sum());
+            bytes = fits.unwrap_or_default();
+            fits.is_some()
+        });
+        let first = accepted.items.len() - newest.count();
+        Accepted::copy(&accepted.bytes, accepted.items[first..].iter())
     }
 
     /// Takes all that is kept.
@@ -96,6 +112,11 @@ mod tests {
         window.keep(accepted(2, 600));
         assert_eq!(sizes(&window), [2]);
         window.keep(accepted(11, 0));
-        assert!(sizes(&window).is_empty(), "one that is larger than the window");
+        assert_eq!(sizes(&window), [10], "the newest of one that is larger than the window");
+        let long = VerifyItem { message: Span { offset: 0, length: 400 }, ..item };
+        window.keep(Accepted { bytes: vec![0; 1200].into(), items: vec![item, long, long, item] });
+        assert_eq!(window.take().iter().map(|batch| (batch.items.len(), batch.bytes.len())).collect::<Vec<_>>(), [(4, 800)]);
+        window.keep(Accepted { bytes: vec![0; 1200].into(), items: vec![long, long, long] });
+        assert_eq!(window.take().iter().map(|batch| (batch.items.len(), batch.bytes.len())).collect::<Vec<_>>(), [(2, 800)]);
     }
 }

@@ -13,14 +13,20 @@ use crate::{
     cost::{Backend, Kind},
     curve::{P256, Sm2},
     engine::Context,
-    gpu::{Answer, Assign, Batch, Digests, Gpu, Kernel, Levels, Question, Reply, Signatures},
+    gpu::{Answer, Assign, Batch, Digests, Gpu, Kernel, Levels, Measure, Question, Reply, Signatures},
     guard::{Draw, Fault, canary::Canaries},
     job::verify::recheck,
-    suite::{Equation, Verdict},
+    suite::{Equation, Suite, Verdict},
 };
 
 /// Batches are measured at a sixteenth, a quarter and the whole of so many units.
 const FIT_UNITS: usize = 1 << 14;
+
+/// What is hashed where digests are measured: as long as a statement.
+static STATEMENT: [u8; 300] = [0x5a; 300];
+
+/// Its blocks.
+const STATEMENT_BLOCKS: usize = 5;
 
 /// A unit takes no more of a slot: twice a block.
 const UNIT_BYTES_MAX: usize = 128;
@@ -71,9 +77,19 @@ impl Cost {
         costs.iter().for_each(|cost| context.costs.done(cost.backend, cost.planned));
     }
 
-    /// The device did the chunk.
-    pub(super) fn there(&self, context: &Context, answer: &Answer) {
-        context.costs.observe(Backend::Gpu, self.kind, self.units, answer.busy);
+    /// A device did not do the chunk, whose parts are done [`Self::again`].
+    pub(super) fn give_up(&self, context: &Context) {
+        context.costs.done(self.backend, self.planned);
+    }
+
+    /// Does a part of the chunk on this core.
+    pub(super) fn again(&self, context: &Context, units: usize, work: impl FnOnce()) {
+        Self::plan(context, Backend::Cpu, self.kind, units).here(context, work);
+    }
+
+    /// The device did the chunk, and cores were busy for so long to ask it and to judge its answer.
+    pub(super) fn there(&self, context: &Context, answer: &Answer, around: Duration) {
+        context.costs.observe(Backend::Gpu, self.kind, self.units, answer.busy + around);
         context.counters.device_batch(self.kind);
         context.costs.done(self.backend, self.planned);
     }
@@ -81,10 +97,48 @@ impl Cost {
 
 /// How many of `units` go to the device, none or at least `units_min`.
 pub(super) fn device_units(context: &Context, gpu: &Gpu, kind: Kind, units: usize, units_min: usize) -> usize {
-    match gpu.config().assign {
-        Assign::All => units,
-        Assign::Measured => context.costs.device_share(kind, units, units_min, context.threads),
+    if gpu.config().assign == Assign::All {
+        return units;
     }
+    let share = context.costs.device_share(kind, units, units_min, context.threads);
+    if share == 0
+        && let Some(units) = context.costs.passed(kind, units, units_min)
+    {
+        // When there is nothing to ask, it is tried again later.
+        let _asked = measure(context, gpu, kind, units);
+    }
+    share
+}
+
+/// Measures a device beside the jobs, with a batch that belongs to none.
+fn measure(context: &Context, gpu: &Gpu, kind: Kind, units: usize) -> Option<()> {
+    let units = units.min(gpu.slot_bytes() / UNIT_BYTES_MAX).min(gpu.signatures_max());
+    let batch = match kind {
+        Kind::Verify(Suite::Ed25519) => repeated(context.canaries_ed25519.get()?, gpu, units),
+        Kind::Verify(Suite::P256) => repeated(context.canaries_p256.get()?, gpu, units),
+        Kind::Verify(Suite::Sm2) => repeated(context.canaries_sm2.get()?, gpu, units),
+        Kind::Digest(algorithm) => {
+            let messages = vec![STATEMENT.as_slice(); units / STATEMENT_BLOCKS];
+            Digests::pack(algorithm, &[], &messages, Draw::new().nonce()).map(|(batch, _)| batch)
+        }
+        Kind::Merkle(algorithm) => {
+            Levels::pack(algorithm, &vec![[0x5a; 32]; units], 3, true, Draw::new().nonce()).map(|(batch, _)| batch)
+        }
+    }?;
+    let (costs, planned) = (Arc::clone(&context.costs), context.costs.plan(Backend::Gpu, kind, units));
+    let done = move |busy: Option<Duration>| {
+        costs.done(Backend::Gpu, planned);
+        if let Some(busy) = busy {
+            costs.observe(Backend::Gpu, kind, units, busy);
+        }
+    };
+    gpu.submit(batch, Reply::Measure(Measure::new(done)));
+    Some(())
+}
+
+fn repeated<Q: Question>(canaries: &Canaries<Q>, gpu: &Gpu, units: usize) -> Option<Batch> {
+    let (questions, _) = canaries.repeated(units, true);
+    Signatures::pack(&questions, canaries, gpu).map(|(batch, _)| batch)
 }
 
 impl Context {
@@ -190,9 +244,7 @@ fn fit_signatures<Q: Question>(
 fn fit_digests(context: &Arc<Context>, algorithm: HashAlgorithm) -> Option<()> {
     let kind = Kind::Digest(algorithm);
     for units in fit_sizes(context) {
-        // Five blocks each, as a statement has.
-        let messages = vec![[0x5a; 300]; units / 5];
-        let messages: Vec<&[u8]> = messages.iter().map(<[u8; 300]>::as_slice).collect();
+        let messages = vec![STATEMENT.as_slice(); units / STATEMENT_BLOCKS];
         let (batch, sent) = Digests::pack(algorithm, &[], &messages, Draw::new().nonce())?;
         let answer = ask(context, batch)?;
         let expected = measured(context, kind, units, || digest_batch(algorithm, &[], &messages));

@@ -3,7 +3,7 @@
 use std::{
     ops::Range,
     sync::{Arc, Mutex, OnceLock, atomic::Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -20,7 +20,7 @@ use crate::{
         resolve,
         sealed::Parts,
     },
-    pool::{Leave, Outcome, Weight, Work},
+    pool::{Leave, Outcome, Part, Settled, Weight, Work},
     ticket::Resolver,
 };
 
@@ -83,7 +83,7 @@ struct DigestWork {
     /// Ranges of messages.
     chunks: Vec<(Range<usize>, Cost)>,
     /// What chunks that are with the device left here.
-    sent: Vec<OnceLock<Digests>>,
+    sent: Vec<OnceLock<(Digests, Duration)>>,
     /// Digests of each chunk.
     digests: Vec<OnceLock<Vec<Digest>>>,
     resolver: Mutex<Option<Resolver<Vec<Digest>>>>,
@@ -102,11 +102,19 @@ impl Work for DigestWork {
         }
     }
 
-    fn settle(&self, chunk: usize, answer: Option<Answer>) {
+    fn settle(&self, chunk: usize, answer: Option<Answer>) -> Settled {
         match answer.and_then(|answer| self.accept(chunk, &answer)) {
-            Some(digests) => self.store(chunk, digests),
-            None => self.here(chunk),
+            Some(digests) => {
+                self.store(chunk, digests);
+                Settled::Done
+            }
+            // A core hashes a slot's bytes in little time.
+            None => Settled::Redo(1),
         }
+    }
+
+    fn redo(&self, chunk: usize, _whole: Part) {
+        self.here(chunk);
     }
 
     fn finish(&self, outcome: Outcome) {
@@ -172,11 +180,12 @@ impl DigestWork {
     }
 
     fn send(&self, chunk: usize, leave: &Leave<'_>) -> Option<()> {
+        let started = Instant::now();
         let DigestJob { algorithm, prefix, bytes, .. } = &self.job;
         let gpu = serving(&self.context, &[Kernel::Digest(*algorithm)])?;
         let messages = self.messages(chunk).iter().map(|span| span.slice(bytes).ok()).collect::<Option<Vec<_>>>()?;
         let (batch, sent) = Digests::pack(*algorithm, prefix, &messages, Draw::new().nonce())?;
-        self.sent[chunk].get_or_init(|| sent);
+        self.sent[chunk].get_or_init(|| (sent, started.elapsed()));
         gpu.submit(batch, Reply::Chunk(leave.take()));
         Some(())
     }
@@ -185,7 +194,8 @@ impl DigestWork {
     fn accept(&self, chunk: usize, answer: &Answer) -> Option<Vec<Digest>> {
         let DigestJob { algorithm, prefix, bytes, .. } = &self.job;
         let gpu = self.context.gpu().filter(|gpu| gpu.is_trusted())?;
-        let digests = self.sent[chunk].get()?.unpack(answer);
+        let (started, (sent, packing)) = (Instant::now(), self.sent[chunk].get()?);
+        let digests = sent.unpack(answer);
         let Some(digests) = digests else {
             self.context.fault(Fault::Tag);
             return None;
@@ -198,7 +208,7 @@ impl DigestWork {
             self.context.fault(Fault::Digest);
             return None;
         }
-        self.chunks[chunk].1.there(&self.context, answer);
+        self.chunks[chunk].1.there(&self.context, answer, *packing + started.elapsed());
         Some(digests)
     }
 }

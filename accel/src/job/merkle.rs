@@ -3,7 +3,7 @@
 use std::{
     ops::Range,
     sync::{Arc, Mutex, OnceLock},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use stele_accel_hash::{Digest, HashAlgorithm, SpanError, node_level};
@@ -19,7 +19,7 @@ use crate::{
         resolve,
         sealed::Parts,
     },
-    pool::{Leave, Outcome, Weight, Work},
+    pool::{Leave, Outcome, Part, Settled, Weight, Work},
     ticket::Resolver,
 };
 
@@ -93,7 +93,7 @@ struct MerkleWork {
     /// Ranges of subtrees: one for a core, many for the device.
     chunks: Vec<(Range<usize>, Cost)>,
     /// What chunks that are with the device left here.
-    sent: Vec<OnceLock<Levels>>,
+    sent: Vec<OnceLock<(Levels, Duration)>>,
     /// Levels over each chunk of leaves, [`CHUNK_LEVELS`] of them if there is more than one chunk; only
     /// the last unless levels are kept.
     subtrees: Vec<OnceLock<Vec<Vec<Digest>>>>,
@@ -113,11 +113,19 @@ impl Work for MerkleWork {
         }
     }
 
-    fn settle(&self, chunk: usize, answer: Option<Answer>) {
+    fn settle(&self, chunk: usize, answer: Option<Answer>) -> Settled {
         match answer.and_then(|answer| self.accept(chunk, &answer)) {
-            Some(levels) => self.store(chunk, &levels),
-            None => self.here(chunk),
+            Some(levels) => {
+                self.store(chunk, &levels);
+                Settled::Done
+            }
+            // A core hashes a slot's bytes in little time.
+            None => Settled::Redo(1),
         }
+    }
+
+    fn redo(&self, chunk: usize, _whole: Part) {
+        self.here(chunk);
     }
 
     fn finish(&self, outcome: Outcome) {
@@ -173,11 +181,12 @@ impl MerkleWork {
     }
 
     fn send(&self, chunk: usize, leave: &Leave<'_>) -> Option<()> {
+        let started = Instant::now();
         let MerkleJob { algorithm, keep_levels, .. } = self.job;
         let gpu = serving(&self.context, &self.job.kernels())?;
         let leaves = self.leaves(&self.chunks[chunk].0);
         let (batch, sent) = Levels::pack(algorithm, leaves, CHUNK_LEVELS, keep_levels, Draw::new().nonce())?;
-        self.sent[chunk].get_or_init(|| sent);
+        self.sent[chunk].get_or_init(|| (sent, started.elapsed()));
         gpu.submit(batch, Reply::Chunk(leave.take()));
         Some(())
     }
@@ -185,7 +194,8 @@ impl MerkleWork {
     /// What the device says, if it can be believed.
     fn accept(&self, chunk: usize, answer: &Answer) -> Option<Vec<Vec<Digest>>> {
         let gpu = self.context.gpu().filter(|gpu| gpu.is_trusted())?;
-        let Some(levels) = self.sent[chunk].get()?.unpack(answer) else {
+        let (started, (sent, packing)) = (Instant::now(), self.sent[chunk].get()?);
+        let Some(levels): Option<Vec<Vec<Digest>>> = sent.unpack(answer) else {
             self.context.fault(Fault::Tag);
             return None;
         };
@@ -193,7 +203,7 @@ impl MerkleWork {
             self.context.fault(Fault::Digest);
             return None;
         }
-        self.chunks[chunk].1.there(&self.context, answer);
+        self.chunks[chunk].1.there(&self.context, answer, *packing + started.elapsed());
         Some(levels)
     }
 

@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -23,7 +23,7 @@ use crate::{
         resolve,
         sealed::Parts,
     },
-    pool::{Leave, Outcome, Weight, Work},
+    pool::{Leave, Outcome, Part, Settled, Weight, Work},
     suite::{Signed, Suite, Verdict},
     ticket::Resolver,
 };
@@ -105,6 +105,15 @@ impl Parts for VerifyJob {
     }
 }
 
+/// Signatures of a part of a chunk that a device did not do: a core needs some milliseconds for them.
+const REDO_ITEMS: usize = 512;
+
+/// Signatures that a device calls invalid and that are looked at at once, by the worker that got the answer.
+const REFUSED_MAX: usize = 256;
+
+/// Signatures of a batch for a device, where the job is not large: enough for the device, little for the core that packs.
+const DEVICE_CHUNK_ITEMS: usize = 8_192;
+
 /// A job under way.
 pub struct VerifyWork {
     job: VerifyJob,
@@ -112,12 +121,19 @@ pub struct VerifyWork {
     order: Vec<usize>,
     chunks: Vec<Chunk>,
     /// What chunks that are with the device left here.
-    sent: Vec<OnceLock<Signatures>>,
+    sent: Vec<OnceLock<Sent>>,
     /// True is valid. Each is written by the one chunk that holds its item.
     verdicts: Vec<AtomicBool>,
     resolver: Mutex<Option<Resolver<Vec<Verdict>>>>,
     context: Arc<Context>,
     started: Instant,
+}
+
+/// A chunk that a device has.
+struct Sent {
+    signatures: Signatures,
+    /// Time that making it took here.
+    packing: Duration,
 }
 
 struct Chunk {
@@ -145,11 +161,27 @@ impl Work for VerifyWork {
         }
     }
 
-    fn settle(&self, chunk: usize, answer: Option<Answer>) {
+    fn settle(&self, chunk: usize, answer: Option<Answer>) -> Settled {
+        let Chunk { range, cost, .. } = &self.chunks[chunk];
         match answer.and_then(|answer| self.accept(chunk, &answer)) {
-            Some(verdicts) => self.store(chunk, &verdicts),
-            None => self.here(chunk),
+            Some(verdicts) => {
+                self.store(chunk, 0, &verdicts);
+                Settled::Done
+            }
+            None => {
+                cost.give_up(&self.context);
+                Settled::Redo(range.len().div_ceil(REDO_ITEMS).max(1))
+            }
         }
+    }
+
+    fn redo(&self, chunk: usize, part: Part) {
+        let Chunk { suite, range, cost } = &self.chunks[chunk];
+        let own = part.of(range);
+        cost.again(&self.context, own.len(), || {
+            let items = signed(&self.job, &self.order[own.clone()]);
+            self.store(chunk, own.start - range.start, &verdicts_of_cpu(&self.context, *suite, &items));
+        });
     }
 
     fn finish(&self, outcome: Outcome) {
@@ -182,7 +214,7 @@ impl VerifyWork {
             let mut rest = &*verdicts;
             for work in works {
                 let (own, others) = rest.split_at(work.items());
-                work.store(0, own);
+                work.store(0, 0, own);
                 rest = others;
             }
         });
@@ -193,14 +225,15 @@ impl VerifyWork {
         let Chunk { suite, range, cost } = &self.chunks[chunk];
         cost.here(&self.context, || {
             let items = signed(&self.job, &self.order[range.clone()]);
-            self.store(chunk, &verdicts_of_cpu(&self.context, *suite, &items));
+            self.store(chunk, 0, &verdicts_of_cpu(&self.context, *suite, &items));
         });
     }
 
-    fn store(&self, chunk: usize, verdicts: &[Verdict]) {
+    /// Stores verdicts of a chunk's items from one of them on.
+    fn store(&self, chunk: usize, from: usize, verdicts: &[Verdict]) {
         let Chunk { suite, range, .. } = &self.chunks[chunk];
         let mut valid = 0;
-        for (index, verdict) in self.order[range.clone()].iter().zip(verdicts) {
+        for (index, verdict) in self.order[range.clone()][from..].iter().zip(verdicts) {
             // Relaxed: the pool's countdown orders all chunks before `finish`.
             self.verdicts[*index].store(verdict.is_valid(), Ordering::Relaxed);
             valid += u64::from(verdict.is_valid());
@@ -213,6 +246,7 @@ impl VerifyWork {
     fn send(&self, chunk: usize, leave: &Leave<'_>) -> Option<()> {
         let Chunk { suite, range, .. } = &self.chunks[chunk];
         let (gpu, context) = (serving(&self.context, kernels_of(*suite))?, &self.context);
+        let started = Instant::now();
         let items = signed(&self.job, &self.order[range.clone()]);
         let verifiers = &context.verifiers;
         let (batch, sent) = match suite {
@@ -222,7 +256,7 @@ impl VerifyWork {
             Suite::P256 => Signatures::pack(&verifiers.p256.equations(&items), context.canaries_p256.get()?, gpu)?,
             Suite::Sm2 => Signatures::pack(&verifiers.sm2.equations(&items), context.canaries_sm2.get()?, gpu)?,
         };
-        self.sent[chunk].get_or_init(|| sent);
+        self.sent[chunk].get_or_init(|| Sent { signatures: sent, packing: started.elapsed() });
         gpu.submit(batch, Reply::Chunk(leave.take()));
         Some(())
     }
@@ -233,7 +267,8 @@ impl VerifyWork {
         let Chunk { suite, range, cost } = &self.chunks[chunk];
         let (order, context) = (&self.order[range.clone()], &self.context);
         let gpu = context.gpu().filter(|gpu| gpu.is_trusted())?;
-        let found = match self.sent[chunk].get()?.unpack(answer) {
+        let (started, sent) = (Instant::now(), self.sent[chunk].get()?);
+        let found = match sent.signatures.unpack(answer) {
             Ok(found) => found,
             Err(fault) => {
                 context.fault(fault);
@@ -255,8 +290,14 @@ impl VerifyWork {
             context.fault(Fault::Valid);
             return None;
         }
-        if on_cpu(&refused).iter().any(|verdict| verdict.is_valid()) {
+        // Nothing is invalid because a device says so. Where that is much, all cores look at the whole chunk instead.
+        let flood = refused.len() > REFUSED_MAX;
+        let looked_at = if flood { &refused[..REFUSED_MAX] } else { &refused };
+        if on_cpu(looked_at).iter().any(|verdict| verdict.is_valid()) {
             context.fault(Fault::Invalid);
+            return None;
+        }
+        if flood {
             return None;
         }
         let mut verdicts = vec![Verdict::Invalid; order.len()];
@@ -269,7 +310,7 @@ impl VerifyWork {
         if !gpu.is_trusted() {
             return None;
         }
-        cost.there(context, answer);
+        cost.there(context, answer, sent.packing + started.elapsed());
         context.counters.device_valid[suite.index()].fetch_add(accepted.len() as u64, Ordering::Relaxed);
         Some(verdicts)
     }
@@ -370,7 +411,9 @@ fn device_share(suite: Suite, priority: Priority, context: &Context, items: usiz
     let gpu = context.gpu_for(priority).filter(|gpu| gpu.serves(kernels_of(suite)));
     let Some(gpu) = gpu else { return DeviceShare { items: 0, chunks: Vec::new() } };
     let items = device_units(context, gpu, Kind::Verify(suite), items, DEVICE_ITEMS_MIN);
-    let parts = items.div_ceil(gpu.signatures_max().max(1));
+    // Each worker packs for the device: in one piece, one core would pack while the others have nothing to do.
+    let most = gpu.signatures_max().clamp(1, DEVICE_CHUNK_ITEMS.max(items / (4 * context.threads.max(1))));
+    let parts = items.div_ceil(most);
     DeviceShare { items, chunks: (0..parts).map(|part| items * part / parts..items * (part + 1) / parts).collect() }
 }
 

@@ -67,6 +67,17 @@ pub struct Candidate {
     pub bytes: Bytes,
 }
 
+/// A block that sync fetched, as the peer that sent it says. Nothing about it has been verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetched {
+    /// Its height.
+    pub height: Height,
+    /// Its id, which the certificate names that came with it.
+    pub block: BlockId,
+    /// The block.
+    pub bytes: Bytes,
+}
+
 /// What the application says about a candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -169,9 +180,9 @@ pub trait Application: Send + Sync + 'static {
     /// never; dropped when this call falls behind.
     async fn message(&self, from: ValidatorId, bytes: Bytes);
 
-    /// Blocks that sync fetched, each with its height, before their turn comes: a hint, so that they can be prepared in
-    /// bulk. Nothing about them has been verified. Must not block.
-    fn fetched(&self, blocks: Vec<(Height, Bytes)>) {
+    /// Blocks of one response of sync, before their turn comes: a hint, so that they can be prepared in bulk. Must not
+    /// block.
+    fn fetched(&self, blocks: Vec<Fetched>) {
         drop(blocks);
     }
 }

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use malachite::app::consensus::PeerId;
 use malachite::app::engine::network::{NetworkEvent, NetworkMsg, NetworkRef, PersistentPeersOp};
 use malachite::app::engine::util::output_port::OutputPort;
-use malachite_sync::{Response, ValueResponse};
+use malachite_sync::{RawDecidedValue, Response, ValueResponse};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use stele_types::Height;
 use tracing::warn;
 
+use crate::application::Fetched;
 use crate::context::Stele;
 use crate::engine::STOP_WAIT;
 use crate::figures::count;
@@ -122,9 +123,7 @@ impl Actor for Ear {
 impl Ear {
     /// Tells the application what comes.
     fn hint(&self, response: &ValueResponse<Stele>) {
-        let heights = response.start_height.0..;
-        let blocks = heights.zip(&response.values).map(|(height, value)| (Height(height), value.value_bytes.clone()));
-        self.shared.application.fetched(blocks.collect());
+        self.shared.application.fetched(fetched(response));
     }
 
     /// Disconnects a peer. The engine knows only one way: to pin it by its id alone, and to take that back.
@@ -150,6 +149,21 @@ impl Ear {
     }
 }
 
+/// The blocks of a response that say themselves where they belong. Nothing of it has been checked yet: whatever a peer
+/// can send must do no harm here, and the engine judges it after this.
+fn fetched(response: &ValueResponse<Stele>) -> Vec<Fetched> {
+    let place = |(offset, value): (usize, &RawDecidedValue<Stele>)| {
+        let height = response.start_height.0.checked_add(u64::try_from(offset).ok()?)?;
+        let (certificate, bytes) = (&value.certificate, value.value_bytes.clone());
+        (certificate.height.0 == height).then(|| Fetched {
+            height: Height(height),
+            block: certificate.value_id.0,
+            bytes,
+        })
+    };
+    response.values.iter().enumerate().map_while(place).collect()
+}
+
 /// The peer that shows itself by an event; none for what this node does itself.
 fn sender_of(event: &NetworkEvent<Stele>) -> Option<PeerId> {
     match event {
@@ -168,5 +182,50 @@ fn sender_of(event: &NetworkEvent<Stele>) -> Option<PeerId> {
         | NetworkEvent::SyncResponse(..)
         | NetworkEvent::SyncRequestFailed(..)
         | NetworkEvent::SyncInboundRequestFailed(..) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use malachite_core_types::{ExtendedCommitCertificate, Round};
+    use proptest::prelude::*;
+    use stele_types::BlockId;
+
+    use super::*;
+    use crate::context::{EngineHeight, Value};
+
+    fn response(start: u64, heights: &[u64]) -> ValueResponse<Stele> {
+        let values = heights.iter().map(|height| {
+            let certificate = ExtendedCommitCertificate {
+                height: EngineHeight(*height),
+                round: Round::new(0),
+                value_id: Value(BlockId([7; 32])),
+                commit_signatures: Vec::new(),
+            };
+            RawDecidedValue::new(Bytes::from_static(b"block"), certificate)
+        });
+        ValueResponse::new(EngineHeight(start), values.collect())
+    }
+
+    #[test]
+    fn a_response_at_the_end_of_all_heights_is_no_hint_and_no_panic() {
+        for (start, heights, expected) in [
+            (u64::MAX, &[u64::MAX, 0][..], 1),
+            (u64::MAX - 1, &[u64::MAX - 1, u64::MAX, 0], 2),
+            (5, &[5, 6, 8], 2),
+            (5, &[6], 0),
+            (5, &[], 0),
+        ] {
+            let found = fetched(&response(start, heights));
+            assert_eq!(found.iter().map(|block| block.height.0).collect::<Vec<_>>(), heights[..expected]);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_peer_answers_is_a_hint_at_most(start: u64, heights in proptest::collection::vec(any::<u64>(), 0..8)) {
+            prop_assert!(fetched(&response(start, &heights)).len() <= heights.len());
+        }
     }
 }

@@ -53,7 +53,7 @@ mod verifier;
 mod wire;
 
 pub use application::{
-    Application, ApplicationError, Candidate, Decided, Equivocation, HeightStart, Origin, Proposed, Verdict,
+    Application, ApplicationError, Candidate, Decided, Equivocation, Fetched, HeightStart, Origin, Proposed, Verdict,
 };
 pub use config::{
     Endpoint, MESSAGE_BYTES_MAX, MESSAGE_BYTES_PER_SECOND_MAX, OrderConfig, PART_BYTES, Peer, SyncConfig, Watchdog,

@@ -18,8 +18,10 @@ use stele_accel::{
 
 /// Keys of a network whose keys are enrolled.
 const ENROLLED_KEYS: usize = 100;
-/// Distinct signatures; a batch repeats them, because to sign takes longer than to verify.
+/// Distinct signatures under enrolled keys; a batch repeats them, because to sign takes longer than to verify.
 const SIGNATURES: usize = 2_048;
+/// Distinct signatures under keys that are not enrolled, each its own; a larger batch repeats them.
+const UNKNOWN_KEYS: usize = 1 << 16;
 /// Longest compilation of a device's kernels that is waited for.
 const START_WAIT_MAX: Duration = Duration::from_secs(300);
 /// Bytes of a hashed message: a statement and then some.
@@ -71,7 +73,8 @@ enum Place {
 struct Row {
     name: String,
     unit: &'static str,
-    rates: Vec<(Place, f64)>,
+    /// None where the place had no part in it: what is too small for a GPU does not go there.
+    rates: Vec<(Place, Option<f64>)>,
 }
 
 impl Place {
@@ -91,14 +94,25 @@ impl AccelBench {
     /// When a GPU is asked for and none serves, or the file cannot be written.
     #[expect(clippy::print_stdout, reason = "the answer of the command")]
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        // Before minutes are spent on what could then not be written.
+        let mut json = match &self.json {
+            Some(path) => {
+                let file = std::fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+                Some((file, path))
+            }
+            None => None,
+        };
         let mut rows: Vec<Row> = Vec::new();
         let places: &[Place] = if self.gpu { &[Place::Cores, Place::Gpu, Place::Both] } else { &[Place::Cores] };
         let samples: Vec<(Suite, VerifyJob, VerifyJob)> = Suite::ALL
             .into_iter()
-            .map(|suite| Ok((suite, self.job(suite, ENROLLED_KEYS)?, self.job(suite, SIGNATURES)?)))
+            .map(|suite| {
+                let enrolled = self.job(suite, SIGNATURES, ENROLLED_KEYS)?;
+                Ok((suite, enrolled, self.job(suite, UNKNOWN_KEYS, UNKNOWN_KEYS)?))
+            })
             .collect::<anyhow::Result<_>>()?;
         for place in places {
-            let enrolled = self.engine(*place, EngineConfig::default().key_table_bytes_max)?;
+            let enrolled = self.engine(*place, EngineConfig::default())?;
             if *place == Place::Gpu {
                 let status = enrolled.gpu_status();
                 let seconds = enrolled.figures().gpu.compile_seconds;
@@ -115,33 +129,35 @@ impl AccelBench {
             }
             self.hashes(&enrolled, *place, &mut rows)?;
             drop(enrolled);
-            let unknown = self.engine(*place, 0)?;
+            // Neither tables nor decoded keys are found again.
+            let forgetful = EngineConfig { key_table_bytes_max: 0, key_cache_entries: 1, ..EngineConfig::default() };
+            let unknown = self.engine(*place, forgetful)?;
             for (suite, _, job) in &samples {
                 self.measure(&unknown, *place, &format!("{}.unknown", suite.name()), &mut rows, job, self.batch)?;
             }
         }
         println!("{}", table(&rows, places));
-        if let Some(path) = &self.json {
-            std::fs::write(path, json_lines(&rows)).with_context(|| format!("cannot write {}", path.display()))?;
+        if let Some((file, path)) = &mut json {
+            file.write_all(&json_lines(&rows)).with_context(|| format!("cannot write {}", path.display()))?;
         }
         Ok(())
     }
 
-    /// A batch of valid signatures under so many keys.
-    fn job(&self, suite: Suite, keys: usize) -> anyhow::Result<VerifyJob> {
-        let job = samples::signed(suite, SIGNATURES.min(usize::try_from(self.batch)?), keys)?;
+    /// A batch of valid signatures, so many of them distinct, under so many keys.
+    fn job(&self, suite: Suite, distinct: usize, keys: usize) -> anyhow::Result<VerifyJob> {
+        let job = samples::signed(suite, distinct.min(usize::try_from(self.batch)?), keys)?;
         let items = job.items.iter().copied().cycle().take(usize::try_from(self.batch)?).collect();
         Ok(VerifyJob { bytes: job.bytes, items })
     }
 
-    fn engine(&self, place: Place, key_table_bytes_max: usize) -> anyhow::Result<Engine> {
+    fn engine(&self, place: Place, config: EngineConfig) -> anyhow::Result<Engine> {
         let gpu = (place != Place::Cores).then(|| GpuConfig {
             adapter: self.adapter.clone(),
             software_device: self.software_device,
             assign: if place == Place::Gpu { Assign::All } else { Assign::Measured },
             ..GpuConfig::default()
         });
-        let config = EngineConfig { threads: self.threads, key_table_bytes_max, gpu, ..EngineConfig::default() };
+        let config = EngineConfig { threads: self.threads, gpu, ..config };
         let engine = Engine::new(&config)?;
         let started = Instant::now();
         while engine.gpu_status().state == GpuState::Starting && started.elapsed() < START_WAIT_MAX {
@@ -183,6 +199,7 @@ impl AccelBench {
             engine.submit_with(Priority::Bulk, job).map_err(|refused| refused.reason)?.wait()?;
             Ok(started.elapsed())
         };
+        let before = engine.figures().gpu;
         run()?;
         let mut best = run()?;
         let started = Instant::now();
@@ -192,7 +209,12 @@ impl AccelBench {
         if place == Place::Gpu && engine.gpu_status().state != GpuState::Serving {
             bail!("gpu_absent: the GPU failed under way: {}", engine.gpu_status().reason);
         }
-        let rate = f64::from(items) / best.as_secs_f64();
+        let after = engine.figures().gpu;
+        if place == Place::Gpu && after.fallbacks > before.fallbacks {
+            bail!("gpu_absent: the GPU did not take all of {name}");
+        }
+        let took_part = place != Place::Gpu || after.batches > before.batches;
+        let rate = took_part.then(|| f64::from(items) / best.as_secs_f64());
         match rows.iter_mut().find(|row| row.name == name) {
             Some(row) => row.rates.push((place, rate)),
             None => rows.push(Row { name: name.to_owned(), unit: "1/s", rates: vec![(place, rate)] }),
@@ -209,7 +231,7 @@ fn table(rows: &[Row], places: &[Place]) -> String {
     for row in rows {
         text += &format!("\n{:<20}", row.name);
         for (_, rate) in &row.rates {
-            text += &format!("{:>14}", grouped(*rate));
+            text += &format!("{:>14}", rate.map_or_else(|| "-".to_owned(), grouped));
         }
     }
     text
@@ -232,8 +254,8 @@ fn grouped(rate: f64) -> String {
 fn json_lines(rows: &[Row]) -> Vec<u8> {
     let mut lines = Vec::new();
     for row in rows {
-        let cores = row.rates.first().map(|(_, rate)| *rate);
-        for (place, rate) in &row.rates {
+        let cores = row.rates.first().and_then(|(_, rate)| *rate);
+        for (place, rate) in row.rates.iter().filter_map(|(place, rate)| Some((place, (*rate)?))) {
             let ratio = cores.filter(|_| *place != Place::Cores).map(|cores| rate / cores);
             let line = serde_json::json!({
                 "name": format!("accel.{}.{}", row.name, place.name()),
@@ -255,12 +277,13 @@ mod tests {
 
     #[test]
     fn the_table_and_the_lines_say_the_same() {
-        let rates = vec![(Place::Cores, 1_234_567.4), (Place::Gpu, 999.0)];
+        let rates = vec![(Place::Cores, Some(1_234_567.4)), (Place::Gpu, Some(999.0)), (Place::Both, None)];
         let rows = [Row { name: "sm2.enrolled".into(), unit: "1/s", rates }];
-        let text = table(&rows, &[Place::Cores, Place::Gpu]);
-        assert_eq!(text.lines().nth(1), Some("sm2.enrolled             1,234,567           999"));
+        let text = table(&rows, &[Place::Cores, Place::Gpu, Place::Both]);
+        assert_eq!(text.lines().nth(1), Some("sm2.enrolled             1,234,567           999             -"));
         let lines = String::from_utf8(json_lines(&rows)).unwrap();
         let values: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(values.len(), 2);
         assert_eq!(values[0]["name"], "accel.sm2.enrolled.cores");
         assert_eq!((&values[0]["peer"], &values[1]["peer"]), (&serde_json::Value::Null, &"cores".into()));
     }

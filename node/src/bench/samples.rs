@@ -7,14 +7,27 @@ use stele_accel::{SM2_DEFAULT_IDENTITY, Span, Suite, VerifyItem, VerifyJob};
 /// Bytes of a message: what a command's signature covers.
 const MESSAGE_BYTES: usize = 300;
 
-/// Valid signatures by so many keys in turn.
+/// Valid signatures by so many keys in turn, made on all cores.
 pub(super) fn signed(suite: Suite, count: usize, keys: usize) -> anyhow::Result<VerifyJob> {
-    let mut arena = Vec::new();
-    let mut items = Vec::with_capacity(count);
-    for index in 0..count {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let signed = |index: usize| {
         let mut message = vec![0x42; MESSAGE_BYTES];
         message[..8].copy_from_slice(&(index as u64).to_be_bytes());
         let (public_key, signature) = sign(suite, (index % keys) as u64, &message)?;
+        anyhow::Ok((public_key, signature, message))
+    };
+    let parts: Vec<anyhow::Result<Vec<_>>> = std::thread::scope(|scope| {
+        let part = |core: usize| (core..count).step_by(cores).map(signed).collect();
+        let threads: Vec<_> = (0..cores).map(|core| scope.spawn(move || part(core))).collect();
+        let joined = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        threads.into_iter().map(joined).collect()
+    });
+    let mut arena = Vec::new();
+    let mut items = Vec::with_capacity(count);
+    for (public_key, signature, message) in parts.into_iter().collect::<anyhow::Result<Vec<_>>>()?.into_iter().flatten()
+    {
         let mut put = |bytes: &[u8]| Span::append(&mut arena, bytes).unwrap_or_default();
         items.push(VerifyItem {
             suite,

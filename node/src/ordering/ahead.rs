@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use stele_accel::Priority;
 use stele_ledger::SigningKeys;
+use stele_order::Fetched;
 use stele_types::party::EnrolledKey;
 use stele_types::{Block, Hash, Height};
 use tokio::sync::{Semaphore, watch};
@@ -38,13 +39,29 @@ pub(super) struct Ahead {
     verified: Arc<Verified>,
     /// What bulk work verified, perhaps on a GPU: it counts for decided blocks only, never for a vote.
     verified_bulk: Verified,
-    blocks: Mutex<BTreeMap<Height, Entry>>,
+    waiting: Mutex<Waiting>,
     responses: Arc<Semaphore>,
 }
 
 struct Entry {
     bytes: Bytes,
     prepared: Coming,
+    /// The response that it came with: once one block of it is not what was decided, the others are not believed.
+    response: u64,
+}
+
+/// The blocks that wait, and how many responses there were.
+#[derive(Default)]
+struct Waiting {
+    blocks: BTreeMap<Height, Entry>,
+    responses: u64,
+}
+
+impl Waiting {
+    /// Drops what came with a response.
+    fn drop_response(&mut self, response: u64) {
+        self.blocks.retain(|_, entry| entry.response != response);
+    }
 }
 
 /// A block, or none while it is prepared. Its sender goes without a block that cannot be.
@@ -64,15 +81,20 @@ impl Ahead {
     pub(super) fn new(chain: Arc<Chain>, signatures: Signatures, verified: Arc<Verified>) -> Arc<Self> {
         let responses = Arc::new(Semaphore::new(RESPONSES_MAX));
         let verified_bulk = Verified::default();
-        Arc::new(Self { chain, signatures, verified, verified_bulk, blocks: Mutex::default(), responses })
+        Arc::new(Self { chain, signatures, verified, verified_bulk, waiting: Mutex::default(), responses })
     }
 
     /// The block of that height, if it was fetched with these bytes, once its signatures were verified.
     pub(super) async fn take(&self, height: Height, bytes: &Bytes) -> Option<Arc<Prepared>> {
         let mut coming = {
-            let mut blocks = self.blocks();
-            blocks.get(&height).filter(|entry| entry.bytes == *bytes)?;
-            blocks.remove(&height)?.prepared
+            let mut waiting = self.waiting();
+            let Entry { bytes: found, prepared, response } = waiting.blocks.remove(&height)?;
+            if found != *bytes {
+                // The engine asked another peer meanwhile: it did not believe this one either.
+                waiting.drop_response(response);
+                return None;
+            }
+            prepared
         };
         let prepared = coming.wait_for(Option::is_some).await.ok()?;
         prepared.clone()
@@ -90,26 +112,34 @@ impl Ahead {
 
     /// Forgets what is decided.
     pub(super) fn settle(&self, height: Height) {
-        self.blocks().retain(|at, _| *at > height);
+        self.waiting().blocks.retain(|at, _| *at > height);
     }
 
     /// Begins to prepare the blocks of one response; those that are too far ahead are left for their turn, and so are all
     /// while there is no room.
-    pub(super) fn begin(self: &Arc<Self>, blocks: Vec<(Height, Bytes)>) {
+    pub(super) fn begin(self: &Arc<Self>, blocks: Vec<Fetched>) {
         let Ok(turn) = Arc::clone(&self.responses).try_acquire_owned() else { return };
         let tip = self.chain.tip().height;
         let mut fetched = Vec::new();
         {
-            let mut waiting = self.blocks();
-            let mut room = BYTES_MAX.saturating_sub(waiting.values().map(|entry| entry.bytes.len()).sum());
-            for (height, bytes) in blocks {
-                let wanted = height > tip && height.0 - tip.0 <= HEIGHTS_MAX;
-                if wanted && bytes.len() <= room {
-                    room -= bytes.len();
+            let mut waiting = self.waiting();
+            // A height is fetched again when what came first was not believed, so its whole response gives way.
+            for block in &blocks {
+                let before = waiting.blocks.get(&block.height).filter(|entry| entry.bytes != block.bytes);
+                if let Some(response) = before.map(|entry| entry.response) {
+                    waiting.drop_response(response);
+                }
+            }
+            waiting.responses += 1;
+            let response = waiting.responses;
+            let mut room = BYTES_MAX.saturating_sub(waiting.blocks.values().map(|entry| entry.bytes.len()).sum());
+            for block in blocks {
+                let wanted = block.height > tip && block.height.0 - tip.0 <= HEIGHTS_MAX;
+                if wanted && block.bytes.len() <= room && !waiting.blocks.contains_key(&block.height) {
+                    room -= block.bytes.len();
                     let (promise, prepared) = watch::channel(None);
-                    // What a liar sent before gives way.
-                    waiting.insert(height, Entry { bytes: bytes.clone(), prepared });
-                    fetched.push((bytes, promise));
+                    waiting.blocks.insert(block.height, Entry { bytes: block.bytes.clone(), prepared, response });
+                    fetched.push((block, promise));
                 }
             }
         }
@@ -121,12 +151,15 @@ impl Ahead {
         });
     }
 
-    async fn prepare(self: &Arc<Self>, fetched: Vec<(Bytes, Promise)>) {
+    async fn prepare(self: &Arc<Self>, fetched: Vec<(Fetched, Promise)>) {
         let ahead = Arc::clone(self);
         let parsed = tokio::task::spawn_blocking(move || {
-            let prepared = |(bytes, promise): (Bytes, Promise)| {
-                let block = Block::from_bytes(&bytes).ok()?;
-                Some((Arc::new(Prepared::new(block, bytes).ok()?), promise))
+            let prepared = |(fetched, promise): (Fetched, Promise)| {
+                let block = Block::from_bytes(&fetched.bytes).ok()?;
+                // One that is not what its certificate names is not worth verifying.
+                let named = block.header.height == fetched.height && block.header.id() == fetched.block;
+                let prepared = Prepared::new(block, fetched.bytes).ok().filter(|_| named)?;
+                Some((Arc::new(prepared), promise))
             };
             let blocks: Vec<_> = fetched.into_iter().filter_map(prepared).collect();
             let candidates = ahead.candidates(blocks.iter().map(|(block, _)| &**block));
@@ -173,7 +206,7 @@ impl Ahead {
         found
     }
 
-    fn blocks(&self) -> MutexGuard<'_, BTreeMap<Height, Entry>> {
-        self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

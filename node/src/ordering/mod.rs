@@ -19,7 +19,10 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use stele_order::{Application, ApplicationError, Candidate, Decided, Equivocation, HeightStart, Proposed, Verdict};
+use stele_accel::Priority;
+use stele_order::{
+    Application, ApplicationError, Candidate, Decided, Equivocation, Fetched, HeightStart, Origin, Proposed, Verdict,
+};
 use stele_types::cbor::Blob;
 use stele_types::parameters::PROTOCOL_VERSION;
 use stele_types::{Block, BlockId, Height, PartyId, ValidatorId, cbor};
@@ -52,12 +55,20 @@ pub struct Ordering {
     /// This node's validator.
     validator: ValidatorId,
     evidence: PathBuf,
-    prepared: Mutex<HashMap<BlockId, Arc<Prepared>>>,
+    prepared: Mutex<HashMap<BlockId, Judged>>,
     ahead: Arc<Ahead>,
     drawn: Mutex<Vec<Draw>>,
     clock: Arc<ReceiptClock>,
     alarm: Arc<Alarm>,
     protocol_version_max: u32,
+}
+
+/// A block that was found valid.
+struct Judged {
+    block: Arc<Prepared>,
+    /// Whether its signatures were verified as votes ask for it: one that was fetched may have been verified on a GPU, and
+    /// is judged again before a vote.
+    for_votes: bool,
 }
 
 /// Statements of one proposal of this node.
@@ -114,7 +125,7 @@ impl Ordering {
         })
     }
 
-    fn prepared(&self) -> MutexGuard<'_, HashMap<BlockId, Arc<Prepared>>> {
+    fn prepared(&self) -> MutexGuard<'_, HashMap<BlockId, Judged>> {
         self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -122,16 +133,22 @@ impl Ordering {
         self.drawn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a block was judged before, for what it is wanted for now.
+    fn judged(&self, id: &BlockId, priority: Priority) -> bool {
+        self.prepared().get(id).is_some_and(|judged| judged.for_votes || priority == Priority::Bulk)
+    }
+
     /// Keeps a block for its decision and executes it ahead of it on a thread of its own.
-    fn keep(&self, prepared: &Arc<Prepared>) {
+    fn keep(&self, prepared: &Arc<Prepared>, for_votes: bool) {
         {
             let mut kept = self.prepared();
             if kept.len() >= PREPARED_MAX {
                 let tip = self.chain.tip().height;
-                kept.retain(|_, block| block.header.height > tip);
+                kept.retain(|_, judged| judged.block.header.height > tip);
             }
+            let for_votes = for_votes || kept.get(&prepared.id).is_some_and(|judged| judged.for_votes);
             if kept.len() < PREPARED_MAX {
-                kept.insert(prepared.id, Arc::clone(prepared));
+                kept.insert(prepared.id, Judged { block: Arc::clone(prepared), for_votes });
             }
         }
         let (chain, prepared) = (Arc::clone(&self.chain), Arc::clone(prepared));
@@ -162,7 +179,7 @@ impl Ordering {
             pool.put_back(draw.statements);
         }
         self.clock.decided(height, arrivals);
-        self.prepared().retain(|_, kept| kept.header.height > height);
+        self.prepared().retain(|_, judged| judged.block.header.height > height);
         self.ahead.settle(height);
     }
 
@@ -236,16 +253,17 @@ impl Application for Ordering {
     async fn propose(&self, height: Height, round: u32) -> Result<Proposed, ApplicationError> {
         let prepared = self.build(height, round).await?;
         let proposed = Proposed { id: prepared.id, bytes: prepared.bytes.clone() };
-        self.keep(&prepared);
+        self.keep(&prepared, true);
         Ok(proposed)
     }
 
     async fn validate(&self, candidate: Candidate) -> Verdict {
         let (height, sender) = (candidate.height, candidate.sender);
+        let for_votes = candidate.origin != Origin::Sync;
         match self.judge(candidate).await {
             Ok(prepared) => {
                 let id = prepared.id;
-                self.keep(&prepared);
+                self.keep(&prepared, for_votes);
                 Verdict::Valid(id)
             }
             Err(validate::Refusal::Invalid(id, reason)) => {
@@ -274,7 +292,7 @@ impl Application for Ordering {
 
     async fn commit(&self, decided: Decided) -> Result<(), ApplicationError> {
         let started = Instant::now();
-        let kept = self.prepared().get(&decided.certificate.block).cloned();
+        let kept = self.prepared().get(&decided.certificate.block).map(|judged| Arc::clone(&judged.block));
         let prepared = match kept {
             Some(prepared) => prepared,
             None => {
@@ -373,7 +391,7 @@ impl Application for Ordering {
         self.receive(from, &bytes).await;
     }
 
-    fn fetched(&self, blocks: Vec<(Height, Bytes)>) {
+    fn fetched(&self, blocks: Vec<Fetched>) {
         self.ahead.begin(blocks);
     }
 }

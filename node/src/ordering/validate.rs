@@ -51,8 +51,8 @@ impl Ordering {
         if diverged {
             return Ok(prepared);
         }
-        if self.prepared().contains_key(&prepared.id) {
-            // Judged before, in an earlier round.
+        if self.judged(&prepared.id, statements) {
+            // In an earlier round, or when it was fetched.
             return Ok(prepared);
         }
         self.verify_statements(statements, &prepared, &keys, &rule_versions).await?;
