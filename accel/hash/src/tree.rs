@@ -15,7 +15,7 @@ pub const NODE_PREFIX: u8 = 0x01;
 #[must_use]
 pub fn node_pairs(algorithm: HashAlgorithm, prefix: &[u8], pairs: &[[Digest; 2]]) -> Vec<Digest> {
     let mut parents = vec![[0; 32]; pairs.len()];
-    kernel::digest_into(algorithm, prefix, &|index| pairs[index].as_flattened(), &mut parents);
+    kernel::pairs_into(algorithm, prefix, pairs, &mut parents);
     parents
 }
 

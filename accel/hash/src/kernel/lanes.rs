@@ -189,7 +189,7 @@ unsafe fn equal_groups<'a, C: Compression<LANES>, const LANES: usize>(
     first
 }
 
-fn take_digest<const LANES: usize>(state: &State<LANES>, column: usize) -> Digest {
+pub(super) fn take_digest<const LANES: usize>(state: &State<LANES>, column: usize) -> Digest {
     let mut digest = [0; 32];
     for (bytes, word) in digest.as_chunks_mut::<4>().0.iter_mut().zip(&state.0) {
         *bytes = word[column].to_be_bytes();

@@ -110,6 +110,37 @@ pub(crate) fn digest_into<'a>(
     digest_with(kernel, algorithm, prefix, message, digests);
 }
 
+/// Hashes `prefix ‖ left ‖ right` into `digests[index]` for the pair of each index.
+pub(crate) fn pairs_into(algorithm: HashAlgorithm, prefix: &[u8], pairs: &[[Digest; 2]], digests: &mut [Digest]) {
+    let kernel = if digests.len() < 2 { Kernel::Portable } else { active_kernel(algorithm) };
+    let done = pairs_with(kernel, algorithm, prefix, pairs, digests);
+    digest_into(algorithm, prefix, &|index| pairs[done + index].as_flattened(), &mut digests[done..]);
+}
+
+/// Hashes those of the first pairs for which a named kernel has code of its own; returns how many.
+fn pairs_with(
+    kernel: Kernel,
+    algorithm: HashAlgorithm,
+    prefix: &[u8],
+    pairs: &[[Digest; 2]],
+    digests: &mut [Digest],
+) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if let (Kernel::Avx512, [prefix]) = (kernel, prefix)
+        && kernel.is_available(algorithm)
+    {
+        // SAFETY: the CPU was asked just now for what the kernel uses.
+        return unsafe {
+            match algorithm {
+                HashAlgorithm::Sha256 => avx512::sha256::node_pairs(*prefix, pairs, digests),
+                HashAlgorithm::Sm3 => avx512::sm3::node_pairs(*prefix, pairs, digests),
+            }
+        };
+    }
+    let _ = (kernel, algorithm, prefix, pairs, digests);
+    0
+}
+
 /// Hashes with a named kernel, or one at a time if this CPU does not have it or the prefix leaves no room in a block.
 fn digest_with<'a>(
     kernel: Kernel,
@@ -190,6 +221,28 @@ mod tests {
             let mut digests = vec![[0; 32]; messages.len()];
             digest_with(kernel, algorithm, prefix, &|index| &messages[index], &mut digests);
             assert_eq!(digests, expected, "{algorithm:?} through {}", kernel.name());
+        }
+    }
+
+    #[test]
+    fn pairs_have_the_digests_of_their_bytes() {
+        for algorithm in [HashAlgorithm::Sha256, HashAlgorithm::Sm3] {
+            for count in [0, 1, 2, 15, 16, 17, 31, 32, 100] {
+                let half = |index: usize| digest(algorithm, &[], &index.to_be_bytes());
+                let pairs: Vec<[Digest; 2]> = (0..count).map(|index| [half(2 * index), half(2 * index + 1)]).collect();
+                for prefix in [&[][..], &[0], &[0x01], &[0xff], &[1, 2]] {
+                    let expected = pairs.iter().map(|pair| digest(algorithm, prefix, pair.as_flattened()));
+                    let expected: Vec<Digest> = expected.collect();
+                    let mut digests = vec![[0; 32]; count];
+                    pairs_into(algorithm, prefix, &pairs, &mut digests);
+                    assert_eq!(digests, expected);
+                    for kernel in Kernel::ALL {
+                        let mut digests = vec![[0; 32]; count];
+                        let done = pairs_with(kernel, algorithm, prefix, &pairs, &mut digests);
+                        assert_eq!(digests[..done], expected[..done], "{}", kernel.name());
+                    }
+                }
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! Sixteen messages at a time in AVX-512 registers.
 
+mod pairs;
 pub(super) mod sha256;
 pub(super) mod sm3;
 mod transpose;

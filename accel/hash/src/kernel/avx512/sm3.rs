@@ -5,10 +5,11 @@ use std::arch::x86_64::{
 };
 
 use crate::{
-    algorithm::HashAlgorithm,
+    algorithm::{Digest, HashAlgorithm},
     kernel::{
         avx512::{
             LANES,
+            pairs::{Advance, pairs_into},
             transpose::{load_state, load_words, store_state},
         },
         lanes::{Block, Compression, State, blocks_at, shortest},
@@ -36,6 +37,22 @@ impl Compression<LANES> for Sm3Lanes {
         // SAFETY: the caller answers for AVX-512 F and BW.
         unsafe { compress(state, runs) }
     }
+}
+
+impl Advance for Sm3Lanes {
+    const INITIAL: [u32; 8] = INITIAL;
+
+    #[inline(always)]
+    unsafe fn advance(before: [__m512i; 8], words: [__m512i; LANES]) -> [__m512i; 8] {
+        // SAFETY: the caller answers for AVX-512 F and BW.
+        unsafe { advance(before, words) }
+    }
+}
+
+/// Hashes nodes of trees, as [`pairs_into`].
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(in crate::kernel) fn node_pairs(prefix: u8, pairs: &[[Digest; 2]], digests: &mut [Digest]) -> usize {
+    pairs_into::<Sm3Lanes>(prefix, pairs, digests)
 }
 
 /// One round with the roles of the variables as they stand; `b`, `d`, `f` and `h` change.
