@@ -50,13 +50,13 @@ pub(crate) struct History {
     bytes: usize,
     /// Bytes of the lists that lead back, a part of `bytes`.
     list_bytes: usize,
-    /// Height of the version that a snapshot is being copied from.
-    pinned: Option<u64>,
+    /// Heights of the versions that snapshots are being copied from.
+    pinned: Vec<u64>,
 }
 
 impl History {
     pub(crate) const fn new(bounds: HistoryBounds) -> Self {
-        Self { bounds, versions: VecDeque::new(), bytes: 0, list_bytes: 0, pinned: None }
+        Self { bounds, versions: VecDeque::new(), bytes: 0, list_bytes: 0, pinned: Vec::new() }
     }
 
     pub(crate) fn newest(&self) -> Option<&Version> {
@@ -108,12 +108,15 @@ impl History {
 
     /// Keeps a version until [`History::unpin`].
     pub(crate) fn pin(&mut self, height: u64) {
-        self.pinned = Some(height);
+        self.pinned.push(height);
     }
 
-    pub(crate) fn unpin(&mut self, tree: &mut Tree) {
-        self.pinned = None;
-        self.trim(tree);
+    /// Takes one pin of a version back; nothing where there is none.
+    pub(crate) fn unpin(&mut self, tree: &mut Tree, height: u64) {
+        if let Some(at) = self.pinned.iter().position(|pinned| *pinned == height) {
+            self.pinned.swap_remove(at);
+            self.trim(tree);
+        }
     }
 
     fn trim(&mut self, tree: &mut Tree) {
@@ -128,7 +131,7 @@ impl History {
             let Some(second) = self.versions.get(1) else { break };
             let old = now.duration_since(second.since) >= self.bounds.age;
             let beyond = self.versions.len() > self.bounds.roots && old || self.bytes > self.bounds.bytes;
-            if !beyond || self.versions.front().map(|version| version.height) == self.pinned {
+            if !beyond || self.versions.front().is_some_and(|version| self.pinned.contains(&version.height)) {
                 break;
             }
             self.versions.pop_front();

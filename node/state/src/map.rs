@@ -103,6 +103,14 @@ pub trait StateMap: Send + Sync + Sized {
     /// [`StateError::Io`]; the map stays usable.
     fn checkpoint(&mut self) -> Result<(), StateError>;
 
+    /// Begins to write a snapshot of the newest commit for others, into a directory of its own; later commits go on with
+    /// it, and [`Figures::export_height`] says when it is there. The two newest are kept. False when there is nothing to
+    /// write, or the one before is not finished.
+    ///
+    /// # Errors
+    /// [`StateError::Io`]; the map stays usable.
+    fn export(&mut self, directory: &Path) -> Result<bool, StateError>;
+
     /// Numbers for metrics.
     fn figures(&self) -> Figures;
 }
@@ -228,6 +236,8 @@ pub struct Figures {
     pub snapshot_height: Option<u64>,
     /// Size of the newest complete snapshot.
     pub snapshot_bytes: u64,
+    /// Height of the newest snapshot for others that was completed since the map was opened.
+    pub export_height: Option<u64>,
     /// Snapshots that could not be written since the map was opened.
     pub snapshot_failures: u64,
 }

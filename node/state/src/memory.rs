@@ -27,6 +27,8 @@ pub struct MemoryMap {
     threads: usize,
     /// `None` for a map that lives in memory only.
     files: Option<Files>,
+    /// A snapshot for others, in the making.
+    export: Option<SnapshotJob>,
     figures: Figures,
 }
 
@@ -75,21 +77,40 @@ impl MemoryMap {
             history: History::new(HistoryBounds::ROOTS),
             threads: 1,
             files: None,
+            export: None,
             figures: Figures::default(),
+        }
+    }
+
+    /// Goes on with an export.
+    fn go_on_exporting(&mut self, pairs: usize) {
+        let Some(job) = &mut self.export else { return };
+        job.step(&self.tree, pairs, self.history.is_burdened());
+        let height = job.height();
+        if job.is_copied() {
+            self.history.unpin(&mut self.tree, height);
+        }
+        if let Some(job) = self.export.take_if(|job| job.is_finished()) {
+            match job.finish() {
+                Ok(_) => self.figures.export_height = Some(height),
+                Err(_) => self.figures.snapshot_failures += 1,
+            }
         }
     }
 
     /// Goes on with a running snapshot, and starts one when the log has grown enough. What fails here is counted and
     /// tried again; the commit before it is unaffected.
     fn maintain(&mut self, writes: u32) {
+        let pairs = SNAPSHOT_PAIRS_PER_COMMIT + writes as usize * SNAPSHOT_PAIRS_PER_WRITE;
+        self.go_on_exporting(pairs);
         let Some(files) = &mut self.files else { return };
         if let Some(job) = &mut files.job {
-            let pairs = SNAPSHOT_PAIRS_PER_COMMIT + writes as usize * SNAPSHOT_PAIRS_PER_WRITE;
             // A disk that cannot keep up must slow the commits down: what is retained for it is memory.
             let wait = self.history.is_burdened();
             job.step(&self.tree, pairs, wait);
             if job.is_copied() {
-                self.history.unpin(&mut self.tree);
+                let height = job.height();
+                self.history.unpin(&mut self.tree, height);
             }
             if job.is_finished() {
                 // The outcome is in the figures.
@@ -125,7 +146,7 @@ impl MemoryMap {
         let Some(job) = files.job.take() else { return Ok(()) };
         let height = job.height();
         let outcome = job.finish();
-        self.history.unpin(&mut self.tree);
+        self.history.unpin(&mut self.tree, height);
         match outcome {
             Ok(bytes) => {
                 self.figures.snapshot_height = Some(height);
@@ -174,7 +195,7 @@ impl StateMap for MemoryMap {
             retry_log_bytes: 0,
             _lock: lock,
         };
-        let map = Self { tree: recovered.tree, history: recovered.history, threads: options.threads, files: Some(files), figures };
+        let map = Self { tree: recovered.tree, history: recovered.history, threads: options.threads, files: Some(files), export: None, figures };
         Ok(Opened { map, height, root, recovery: recovered.report })
     }
 
@@ -233,7 +254,8 @@ impl StateMap for MemoryMap {
         self.figures.batch_nodes = update.changes() as u64;
         self.figures.stage_time = time;
         let undo = self.tree.apply(update, &batch);
-        if let Some(job) = self.files.as_mut().and_then(|files| files.job.as_mut()) {
+        let checkpoint = self.files.as_mut().and_then(|files| files.job.as_mut());
+        for job in checkpoint.into_iter().chain(self.export.as_mut()) {
             job.record(&self.tree, &undo);
         }
         self.history.push(&mut self.tree, height, undo);
@@ -307,6 +329,16 @@ impl StateMap for MemoryMap {
         }
     }
 
+    fn export(&mut self, directory: &Path) -> Result<bool, StateError> {
+        let Some(newest) = self.history.newest().filter(|_| self.export.is_none()) else { return Ok(false) };
+        let depth = SnapshotHeader::depth_for(self.tree.pair_bytes());
+        let (height, root) = (newest.height, newest.root_hash());
+        let header = SnapshotHeader { hash: self.tree.hash(), height, root, pairs: 0, depth };
+        self.export = Some(SnapshotJob::start(directory, header)?);
+        self.history.pin(height);
+        Ok(true)
+    }
+
     fn figures(&self) -> Figures {
         Figures {
             keys: self.tree.keys() as u64,
@@ -321,7 +353,8 @@ impl StateMap for MemoryMap {
 impl Drop for MemoryMap {
     fn drop(&mut self) {
         // A snapshot that is copied is finished, one that is not is abandoned; either way its thread ends first.
-        if let Some(job) = self.files.as_mut().and_then(|files| files.job.take()) {
+        let checkpoint = self.files.as_mut().and_then(|files| files.job.take());
+        for job in checkpoint.into_iter().chain(self.export.take()) {
             let _ = job.finish();
         }
     }

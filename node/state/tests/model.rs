@@ -70,6 +70,12 @@ proptest! {
                 prop_assert_eq!(&proven.proof, &model.prove(key));
                 prop_assert_eq!(proven.proof.verify(hash, &root, key, model.get(key)), Ok(()));
             }
+            // One proof for all of them is the reference's, too.
+            let keys: Vec<Key> = asked.iter().copied().collect::<std::collections::BTreeSet<_>>().into_iter().collect();
+            let many = map.prove_many(&keys, *height).unwrap();
+            prop_assert_eq!(&many.proof, &model.prove_many(&keys));
+            let claims: Vec<_> = keys.iter().zip(&many.values).map(|(key, value)| (*key, value.as_deref())).collect();
+            prop_assert_eq!(many.proof.verify(hash, &root, &claims), Ok(()));
         }
     }
 
@@ -203,6 +209,42 @@ fn writing_what_is_there_already_changes_nothing() {
     absent.sort_unstable();
     assert_eq!(commit(&mut map, absent), root);
     assert_eq!(map.figures().batch_nodes, 0, "deleting what is absent adds no node");
+}
+
+#[test]
+fn several_threads_stage_what_one_does() {
+    let batch = |height: u64| -> Vec<Write> {
+        let value = |seed: u64| (!(seed ^ height).is_multiple_of(5)).then(|| seed.to_be_bytes().repeat(4));
+        let writes = (0..20_000).map(|seed| (key(seed * (height + 1) % 30_000), value(seed)));
+        writes.collect::<std::collections::BTreeMap<_, _>>().into_iter().collect()
+    };
+    let directory = tempfile::TempDir::new().unwrap();
+    let options = stele_state::Options { threads: 8, ..stele_state::Options::new(StateHash::Sha256) };
+    let mut threads = MemoryMap::open(directory.path(), options).unwrap().map;
+    let mut one = MemoryMap::ephemeral(StateHash::Sha256);
+    for height in 0..6 {
+        assert_eq!(commit(&mut threads, batch(height)), commit(&mut one, batch(height)));
+    }
+    assert!(threads.iter().eq(one.iter()));
+}
+
+#[test]
+fn a_proof_about_many_keys_is_asked_for_in_order_and_in_bounds() {
+    let mut map = MemoryMap::ephemeral(StateHash::Sha256);
+    let mut keys: Vec<Key> = (0..20_000).map(key).collect();
+    keys.sort_unstable();
+    commit(&mut map, keys.iter().map(|key| (*key, Some(vec![1; 40]))).collect());
+    let code = |keys: &[Key]| map.prove_many(keys, 0).map(drop).unwrap_err().code();
+    assert_eq!(code(&[]), "state_keys");
+    assert_eq!(code(&keys[..1025]), "state_keys");
+    assert_eq!(code(&[keys[1], keys[0]]), "state_unsorted");
+    assert!(matches!(map.prove_many(&keys[..1], 1), Err(StateError::UnknownHeight { height: 1 })));
+    // Neighbours share nearly all of their paths, and even scattered keys share the top.
+    for (asked, most) in [(keys[..256].to_vec(), 15), (keys.iter().copied().step_by(80).collect(), 65)] {
+        let alone: usize = asked.iter().map(|key| map.prove(key, 0).unwrap().proof.encode().len()).sum();
+        let together = map.prove_many(&asked, 0).unwrap().proof.encode().len();
+        assert!(together * 100 <= alone * most, "{together} bytes instead of {alone}");
+    }
 }
 
 /// Longer than the property tests: a map that grows, shrinks and is rewritten at random over many commits.

@@ -65,6 +65,15 @@ impl SnapshotReader {
         Ok(Self { file, path: path.to_owned(), header, entries, upper, size })
     }
 
+    /// Opens the sound snapshots of a directory, newest first; what is damaged is left out.
+    ///
+    /// # Errors
+    /// [`StateError::Io`] when the directory cannot be listed.
+    pub fn all(directory: &Path) -> Result<Vec<Self>, StateError> {
+        let listing = super::list(directory)?;
+        Ok(listing.snapshots.iter().filter_map(|(_, path)| Self::open(path).ok()).collect())
+    }
+
     /// Height of the state.
     #[must_use]
     pub fn height(&self) -> u64 {

@@ -2,7 +2,7 @@
 
 use stele_merkle::Hash;
 use stele_merkle::state::{
-    EMPTY, Key, KeyRange, MultiProof, MultiProofWriter, Proof, RangeEnd, RangeProof, Terminal, key_bit,
+    EMPTY, Key, MultiProof, MultiProofWriter, Proof, Terminal, key_bit,
 };
 
 use super::{Child, Leaf, Place, Side, Slot, Tree, Undo};
@@ -101,7 +101,7 @@ impl<'a> View<'a> {
 
     /// The value of a key and the proof of its presence or absence.
     pub(crate) fn prove(&self, key: &Key) -> (Option<&'a [u8]>, Proof) {
-        let (siblings, end) = self.path(key, usize::MAX);
+        let (siblings, end) = self.path(key);
         let (value, terminal) = match self.end(&end) {
             End::Empty => (None, Terminal::Empty),
             End::Leaf(value, leaf) if leaf.key == *key => (Some(value), Terminal::Own),
@@ -110,18 +110,6 @@ impl<'a> View<'a> {
             }
         };
         (value, Proof::new(terminal, siblings).expect("a path through the tree is canonical"))
-    }
-
-    /// The proof that a range holds the pairs that it holds.
-    pub(crate) fn prove_range(&self, range: KeyRange) -> RangeProof {
-        let (siblings, end) = self.path(&range.first(), range.depth().into());
-        let end = match self.end(&end) {
-            End::Empty if end.hash == EMPTY => RangeEnd::Empty,
-            End::Empty => RangeEnd::Subtree,
-            End::Leaf(_, leaf) if range.contains(&leaf.key) => RangeEnd::Own,
-            End::Leaf(value, leaf) => RangeEnd::Other { key: leaf.key, value_hash: self.tree.hash.value(value) },
-        };
-        RangeProof::new(end, siblings).expect("a path through the tree is canonical")
     }
 
     /// The proof of the values or absences of keys in strictly ascending order, one at least.
@@ -153,12 +141,10 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The siblings along a key's bits down to where nodes end or a depth is reached, and what stands there.
-    fn path(&self, key: &Key, depth_max: usize) -> (Vec<Option<Hash>>, Child) {
+    /// The siblings along a key's bits down to where nodes end, and what stands there.
+    fn path(&self, key: &Key) -> (Vec<Option<Hash>>, Child) {
         let (mut siblings, mut child) = (Vec::new(), self.root);
-        while siblings.len() < depth_max
-            && let Some((left, right)) = self.children(&child)
-        {
+        while let Some((left, right)) = self.children(&child) {
             let (own, sibling) = if key_bit(key, siblings.len()) { (right, left) } else { (left, right) };
             siblings.push((sibling.hash != EMPTY).then_some(sibling.hash));
             child = own;

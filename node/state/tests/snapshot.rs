@@ -1,0 +1,178 @@
+//! Snapshots for others: divided, carried chunk by chunk, checked, put together again.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use stele_state::{
+    Chunk, ChunkError, Hash, Key, KeyRange, MemoryMap, Options, SnapshotBuilder, SnapshotReader, StateError, StateHash,
+    StateMap, Write,
+};
+use tempfile::TempDir;
+
+const HASH: StateHash = StateHash::Sm3;
+/// Long values make a few thousand pairs several chunks.
+const VALUE_BYTES: usize = 2_000;
+
+fn key(seed: u64) -> Key {
+    HASH.value(&seed.to_be_bytes())
+}
+
+fn batch(height: u64, keys: std::ops::Range<u64>) -> Vec<Write> {
+    let value = |seed: u64| (!(seed + height).is_multiple_of(7)).then(|| vec![height.to_be_bytes()[7]; VALUE_BYTES]);
+    keys.map(|seed| (key(seed), value(seed))).collect::<BTreeMap<_, _>>().into_iter().collect()
+}
+
+fn commit(map: &mut MemoryMap, height: u64, writes: Vec<Write>) -> Hash {
+    let staged = map.stage(&map.root(), writes).unwrap();
+    map.commit(staged, height).unwrap()
+}
+
+fn pairs(map: &MemoryMap) -> Vec<(Key, Vec<u8>)> {
+    map.iter().map(|(key, value)| (*key, value.to_vec())).collect()
+}
+
+/// A map of some thousand keys, and the snapshot of one of its heights, with commits before and after.
+fn exported(directory: &Path) -> (MemoryMap, Hash, Vec<(Key, Vec<u8>)>) {
+    let mut map = MemoryMap::ephemeral(HASH);
+    for height in 0..4 {
+        commit(&mut map, height, batch(height, height * 500..height * 500 + 1_500));
+    }
+    let (root, expected) = (map.root(), pairs(&map));
+    assert!(map.export(directory).unwrap());
+    assert!(!map.export(directory).unwrap(), "one at a time");
+    for height in 4..2_000 {
+        // Keys before and behind the copy change, go and come.
+        commit(&mut map, height, batch(height, height * 13 % 3_000..height * 13 % 3_000 + 5));
+        if map.figures().export_height.is_some() {
+            break;
+        }
+    }
+    assert_eq!((map.figures().export_height, map.figures().snapshot_failures), (Some(3), 0));
+    assert_ne!(map.root(), root);
+    (map, root, expected)
+}
+
+fn newest(directory: &Path) -> SnapshotReader {
+    SnapshotReader::all(directory).unwrap().into_iter().next().unwrap()
+}
+
+fn ranges(depth: u8) -> impl Iterator<Item = KeyRange> {
+    (0..1 << depth).map(move |index| KeyRange::new(depth, index).unwrap())
+}
+
+#[test]
+fn a_snapshot_travels_in_chunks_that_prove_themselves_and_opens_as_the_same_map() {
+    let (source, target) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (_, root, expected) = exported(source.path());
+    let reader = newest(source.path());
+    assert_eq!((reader.height(), reader.root(), reader.pairs()), (3, root, expected.len() as u64));
+    assert!(reader.depth() > 2, "several chunks: depth {}", reader.depth());
+    reader.check().unwrap();
+
+    let state = target.path().join("state");
+    let mut builder = SnapshotBuilder::create(&state, HASH, 3, root, reader.depth()).unwrap();
+    // In any order.
+    let mut order: Vec<KeyRange> = ranges(reader.depth()).collect();
+    order.reverse();
+    for range in &order {
+        let bytes = reader.chunk(*range).unwrap().unwrap().encode();
+        let chunk = Chunk::decode(&bytes).unwrap();
+        assert_eq!(chunk.encode(), bytes);
+        let inside: Vec<_> = expected.iter().filter(|(key, _)| range.contains(key)).cloned().collect();
+        assert_eq!(chunk.check(HASH, &root).unwrap(), inside);
+        assert!(builder.missing().any(|missing| missing == *range));
+        builder.add(&chunk).unwrap().unwrap();
+        assert_eq!(builder.add(&chunk).unwrap(), Err(ChunkError::Unwanted), "once is enough");
+    }
+    assert!(builder.is_complete());
+    builder.finish().unwrap();
+    let opened = MemoryMap::open(&state, Options::new(HASH)).unwrap();
+    assert_eq!((opened.height, opened.root), (Some(3), root));
+    assert_eq!(pairs(&opened.map), expected);
+}
+
+#[test]
+fn a_wrong_chunk_is_refused_by_itself_and_the_right_one_can_still_come() {
+    let (source, target) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (later, root, _) = exported(source.path());
+    let reader = newest(source.path());
+    let mut builder = SnapshotBuilder::create(target.path(), HASH, 3, root, reader.depth()).unwrap();
+    let range = KeyRange::new(reader.depth(), 2).unwrap();
+    let right = reader.chunk(range).unwrap().unwrap();
+    let bytes = right.encode();
+    // Any byte flipped: it does not decode, or it does not prove itself.
+    for at in (0..bytes.len()).step_by(bytes.len() / 500) {
+        let mut forged = bytes.clone();
+        forged[at] ^= 0x20;
+        if let Ok(chunk) = Chunk::decode(&forged) {
+            assert!(chunk.check(HASH, &root).is_err() || chunk.range() != range, "byte {at}");
+            assert!(builder.add(&chunk).unwrap().is_err(), "byte {at}");
+        }
+        assert!(Chunk::decode(&bytes[..at]).is_err());
+    }
+    assert!(matches!(right.check(StateHash::Sha256, &root), Err(ChunkError::Proof(_))));
+    assert!(matches!(right.check(HASH, &later.root()), Err(ChunkError::Proof(_))));
+    // A range of another depth, however sound.
+    let shallow = KeyRange::new(0, 0).unwrap();
+    assert!(reader.chunk(shallow).unwrap().is_none());
+    builder.add(&right).unwrap().unwrap();
+    let missing = builder.missing().count();
+    assert_eq!(missing, (1 << reader.depth()) - 1);
+    assert!(matches!(builder.finish(), Err(StateError::Incomplete { missing: found }) if found == missing));
+    assert!(fs::read_dir(target.path()).unwrap().all(|entry| entry.unwrap().file_name() == "lock"));
+}
+
+#[test]
+fn a_snapshot_goes_only_where_there_is_no_map() {
+    let directory = TempDir::new().unwrap();
+    let mut map = MemoryMap::open(directory.path(), Options::new(HASH)).unwrap().map;
+    let root = commit(&mut map, 0, batch(0, 0..10));
+    let create = |depth| SnapshotBuilder::create(directory.path(), HASH, 0, root, depth);
+    assert!(matches!(create(3), Err(StateError::Locked { .. })));
+    drop(map);
+    assert!(matches!(create(3), Err(StateError::NotEmpty { .. })));
+    assert!(matches!(create(40), Err(StateError::Depth { depth: 40, .. })));
+}
+
+#[test]
+fn a_damaged_byte_of_a_snapshot_is_found_and_its_chunk_named() {
+    let directory = TempDir::new().unwrap();
+    exported(directory.path());
+    let path = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path());
+    let path = path.into_iter().find(|path| path.extension().is_some_and(|kind| kind == "map")).unwrap();
+    let sound = fs::read(&path).unwrap();
+    for at in (0..sound.len()).step_by(sound.len() / 300) {
+        let mut damaged = sound.clone();
+        damaged[at] ^= 4;
+        fs::write(&path, &damaged).unwrap();
+        let found = SnapshotReader::open(&path).and_then(|reader| reader.check());
+        let Err(StateError::Corrupt { offset, .. }) = found else { panic!("byte {at}: {found:?}") };
+        assert!(offset as usize <= at || at < 64, "byte {at} was looked for at {offset}");
+        assert!(MemoryMap::open(directory.path(), Options::new(HASH)).is_err());
+    }
+    for length in (0..sound.len()).step_by(sound.len() / 50) {
+        fs::write(&path, &sound[..length]).unwrap();
+        assert!(SnapshotReader::open(&path).is_err());
+    }
+}
+
+#[test]
+fn the_two_newest_exports_are_kept() {
+    let directory = TempDir::new().unwrap();
+    let mut map = MemoryMap::ephemeral(HASH);
+    let mut wanted = Vec::new();
+    for height in 0..60 {
+        commit(&mut map, height, batch(height, height..height + 20));
+        if height % 10 == 0 && map.export(directory.path()).unwrap() {
+            wanted.push(height);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    drop(map);
+    let kept: Vec<u64> = SnapshotReader::all(directory.path()).unwrap().iter().map(SnapshotReader::height).collect();
+    wanted.reverse();
+    assert_eq!(kept, wanted[..2], "of {wanted:?}");
+}
