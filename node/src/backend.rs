@@ -16,7 +16,7 @@ use stele_types::{
 use crate::admission::{self, Admission};
 use crate::alarm::Alarm;
 use crate::api::{Backend, BackendError, Client, Executed, InForce, Location, Refusal, SealedHead, Standing};
-use crate::chain::{Chain, ChainError};
+use crate::chain::{Chain, ChainError, Snapshot, Standpoint};
 use stele_order::Order;
 
 /// Blocks behind the most advanced peer at which a node still counts as ready.
@@ -183,6 +183,18 @@ impl Backend for NodeBackend {
     fn consistency(&self, old: u64, new: u64) -> Result<Vec<Hash>, BackendError> {
         let path = self.chain.log_consistency(old, new)?;
         Ok(path.into_iter().map(Hash).collect())
+    }
+
+    fn snapshots(&self) -> Result<Vec<Snapshot>, BackendError> {
+        Ok(self.chain.snapshots()?)
+    }
+
+    fn standpoint(&self, height: Height) -> Result<Option<Standpoint>, BackendError> {
+        Ok(self.chain.standpoint(height)?)
+    }
+
+    fn snapshot_chunk(&self, height: Height, index: u64) -> Result<Option<Vec<u8>>, BackendError> {
+        Ok(self.chain.snapshot_chunk(height, index)?)
     }
 
     fn prove_state(&self, key: &StateKey, from: Height) -> Result<StateProof, BackendError> {

@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 
 use crate::bench::AccelBench;
 use crate::config::{Config, ConfigError, LogFormat, LogSection};
+use crate::join::Join;
 use crate::metrics::{MessageCounter, Metrics, Version};
 use crate::node::{Node, NodeError};
 
@@ -38,6 +39,7 @@ enum Command {
         #[arg(long, env = "STELED_CONFIG", default_value = "/etc/stele/steled.toml")]
         config: PathBuf,
     },
+    Join(Join),
     /// Measure how fast this machine verifies and hashes, on its cores and on a GPU.
     BenchAccel(AccelBench),
 }
@@ -74,6 +76,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::BenchAccel(bench) => {
             bench.run()?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Join(join) => {
+            start_terminal_log();
+            join.run()?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Run { config: path } => {
@@ -189,6 +196,19 @@ fn report_panics(metrics: Arc<Metrics>) {
 
 /// How long a halted node serves reads before it exits, so that a client can fetch what it was acknowledged.
 const HALTED_GRACE: std::time::Duration = std::time::Duration::from_secs(3);
+
+/// What a command that works for a while says meanwhile.
+fn start_terminal_log() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("STELED_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let _ = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .with_target(false)
+        .with_env_filter(filter)
+        .try_init();
+}
 
 fn start_log(section: &LogSection, metrics: Arc<Metrics>) {
     use tracing_subscriber::layer::SubscriberExt as _;

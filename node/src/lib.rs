@@ -22,6 +22,7 @@ mod bench;
 pub mod chain;
 pub mod config;
 pub mod daemon;
+mod join;
 pub mod metrics;
 pub mod node;
 pub mod observe;

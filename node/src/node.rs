@@ -151,6 +151,7 @@ impl Node {
         let data_dir = config.node.data_dir.clone();
         let (chain, writer) = open_chain(&data_dir, genesis_bytes, genesis).await?;
         info!(%network, height = chain.tip().height.0, "chain recovered");
+        chain.export_every(config.state.snapshot_interval);
 
         let engine = Arc::new(Engine::new(&engine_config(&config.accel, &data_dir))?);
         let signatures = Signatures::new(Arc::clone(&engine), Arc::clone(&metrics));
@@ -301,7 +302,7 @@ impl Node {
     }
 }
 
-fn read_genesis(path: &Path) -> Result<(Vec<u8>, Genesis), NodeError> {
+pub(crate) fn read_genesis(path: &Path) -> Result<(Vec<u8>, Genesis), NodeError> {
     let failed = |reason: String| NodeError::File { path: path.to_owned(), reason };
     let bytes = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
     let genesis = Genesis::from_bytes(&bytes).map_err(|error| failed(error.to_string()))?;

@@ -18,6 +18,7 @@ use stele_verify::{TrustAnchor, Verdict, bundle};
 use crate::DemoArguments;
 use crate::figures::{Figures, quantile};
 use crate::input::{self, Input};
+use crate::newcomer;
 use crate::pipeline::{self, Load};
 use crate::stage::Stage;
 
@@ -31,7 +32,7 @@ pub(crate) async fn run(arguments: DemoArguments) -> Result<()> {
     let started = Instant::now();
     println!("Stele demo: {} validators on loopback, software keys", arguments.validators);
     let options = InitOptions { validators: arguments.validators, ..InitOptions::default() };
-    let mut stage = Stage::start(&options)?;
+    let mut stage = Stage::start_with(&options, newcomer::CONFIGURATION)?;
     println!("[{:>5.1} s] network {} is ready", started.elapsed().as_secs_f64(), stage.network.profile().network);
 
     let hospital = enrol(&stage, "hospital group").await?;
@@ -63,9 +64,23 @@ pub(crate) async fn run(arguments: DemoArguments) -> Result<()> {
     let anchor = stage.session.anchor()?;
     let verified = verify_all(&clients, &ids, &anchor).await?;
     println!("[{:>5.1} s] {verified} bundles verified offline", started.elapsed().as_secs_f64());
+    let joined = newcomer::join(&mut stage).await?;
+    println!(
+        "[{:>5.1} s] a node joined by the snapshot of height {}: {} pairs, {:.1} MB, each chunk verified; {} blocks \
+         executed instead of {}; {:.1} s until it served",
+        started.elapsed().as_secs_f64(),
+        joined.height,
+        joined.pairs,
+        joined.bytes as f64 / 1e6,
+        joined.reached - joined.height,
+        joined.reached,
+        joined.seconds
+    );
+    figures.write("demo.join_s", joined.seconds, "s", None)?;
+    let clients = stage.clients("agency-1")?;
     let (height, log_size) = compare_roots(&clients).await?;
 
-    summary(&load, verified, height, log_size, &certificates, arguments.validators, &mut figures)?;
+    summary(&load, verified, height, log_size, &certificates, clients.len(), &mut figures)?;
     if arguments.exit {
         stage.network.stop_all()?;
         return Ok(());

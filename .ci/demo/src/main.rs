@@ -8,6 +8,7 @@ mod demo;
 mod figures;
 mod growth;
 mod input;
+mod newcomer;
 mod pipeline;
 mod stage;
 

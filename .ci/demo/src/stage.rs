@@ -20,8 +20,14 @@ pub(crate) struct Stage {
     _directory: tempfile::TempDir,
 }
 
+/// Appends to a configuration file.
+pub(crate) fn configure(path: &Path, configuration: &str) -> Result<()> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    std::fs::write(path, format!("{text}\n{configuration}")).with_context(|| format!("cannot write {}", path.display()))
+}
+
 /// The daemon that the task runner built.
-fn steled() -> Result<PathBuf> {
+pub(crate) fn steled() -> Result<PathBuf> {
     match std::env::var_os("STELE_BIN_DIR") {
         Some(directory) => Ok(PathBuf::from(directory).join("steled")),
         None => stele_ctl::localnet::steled_beside_this_program(),
@@ -31,9 +37,17 @@ fn steled() -> Result<PathBuf> {
 impl Stage {
     /// Makes a network and starts it; resolves when every node is ready.
     pub(crate) fn start(options: &InitOptions) -> Result<Self> {
+        Self::start_with(options, "")
+    }
+
+    /// As [`Stage::start`], with `configuration` appended to the configuration of every node.
+    pub(crate) fn start_with(options: &InitOptions, configuration: &str) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("stele-").tempdir().context("temporary directory")?;
         let root = directory.path().join("network");
         let mut network = LocalNetwork::open_or_init(&root, options, &steled()?)?;
+        for node in &network.profile().nodes {
+            configure(&network.dir().node(&node.name).config(), configuration)?;
+        }
         network.start_all()?;
         network.wait_ready(READY_WAIT_MAX)?;
         let output = Output::new(Format::Table);

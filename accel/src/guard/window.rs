@@ -115,8 +115,14 @@ mod tests {
         assert_eq!(sizes(&window), [10], "the newest of one that is larger than the window");
         let long = VerifyItem { message: Span { offset: 0, length: 400 }, ..item };
         window.keep(Accepted { bytes: vec![0; 1200].into(), items: vec![item, long, long, item] });
-        assert_eq!(window.take().iter().map(|batch| (batch.items.len(), batch.bytes.len())).collect::<Vec<_>>(), [(4, 800)]);
+        assert_eq!(
+            window.take().iter().map(|batch| (batch.items.len(), batch.bytes.len())).collect::<Vec<_>>(),
+            [(4, 800)]
+        );
         window.keep(Accepted { bytes: vec![0; 1200].into(), items: vec![long, long, long] });
-        assert_eq!(window.take().iter().map(|batch| (batch.items.len(), batch.bytes.len())).collect::<Vec<_>>(), [(2, 800)]);
+        assert_eq!(
+            window.take().iter().map(|batch| (batch.items.len(), batch.bytes.len())).collect::<Vec<_>>(),
+            [(2, 800)]
+        );
     }
 }

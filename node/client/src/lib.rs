@@ -24,7 +24,10 @@ mod transport;
 
 pub use endpoint::{Endpoint, Scheme};
 pub use error::ClientError;
-pub use model::{CheckpointKeyView, FeedData, FeedEvent, FeedPage, LimitsView, NetworkView, Problem, ValidatorView};
+pub use model::{
+    CheckpointKeyView, FeedData, FeedEvent, FeedPage, LimitsView, NetworkView, Problem, SnapshotView, StandpointView,
+    ValidatorView,
+};
 pub use resources::Wait;
 pub use retry::RetryPolicy;
 pub use tls::{ClientIdentity, TlsSettings};

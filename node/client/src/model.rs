@@ -19,6 +19,35 @@ pub struct Problem {
     pub retry_after_ms: Option<u64>,
 }
 
+/// A snapshot of the state by which a node can join.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct SnapshotView {
+    /// The state is the one after this height.
+    pub height: u64,
+    /// Its root, hexadecimal.
+    pub state_root: String,
+    /// It has 2^depth chunks.
+    pub depth: u8,
+    /// Pairs in all.
+    pub pairs: u64,
+    /// Bytes in all.
+    pub bytes: u64,
+}
+
+/// What goes with a snapshot.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct StandpointView {
+    /// The log's right edge, hexadecimal.
+    pub log_frontier: String,
+    /// Outcomes of the block at its height, hexadecimal.
+    pub outcomes: Vec<String>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct SnapshotsView {
+    pub(crate) snapshots: Vec<SnapshotView>,
+}
+
 /// The network as one node knows it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NetworkView {

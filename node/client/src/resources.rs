@@ -4,17 +4,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stele_types::cbor::{self, Decoder, Field};
-use stele_types::exchange::{BundleReply, CertifiedHeader, StateProof, StatementStatus, Submitted};
+use stele_types::exchange::{BundleReply, CertifiedBlock, CertifiedHeader, StateProof, StatementStatus, Submitted};
 use stele_types::limits::{BUNDLE_BYTES_MAX, GENESIS_BYTES_MAX, PATH_MAX, STATEMENT_BYTES_MAX};
 use stele_types::{Hash, Height, StatementId};
 
 use crate::error::ClientError;
-use crate::model::{ConsistencyView, FeedPage, NetworkView};
+use crate::model::{ConsistencyView, FeedPage, NetworkView, SnapshotView, SnapshotsView, StandpointView};
 use crate::transport::{Ask, Client, Response};
 
 const JSON: &str = "application/json";
 const COSE: &str = "application/cose";
 const CBOR: &str = "application/cbor";
+const OCTETS: &str = "application/octet-stream";
 const CBOR_SEQUENCE: &str = "application/cbor-seq";
 /// Nodes of a consistency path: one more than an inclusion path (RFC 9162 section 2.1.4).
 const CONSISTENCY_PATH_MAX: usize = PATH_MAX + 1;
@@ -130,6 +131,38 @@ impl Client {
     /// [`ClientError`].
     pub async fn header(&self, height: Height) -> Result<CertifiedHeader, ClientError> {
         value(&self.ask(Ask::get(&format!("/v1/headers/{height}?from={}", self.trusted()), CBOR)).await?)
+    }
+
+    /// `GET /v1/blocks/{height}`: a block with the node's certificate for it. For regulators and operators.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn block(&self, height: Height) -> Result<CertifiedBlock, ClientError> {
+        value(&self.ask(Ask::get(&format!("/v1/blocks/{height}"), CBOR)).await?)
+    }
+
+    /// `GET /v1/snapshots`: the snapshots that a node can join by, newest first. For regulators and operators.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn snapshots(&self) -> Result<Vec<SnapshotView>, ClientError> {
+        json::<SnapshotsView>(&self.ask(Ask::get("/v1/snapshots", JSON)).await?).map(|view| view.snapshots)
+    }
+
+    /// `GET /v1/snapshots/{height}`: what goes with a snapshot.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn standpoint(&self, height: Height) -> Result<StandpointView, ClientError> {
+        json(&self.ask(Ask::get(&format!("/v1/snapshots/{height}"), JSON)).await?)
+    }
+
+    /// `GET /v1/snapshots/{height}/{index}`: all pairs of one range of keys, with their proof.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn snapshot_chunk(&self, height: Height, index: u64) -> Result<Bytes, ClientError> {
+        Ok(self.ask(Ask::get(&format!("/v1/snapshots/{height}/{index}"), OCTETS)).await?.body)
     }
 
     /// `GET /v1/consistency`: RFC 9162 proof that the log of `new` leaves begins with that of `old` leaves.

@@ -17,6 +17,7 @@ use stele_types::{
     StatementId, ValidatorSet,
 };
 
+pub use crate::chain::{Snapshot, Standpoint};
 pub use crate::store::Location;
 
 /// Where the node stands.
@@ -170,6 +171,21 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// `Failed`.
     fn consistency(&self, old: u64, new: u64) -> Result<Vec<Hash>, BackendError>;
+    /// The snapshots that a joiner can have, newest first.
+    ///
+    /// # Errors
+    /// `Failed`.
+    fn snapshots(&self) -> Result<Vec<Snapshot>, BackendError>;
+    /// What goes with the snapshot of a height.
+    ///
+    /// # Errors
+    /// `Failed`.
+    fn standpoint(&self, height: Height) -> Result<Option<Standpoint>, BackendError>;
+    /// A chunk of the snapshot of a height, encoded.
+    ///
+    /// # Errors
+    /// `Failed`.
+    fn snapshot_chunk(&self, height: Height, index: u64) -> Result<Option<Vec<u8>>, BackendError>;
     /// A value of the state, or its absence, with proof, for verifiers that trust the validator set of `from`.
     ///
     /// # Errors

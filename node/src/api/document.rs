@@ -13,7 +13,7 @@ use super::access::Rule;
 use super::cache::{self, Keep};
 use super::format::{self, JSON};
 use super::route::Route;
-use super::{chain, feed, health, network, state, statements, submit};
+use super::{chain, feed, health, network, snapshots, state, statements, submit};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -30,6 +30,7 @@ use super::{chain, feed, health, network, state, statements, submit};
         statements::status, statements::statuses, statements::entry, statements::receipt, statements::bundle,
         statements::bundles,
         chain::header, chain::block, chain::checkpoint, chain::tile, chain::consistency,
+        snapshots::snapshots, snapshots::snapshot, snapshots::chunk,
         state::state, feed::feed, network::network, network::genesis,
         health::live, health::ready, health::metrics, openapi,
     ),

@@ -38,13 +38,16 @@ mod route;
 mod router;
 mod sequence;
 mod server;
+mod snapshots;
 mod state;
 mod statements;
 mod status;
 mod submit;
 mod view;
 
-pub use backend::{Backend, BackendError, Client, Executed, InForce, Location, Refusal, SealedHead, Standing};
+pub use backend::{
+    Backend, BackendError, Client, Executed, InForce, Location, Refusal, SealedHead, Snapshot, Standing, Standpoint,
+};
 pub use document::document;
 pub use problem::{PROBLEM_CONTENT_TYPE, Problem};
 pub use route::Route;

@@ -56,6 +56,12 @@ routes! {
     Header GET "/v1/headers/{height}" Anyone;
     /// A block with its certificate.
     Block GET "/v1/blocks/{height}" RegulatorOrOperator;
+    /// The snapshots of the state for nodes that join.
+    Snapshots GET "/v1/snapshots" RegulatorOrOperator;
+    /// What goes with the snapshot of a height.
+    Snapshot GET "/v1/snapshots/{height}" RegulatorOrOperator;
+    /// A chunk of the snapshot of a height.
+    SnapshotChunk GET "/v1/snapshots/{height}/{index}" RegulatorOrOperator;
     /// The newest signed checkpoint.
     Checkpoint GET "/v1/checkpoint" Anyone;
     /// A tile of the log.

@@ -21,7 +21,7 @@ use super::commons::{Commons, Part};
 use super::problem::Problem;
 use super::reads::{CALLER, Reads};
 use super::route::Route;
-use super::{answer, chain, document, feed, health, network, state, statements, submit};
+use super::{answer, chain, document, feed, health, network, snapshots, state, statements, submit};
 use crate::config::ApiLimits;
 use crate::metrics::Metrics;
 
@@ -102,6 +102,9 @@ fn handler(route: Route) -> MethodRouter<State> {
         Route::Bundles => post(statements::bundles),
         Route::Header => get(chain::header),
         Route::Block => get(chain::block),
+        Route::Snapshots => get(snapshots::snapshots),
+        Route::Snapshot => get(snapshots::snapshot),
+        Route::SnapshotChunk => get(snapshots::chunk),
         Route::Checkpoint => get(chain::checkpoint),
         Route::Tile => get(chain::tile),
         Route::Consistency => get(chain::consistency),

@@ -8,6 +8,8 @@ use stele_types::parameters::Timeouts;
 use stele_types::{CommitCertificate, Header, Parameters, Validator, VoteKey};
 use utoipa::ToSchema;
 
+use super::backend::{Snapshot, Standpoint};
+
 /// Bytes as they are; the content type says which.
 #[derive(ToSchema)]
 #[schema(as = Octets, value_type = String, format = Binary)]
@@ -20,6 +22,59 @@ pub(super) struct OctetsView(#[expect(dead_code, reason = "only its description 
 pub(super) struct StatementsView {
     /// Statement ids.
     pub(super) statements: Vec<String>,
+}
+
+/// The snapshots that a joiner can have, newest first.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Snapshots)]
+pub(super) struct SnapshotsView {
+    pub(super) snapshots: Vec<SnapshotView>,
+}
+
+/// A snapshot of the state.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Snapshot)]
+pub(super) struct SnapshotView {
+    /// The state is the one after this height; the header of the next certifies its root.
+    height: u64,
+    state_root: String,
+    /// Its chunks are the ranges of keys that begin with the same so many bits: 2^depth of them.
+    depth: u8,
+    /// Pairs in all.
+    pairs: u64,
+    /// Bytes in all.
+    bytes: u64,
+}
+
+impl From<&Snapshot> for SnapshotView {
+    fn from(snapshot: &Snapshot) -> Self {
+        Self {
+            height: snapshot.height.0,
+            state_root: snapshot.state_root.to_hex(),
+            depth: snapshot.depth,
+            pairs: snapshot.pairs,
+            bytes: snapshot.bytes,
+        }
+    }
+}
+
+/// What a joiner needs beside the state and the blocks.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Standpoint)]
+pub(super) struct StandpointView {
+    /// The log's right edge after the height: size, then the complete subtrees, largest first.
+    log_frontier: String,
+    /// Outcomes of the block at the height, each as it is in the tree of outcomes.
+    outcomes: Vec<String>,
+}
+
+impl From<&Standpoint> for StandpointView {
+    fn from(standpoint: &Standpoint) -> Self {
+        Self {
+            log_frontier: hex::encode(standpoint.log_frontier.encode()),
+            outcomes: standpoint.outcomes.iter().map(|outcome| hex::encode(outcome.to_bytes())).collect(),
+        }
+    }
 }
 
 /// Where a statement is.

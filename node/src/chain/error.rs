@@ -70,6 +70,12 @@ pub enum ChainError {
         /// Oldest block held.
         oldest: u64,
     },
+    /// A chain cannot begin at a snapshot where there is one.
+    #[error("{} exists: only a node without a chain can join by a snapshot; move the directory away first", path.display())]
+    NotEmpty {
+        /// The chain's directory.
+        path: std::path::PathBuf,
+    },
     /// Results are not certified by a committed header yet.
     #[error("the result is not certified by a header yet")]
     NotCertified,
@@ -95,6 +101,7 @@ impl ChainError {
             Self::Diverged { .. } => "state_diverged",
             Self::ForeignData { .. } => "foreign_data",
             Self::HistoryMissing { .. } => "history_missing",
+            Self::NotEmpty { .. } => "chain_exists",
             Self::NotCertified => "not_certified",
             Self::TrustPathTooLong { .. } => "trust_path_too_long",
         }

@@ -10,8 +10,10 @@
 //! seconds in the order outcomes, log, state. Opening redoes the blocks that the derived stores lack and, when one of
 //! them is damaged, throws all of them away and replays from the first block: losing them costs time, never a fact.
 
+mod adopt;
 mod bundles;
 mod error;
+mod exports;
 mod open;
 mod outcomes;
 mod records;
@@ -35,7 +37,9 @@ use stele_types::{
 };
 use tokio::sync::watch;
 
+pub use adopt::{Adoption, Standing, Unfit};
 pub use error::ChainError;
+pub use exports::{Snapshot, Standpoint};
 pub use seals::SignedCheckpoint;
 pub use state::{ProvenState, StateReader};
 pub(crate) use writer::check_results;
@@ -44,6 +48,7 @@ pub use writer::{Prepared, Writer};
 use crate::store::blocks::{BlockStore, BlockStoreError, StoredBlock};
 use crate::store::index::StatementIndex;
 use crate::store::log::LogStore;
+use exports::Exports;
 use outcomes::OutcomeStore;
 use records::{EpochRecords, LinkRecords};
 use seals::Seals;
@@ -110,6 +115,7 @@ pub struct Chain {
     outcomes: OutcomeStore,
     index: StatementIndex,
     state: RwLock<MemoryMap>,
+    exports: Exports,
     links: LinkRecords,
     epochs: EpochRecords,
     seals: Seals,

@@ -5,13 +5,13 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
 
 use stele_ledger::Frame;
-use stele_merkle::state::StateHash;
 use stele_state::{Durability, MemoryMap, StateMap};
-use stele_types::record::ContentHash;
 use stele_types::{Block, Genesis, Hash, Height, NetworkId, cbor};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use super::adopt::state_hash;
+use super::exports::Exports;
 use super::outcomes::OutcomeStore;
 use super::records::{EpochRecords, LinkRecords};
 use super::seals::Seals;
@@ -57,10 +57,7 @@ impl Chain {
 
     fn recover(directory: &Path, genesis_bytes: &[u8], genesis: &Genesis) -> Result<(Arc<Self>, Writer), ChainError> {
         let blocks = BlockStore::open(&directory.join("blocks"), BlockStoreOptions::default())?;
-        let hash = match genesis.parameters.state_hash {
-            ContentHash::Sha256 => StateHash::Sha256,
-            ContentHash::Sm3 => StateHash::Sm3,
-        };
+        let hash = state_hash(genesis);
         // No header certifies the results of the tip yet. So the state is opened below it, where the header of the tip
         // says what it must be, and the tip is executed again.
         let height_max = blocks.tip()?.map(|tip| tip.saturating_sub(1));
@@ -96,6 +93,7 @@ impl Chain {
             outcomes,
             index,
             state: RwLock::new(state),
+            exports: Exports::open(&directory.join("snapshots"))?,
             links: LinkRecords::open(&directory.join("links"))?,
             epochs: EpochRecords::open(&directory.join("epochs"))?,
             seals: Seals::open(&directory.join("checkpoint.cbor"))?,
@@ -144,7 +142,7 @@ fn feed_log(
     writer: &mut LogWriter,
     size: u64,
 ) -> Result<(), ChainError> {
-    let mut height = outcomes.height_beyond(log.size())?;
+    let mut height = outcomes.height_beyond(log.size(), blocks.min()?.unwrap_or(1))?;
     while log.size() < size {
         let damaged = ChainError::Damaged { store: "log", height };
         let prepared = prepared(blocks.read(height)?.block())?;
@@ -254,7 +252,7 @@ fn is_derived(error: &ChainError) -> bool {
 }
 
 /// Writes the network's id into a new directory, or compares it with the one that is there.
-fn mark_network(directory: &Path, network: NetworkId) -> Result<(), ChainError> {
+pub(super) fn mark_network(directory: &Path, network: NetworkId) -> Result<(), ChainError> {
     let path = directory.join(NETWORK_FILE);
     match std::fs::read_to_string(&path) {
         Ok(text) if text.trim_end() == network.to_hex() => Ok(()),

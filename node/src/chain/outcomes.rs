@@ -102,6 +102,26 @@ impl OutcomeStore {
         Ok(store)
     }
 
+    /// Makes the arrays of a node that begins after `height`: they know the outcomes of that height and none below.
+    pub(super) fn adopt(directory: &Path, height: u64, outcomes: &[Outcome], log_size: u64) -> Result<(), ChainError> {
+        let store = Self::open(directory, 0)?;
+        {
+            let mut end = store.end.write().unwrap_or_else(PoisonError::into_inner);
+            end.height = height - 1;
+        }
+        if height > 1 {
+            // The entry below says where the outcomes begin. Older ones are zeros, which no checksum fits.
+            let applied = outcomes.iter().filter(|outcome| outcome.index.is_some()).count() as u64;
+            let entry = encode_height(0, log_size.saturating_sub(applied), &[]);
+            store
+                .heights
+                .write_all_at(&entry, (height - 2) * HEIGHT_BYTES)
+                .map_err(ChainError::io("begin the outcomes"))?;
+        }
+        store.append(height, outcomes, log_size)?;
+        store.sync()
+    }
+
     /// Appends the outcomes of the next height.
     pub(super) fn append(&self, height: u64, outcomes: &[Outcome], log_size: u64) -> Result<(), ChainError> {
         let mut end = self.end.write().unwrap_or_else(PoisonError::into_inner);
@@ -116,12 +136,7 @@ impl OutcomeStore {
             bytes.extend_from_slice(&[0; 6]);
         }
         let statements = end.statements + outcomes.len() as u64;
-        let mut entry = [0; 24];
-        entry[..8].copy_from_slice(&statements.to_le_bytes());
-        entry[8..16].copy_from_slice(&log_size.to_le_bytes());
-        entry[16..20].copy_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
-        let check = crc32c::crc32c(&entry[..20]);
-        entry[20..].copy_from_slice(&check.to_le_bytes());
+        let entry = encode_height(statements, log_size, &bytes);
         self.outcomes
             .write_all_at(&bytes, end.statements * OUTCOME_BYTES)
             .and_then(|()| self.heights.write_all_at(&entry, (height - 1) * HEIGHT_BYTES))
@@ -189,9 +204,9 @@ impl OutcomeStore {
         Ok(results)
     }
 
-    /// The first height after which the log has more than `log_size` leaves; used to feed the log again.
-    pub(super) fn height_beyond(&self, log_size: u64) -> Result<u64, ChainError> {
-        let (mut low, mut high) = (1, self.end.read().unwrap_or_else(PoisonError::into_inner).height + 1);
+    /// The first height from `oldest` on after which the log has more than `log_size` leaves; used to feed the log again.
+    pub(super) fn height_beyond(&self, log_size: u64, oldest: u64) -> Result<u64, ChainError> {
+        let (mut low, mut high) = (oldest, self.end.read().unwrap_or_else(PoisonError::into_inner).height + 1);
         while low < high {
             let middle = low + (high - low) / 2;
             if self.entry(middle)?.log_size > log_size { high = middle } else { low = middle + 1 }
@@ -224,6 +239,17 @@ impl OutcomeStore {
     }
 }
 
+/// The entry of a height: statements up to it, log size after it, checksum of its outcomes.
+fn encode_height(statements: u64, log_size: u64, outcomes: &[u8]) -> [u8; 24] {
+    let mut entry = [0; 24];
+    entry[..8].copy_from_slice(&statements.to_le_bytes());
+    entry[8..16].copy_from_slice(&log_size.to_le_bytes());
+    entry[16..20].copy_from_slice(&crc32c::crc32c(outcomes).to_le_bytes());
+    let check = crc32c::crc32c(&entry[..20]);
+    entry[20..].copy_from_slice(&check.to_le_bytes());
+    entry
+}
+
 fn decode(chunk: &[u8], height: u64) -> Result<Result16, ChainError> {
     let damaged = || ChainError::Damaged { store: "outcomes", height };
     let index = chunk.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes)).ok_or_else(damaged)?;
@@ -254,8 +280,8 @@ mod tests {
             store.append(height, &outcomes(height, 100 * height), 10 * height).unwrap();
         }
         assert!(store.append(22, &[], 0).is_err(), "heights have no gaps");
-        assert_eq!(store.height_beyond(49).unwrap(), 5);
-        assert_eq!(store.height_beyond(50).unwrap(), 6);
+        assert_eq!(store.height_beyond(49, 1).unwrap(), 5);
+        assert_eq!(store.height_beyond(50, 3).unwrap(), 6);
         drop(store);
         let store = OutcomeStore::open(directory.path(), 12).unwrap();
         for height in 1..=12 {
@@ -268,6 +294,23 @@ mod tests {
         assert_eq!(store.one(13, 0).unwrap(), None);
         drop(store);
         assert!(OutcomeStore::open(directory.path(), 13).is_err(), "what was cut is not there");
+    }
+
+    #[test]
+    fn a_node_that_begins_at_a_height_knows_it_and_none_below() {
+        for height in [1, 2, 1_000] {
+            let directory = tempfile::tempdir().unwrap();
+            OutcomeStore::adopt(directory.path(), height, &outcomes(5, 100), 107).unwrap();
+            let store = OutcomeStore::open(directory.path(), height).unwrap();
+            assert_eq!(store.block(height).unwrap().len(), 5);
+            assert_eq!(store.height_beyond(107, height).unwrap(), height + 1);
+            store.append(height + 1, &outcomes(3, 107), 109).unwrap();
+            assert_eq!(store.block(height + 1).unwrap().len(), 3);
+            assert_eq!(store.height_beyond(107, height).unwrap(), height + 1);
+            if height > 2 {
+                assert!(store.block(height - 1).is_err() && store.one(height - 1, 0).is_err());
+            }
+        }
     }
 
     #[test]

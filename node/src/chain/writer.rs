@@ -144,6 +144,7 @@ impl Writer {
         // State and head move under one lock, so that a reader who holds the state sees the head that belongs to it.
         let mut state = chain.state.write().unwrap_or_else(PoisonError::into_inner);
         state.commit(staged, height.0)?;
+        chain.exports.begin(&mut state, height);
         let frame: Arc<Frame> = Arc::new(stele_ledger::frame(&super::state::MapView(&state), height.next()));
         for event in &applied.events {
             if let EventKind::EpochCertified(certificate) = &event.kind {

@@ -14,5 +14,5 @@ pub use error::{ConfigError, Fault};
 pub use sections::{
     AccelBackend, AccelSection, AdmissionSection, ApiLimits, ApiSection, Config, GpuSection, GpuShare, LogFormat,
     LogLevel, LogSection, MetricsSection, NodeSection, OrderSection, PeerAddress, PeersSection, SealSection,
-    SignerName, ValidatorSection, VoteMode,
+    SignerName, StateSection, ValidatorSection, VoteMode,
 };

@@ -15,6 +15,7 @@ impl Config {
             ("api", adopted.api != fresh.api),
             ("admission", adopted.admission != fresh.admission),
             ("accel", adopted.accel != fresh.accel),
+            ("state", adopted.state != fresh.state),
             ("order", adopted.order != fresh.order),
             ("metrics", adopted.metrics != fresh.metrics),
             ("log", adopted.log != fresh.log),

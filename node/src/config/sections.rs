@@ -25,6 +25,9 @@ pub struct Config {
     /// How signatures are verified.
     #[serde(default)]
     pub accel: AccelSection,
+    /// Snapshots of the state.
+    #[serde(default)]
+    pub state: StateSection,
     /// The watchdog over the order.
     #[serde(default)]
     pub order: OrderSection,
@@ -315,6 +318,21 @@ impl Default for GpuSection {
             retained_items_max: 65_536,
             retained_bytes_max: 64 << 20,
         }
+    }
+}
+
+/// `[state]`.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct StateSection {
+    /// Heights between snapshots for nodes that join: one is written at every multiple, and the two newest are kept. The
+    /// same on all nodes, so that a joiner can fetch from several. 0: none.
+    pub snapshot_interval: u64,
+}
+
+impl Default for StateSection {
+    fn default() -> Self {
+        Self { snapshot_interval: 10_000 }
     }
 }
 

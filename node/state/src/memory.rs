@@ -195,7 +195,14 @@ impl StateMap for MemoryMap {
             retry_log_bytes: 0,
             _lock: lock,
         };
-        let map = Self { tree: recovered.tree, history: recovered.history, threads: options.threads, files: Some(files), export: None, figures };
+        let map = Self {
+            tree: recovered.tree,
+            history: recovered.history,
+            threads: options.threads,
+            files: Some(files),
+            export: None,
+            figures,
+        };
         Ok(Opened { map, height, root, recovery: recovered.report })
     }
 

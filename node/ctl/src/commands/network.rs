@@ -1,6 +1,6 @@
 //! `stele network`: make a network, run one on this machine, change its rules.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use crate::commands::{block_on, words};
 use crate::failure::Failure;
 use crate::localnet::{LocalNetwork, READY_WAIT_MAX, steled_beside_this_program};
 use crate::network::init::{BASE_PORT, InitOptions, NewNode, VoteMode, add_node, init};
+use crate::network::layout::NetworkDir;
 use crate::network::profile::Profile;
 use crate::output::{Record, note};
 use crate::session::Session;
@@ -30,6 +31,8 @@ pub enum NetworkCommand {
     Local(LocalArguments),
     /// Make the directory of one more node for a network whose authority is here; it joins with `upgrade validators`
     AddNode(AddNodeArguments),
+    /// Let a node of this directory begin at a snapshot of the state instead of at genesis (`steled join`)
+    Join(JoinArguments),
     /// Propose a change of version, parameters or validators from a height on
     #[command(subcommand)]
     Upgrade(UpgradeCommand),
@@ -92,6 +95,23 @@ pub struct AddNodeArguments {
     pub first_port: u16,
 }
 
+/// Arguments of `network join`.
+#[derive(Debug, Args)]
+pub struct JoinArguments {
+    /// Name of the node; it has no chain yet
+    #[arg(long)]
+    pub name: String,
+    /// Nodes to fetch from, by name or HOST:PORT of the party listener [default: all others]
+    #[arg(long, value_delimiter = ',')]
+    pub from: Vec<String>,
+    /// Height of the snapshot [default: the newest]
+    #[arg(long)]
+    pub height: Option<u64>,
+    /// The node's program [default: steled beside this program]
+    #[arg(long)]
+    pub steled: Option<PathBuf>,
+}
+
 /// Arguments of `network local`.
 #[derive(Debug, Args)]
 pub struct LocalArguments {
@@ -132,9 +152,55 @@ impl NetworkCommand {
             Self::Init(arguments) => arguments.run(session),
             Self::Local(arguments) => arguments.run(session),
             Self::AddNode(arguments) => arguments.run(session),
+            Self::Join(arguments) => arguments.run(session),
             Self::Upgrade(command) => block_on(command.run(session)),
         }
     }
+}
+
+impl JoinArguments {
+    /// The work is the daemon's, because the stores are. It reads the state as the party that acts, an operator or a
+    /// regulator.
+    fn run(self, session: &Session) -> Result<u8> {
+        let steled = match self.steled {
+            Some(path) => path,
+            None => steled_beside_this_program()?,
+        };
+        let mut command = join_command(&steled, &session.dir()?, &self.name, session.party_name()?, &self.from)?;
+        if let Some(height) = self.height {
+            command.arg("--height").arg(height.to_string());
+        }
+        let status = command.status().with_context(|| format!("cannot run {}", steled.display()))?;
+        // Its own words are on the terminal.
+        Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+    }
+}
+
+/// `steled join` for a node of a network's directory, as a party whose keys lie there. `from` are names or addresses of
+/// nodes; none: all others.
+///
+/// # Errors
+/// When the directory holds no network.
+pub fn join_command(
+    steled: &Path,
+    dir: &NetworkDir,
+    name: &str,
+    party: &str,
+    from: &[String],
+) -> Result<std::process::Command> {
+    let profile = Profile::load(dir)?;
+    let party_of = |name: &String| profile.nodes.iter().find(|node| node.name == *name).map(|node| node.party.clone());
+    let from: Vec<String> = if from.is_empty() {
+        profile.nodes.iter().filter(|node| node.name != name).map(|node| node.party.clone()).collect()
+    } else {
+        from.iter().map(|from| party_of(from).unwrap_or_else(|| from.clone())).collect()
+    };
+    let mut command = std::process::Command::new(steled);
+    command.arg("join").arg("--config").arg(dir.node(name).config()).arg("--from").arg(from.join(","));
+    command.arg("--authorities").arg(dir.ca_certificate());
+    command.arg("--certificate").arg(dir.party(party).tls_certificate());
+    command.arg("--key").arg(dir.party(party).tls_key());
+    Ok(command)
 }
 
 impl InitArguments {

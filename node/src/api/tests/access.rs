@@ -91,11 +91,19 @@ impl Scene {
             Route::Status => Ask::get(format!("/v1/statements/{}", self.record)),
             Route::Header => Ask::get("/v1/headers/1"),
             Route::Block => Ask::get("/v1/blocks/1"),
+            Route::Snapshot => Ask::get(format!("/v1/snapshots/{}", self.snapshot())),
+            Route::SnapshotChunk => Ask::get(format!("/v1/snapshots/{}/1", self.snapshot())),
             Route::Tile => Ask::get("/tile/0/000.p/2"),
             Route::Consistency => Ask::get("/v1/consistency?old=1&new=2"),
             Route::State => Ask::get(format!("/v1/state/certificate/{}", self.number())),
             _ => Ask::get(path),
         }
+    }
+
+    /// Height of the newest snapshot.
+    fn snapshot(&self) -> u64 {
+        use crate::api::Backend as _;
+        self.bench.ledger.snapshots().unwrap()[0].height.0
     }
 
     /// Number of the certificate of the registered asset.
@@ -124,16 +132,17 @@ async fn every_route_answers_everyone_as_its_rule_says() {
                 route,
                 Route::RegisterEntry | Route::RegisterBatch | Route::Statuses | Route::Bundles | Route::Feed
             );
+            let bulk = matches!(route, Route::Block | Route::Snapshots | Route::Snapshot | Route::SnapshotChunk);
             let expected = match (who, route) {
                 (Who::Suspended, _) => "party_suspended",
                 (Who::Unpinned, _) => "client_unauthenticated",
                 (Who::Admin, Route::Metrics) => "ok",
                 (Who::Admin, _) if health => "ok",
                 (Who::Admin, _) | (_, Route::Metrics) => "not_found",
-                (Who::Public | Who::Plain, Route::Block) => "client_unauthenticated",
+                (Who::Public | Who::Plain, _) if bulk => "client_unauthenticated",
                 (Who::Public | Who::Plain, _) if party_only => "client_unauthenticated",
-                (Who::Regulator | Who::Operator, Route::Block) => "ok",
-                (_, Route::Block) => "forbidden",
+                (Who::Regulator | Who::Operator, _) if bulk => "ok",
+                _ if bulk => "forbidden",
                 _ => "ok",
             };
             assert_eq!(found, expected, "{who:?} asks {route:?}");

@@ -39,8 +39,9 @@ fn the_rules_are_these() {
     let of = |rule: Rule| Route::ALL.iter().copied().filter(|route| route.rule() == rule).collect::<Vec<_>>();
     let party = [Route::RegisterEntry, Route::RegisterBatch, Route::Statuses, Route::Bundles, Route::Feed];
     assert_eq!(of(Rule::Party), party);
-    assert_eq!(of(Rule::RegulatorOrOperator), [Route::Block]);
+    let bulk = [Route::Block, Route::Snapshots, Route::Snapshot, Route::SnapshotChunk];
+    assert_eq!(of(Rule::RegulatorOrOperator), bulk);
     assert_eq!(of(Rule::Administrator), [Route::Metrics]);
     assert_eq!(of(Rule::Health), [Route::Live, Route::Ready]);
-    assert_eq!(of(Rule::Anyone).len(), Route::ALL.len() - 9);
+    assert_eq!(of(Rule::Anyone).len(), Route::ALL.len() - 12);
 }

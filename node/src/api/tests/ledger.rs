@@ -29,7 +29,9 @@ use tokio::sync::watch;
 
 use super::Party;
 use super::certificates::Identity;
-use crate::api::{Backend, BackendError, Client, Executed, InForce, Location, Refusal, SealedHead, Standing};
+use crate::api::{
+    Backend, BackendError, Client, Executed, InForce, Location, Refusal, SealedHead, Snapshot, Standing, Standpoint,
+};
 
 const GENESIS_TIME_MS: u64 = 1_800_000_000_000;
 
@@ -410,6 +412,22 @@ impl Backend for MemoryLedger {
         let (epoch_certificates, chain) = (List::default(), List::default());
         let certified = self.block(height)?.map(|(block, certificate)| (block.header, certificate));
         Ok(certified.map(|(header, certificate)| CertifiedHeader { header, certificate, epoch_certificates, chain }))
+    }
+    fn snapshots(&self) -> Result<Vec<Snapshot>, BackendError> {
+        let inner = self.lock();
+        let height = u64::try_from(inner.blocks.len()).unwrap().saturating_sub(1);
+        let root = inner.blocks.last().map(|block| block.header.state_root);
+        let snapshot = |state_root| Snapshot { height: Height(height), state_root, depth: 1, pairs: 7, bytes: 900 };
+        Ok(root.map(snapshot).into_iter().collect())
+    }
+    fn standpoint(&self, height: Height) -> Result<Option<Standpoint>, BackendError> {
+        let known = self.snapshots()?.iter().any(|snapshot| snapshot.height == height);
+        let log_frontier = stele_merkle::log::Frontier::new();
+        Ok(known.then_some(Standpoint { log_frontier, outcomes: Vec::new() }))
+    }
+    fn snapshot_chunk(&self, height: Height, index: u64) -> Result<Option<Vec<u8>>, BackendError> {
+        let known = self.snapshots()?.iter().any(|snapshot| snapshot.height == height);
+        Ok((known && index < 2).then(|| format!("chunk {index}").into_bytes()))
     }
     fn block(&self, height: Height) -> Result<Option<(Block, CommitCertificate)>, BackendError> {
         let block = usize::try_from(height.0 - 1).ok().and_then(|index| self.lock().blocks.get(index).cloned());

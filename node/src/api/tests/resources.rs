@@ -215,6 +215,18 @@ async fn headers_blocks_genesis_and_the_network_are_served_and_cached() {
     let answer = bench.party(Party::Operator).get("/v1/blocks/1").await;
     let block: CertifiedBlock = cbor::from_slice(&answer.body).unwrap();
     assert_eq!(&*block.block.entries[0], entry.as_slice());
+    let operator = bench.party(Party::Operator);
+    let listed = operator.get("/v1/snapshots").await.json();
+    let snapshot = &listed["snapshots"][0];
+    assert_eq!((snapshot["height"].as_u64(), snapshot["depth"].as_u64()), (Some(1), Some(1)), "{listed}");
+    let standpoint = operator.get("/v1/snapshots/1").await.json();
+    assert_eq!(standpoint["log_frontier"], "0000000000000000");
+    assert_eq!(&*operator.get("/v1/snapshots/1/1").await.body, b"chunk 1".as_slice());
+    for (path, code) in
+        [("2", "not_found"), ("1/2", "not_found"), ("x", "parameter_invalid"), ("1/x", "parameter_invalid")]
+    {
+        assert_eq!(operator.get(&format!("/v1/snapshots/{path}")).await.code(), code, "{path}");
+    }
     let genesis = public.get("/v1/genesis").await;
     assert_eq!(stele_types::Hash::of(&genesis.body).0, bench.ledger.network().0);
     let network = public.get("/v1/network").await.json();

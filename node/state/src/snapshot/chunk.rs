@@ -1,8 +1,6 @@
 //! A range of a snapshot as it travels between nodes.
 
-use stele_merkle::state::{
-    KeyRange, ProofError, RANGE_PROOF_BYTES_MAX, RangeContent, RangeProof, StateHash,
-};
+use stele_merkle::state::{KeyRange, ProofError, RANGE_PROOF_BYTES_MAX, RangeContent, RangeProof, StateHash};
 
 use crate::record::{Reader, decode_batch};
 use crate::{Hash, Key, VALUE_BYTES_MAX, Write, tree};

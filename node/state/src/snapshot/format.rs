@@ -174,9 +174,8 @@ impl UpperTree {
 fn join(hash: StateHash, left: &RangeContent, right: &RangeContent) -> RangeContent {
     match (left, right) {
         (RangeContent::Empty, RangeContent::Empty) => RangeContent::Empty,
-        (one @ RangeContent::One { .. }, RangeContent::Empty) | (RangeContent::Empty, one @ RangeContent::One { .. }) => {
-            *one
-        }
+        (one @ RangeContent::One { .. }, RangeContent::Empty)
+        | (RangeContent::Empty, one @ RangeContent::One { .. }) => *one,
         _ => RangeContent::Many { root: hash.node(&node_hash(hash, left), &node_hash(hash, right)) },
     }
 }

@@ -65,13 +65,12 @@ impl SnapshotReader {
         Ok(Self { file, path: path.to_owned(), header, entries, upper, size })
     }
 
-    /// Opens the sound snapshots of a directory, newest first; what is damaged is left out.
+    /// The snapshot files of a directory with their heights, newest first.
     ///
     /// # Errors
-    /// [`StateError::Io`] when the directory cannot be listed.
-    pub fn all(directory: &Path) -> Result<Vec<Self>, StateError> {
-        let listing = super::list(directory)?;
-        Ok(listing.snapshots.iter().filter_map(|(_, path)| Self::open(path).ok()).collect())
+    /// [`StateError::Io`].
+    pub fn files(directory: &Path) -> Result<Vec<(u64, PathBuf)>, StateError> {
+        Ok(super::list(directory)?.snapshots)
     }
 
     /// Height of the state.

@@ -1,9 +1,7 @@
 //! Looking up and proving in the newest tree and in older versions.
 
 use stele_merkle::Hash;
-use stele_merkle::state::{
-    EMPTY, Key, MultiProof, MultiProofWriter, Proof, Terminal, key_bit,
-};
+use stele_merkle::state::{EMPTY, Key, MultiProof, MultiProofWriter, Proof, Terminal, key_bit};
 
 use super::{Child, Leaf, Place, Side, Slot, Tree, Undo};
 

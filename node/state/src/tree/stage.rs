@@ -185,9 +185,7 @@ impl<'a> Batch<'a> {
         self.values.extend(part.values);
         self.leaves.extend(part.leaves);
         self.nodes.extend(part.nodes.into_iter().map(|node| match node {
-            NewNode::Inner(Inner { left, right }) => {
-                NewNode::Inner(Inner { left: moved(left), right: moved(right) })
-            }
+            NewNode::Inner(Inner { left, right }) => NewNode::Inner(Inner { left: moved(left), right: moved(right) }),
             NewNode::Link(side, child) => NewNode::Link(side, moved(child)),
         }));
         self.retired.inners.extend(part.retired.inners);

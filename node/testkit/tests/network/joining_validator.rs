@@ -51,7 +51,7 @@ async fn a_validator_joins_while_the_others_run_and_its_vote_is_needed() -> Resu
     dial_it_as_well(&mut cluster, &validator).await
 }
 
-async fn enrol_operator(cluster: &Cluster) -> Result<PartyId> {
+pub(super) async fn enrol_operator(cluster: &Cluster) -> Result<PartyId> {
     let dir = cluster.network.dir();
     let authority = Authority::open(&dir.ca_certificate(), &dir.ca_key())?;
     let new = NewParty { name: "operator-5", roles: &[Role::Operator], suite: Suite::Es256, organisation: None };
@@ -67,7 +67,7 @@ async fn enrol_operator(cluster: &Cluster) -> Result<PartyId> {
     Ok(founder.party)
 }
 
-fn add_fifth(cluster: &mut Cluster, operator: PartyId) -> Result<Validator> {
+pub(super) fn add_fifth(cluster: &mut Cluster, operator: PartyId) -> Result<Validator> {
     let peer = &cluster.network.profile().nodes.last().context("a node")?.peer;
     let last: u16 = peer.rsplit_once(':').context("port")?.1.parse()?;
     let new =

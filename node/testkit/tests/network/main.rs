@@ -7,6 +7,7 @@ mod fairness;
 mod forwarding;
 mod gpu;
 mod idle_connections;
+mod joining_by_snapshot;
 mod joining_validator;
 mod kill_all;
 mod kill_one;
