@@ -90,6 +90,7 @@ impl Parts for VerifyJob {
         let (order, chunks) = plan(&self, priority, &context);
         Box::new(VerifyWork {
             sent: chunks.iter().map(|_| OnceLock::new()).collect(),
+            refused: chunks.iter().map(|_| OnceLock::new()).collect(),
             verdicts: self.items.iter().map(|_| AtomicBool::new(false)).collect(),
             job: self,
             order,
@@ -122,6 +123,8 @@ pub struct VerifyWork {
     chunks: Vec<Chunk>,
     /// What chunks that are with the device left here.
     sent: Vec<OnceLock<Sent>>,
+    /// Of a chunk that came back with much called invalid: the items that all cores look at, by their places in it.
+    refused: Vec<OnceLock<Vec<usize>>>,
     /// True is valid. Each is written by the one chunk that holds its item.
     verdicts: Vec<AtomicBool>,
     resolver: Mutex<Option<Resolver<Vec<Verdict>>>>,
@@ -163,25 +166,34 @@ impl Work for VerifyWork {
 
     fn settle(&self, chunk: usize, answer: Option<Answer>) -> Settled {
         let Chunk { range, cost, .. } = &self.chunks[chunk];
-        match answer.and_then(|answer| self.accept(chunk, &answer)) {
-            Some(verdicts) => {
-                self.store(chunk, 0, &verdicts);
-                Settled::Done
-            }
+        let left = match answer.and_then(|answer| self.accept(chunk, &answer)) {
+            Some(refused) if refused.is_empty() => return Settled::Done,
+            Some(refused) => self.refused[chunk].get_or_init(|| refused).len(),
             None => {
                 cost.give_up(&self.context);
-                Settled::Redo(range.len().div_ceil(REDO_ITEMS).max(1))
+                range.len()
             }
-        }
+        };
+        Settled::Redo(left.div_ceil(REDO_ITEMS).max(1))
     }
 
     fn redo(&self, chunk: usize, part: Part) {
-        let Chunk { suite, range, cost } = &self.chunks[chunk];
-        let own = part.of(range);
-        cost.again(&self.context, own.len(), || {
-            let items = signed(&self.job, &self.order[own.clone()]);
-            self.store(chunk, own.start - range.start, &verdicts_of_cpu(&self.context, *suite, &items));
-        });
+        let Chunk { range, cost, .. } = &self.chunks[chunk];
+        match self.refused[chunk].get() {
+            Some(refused) => {
+                let own = &refused[part.of(&(0..refused.len()))];
+                cost.again(&self.context, own.len(), || {
+                    self.context.guard.rechecked(own.len());
+                    if self.look_at(chunk, own).iter().any(|verdict| verdict.is_valid()) {
+                        self.context.fault(Fault::Invalid);
+                    }
+                });
+            }
+            None => {
+                let own = part.of(&(0..range.len()));
+                cost.again(&self.context, own.len(), || drop(self.look_at(chunk, &own.collect::<Vec<_>>())));
+            }
+        }
     }
 
     fn finish(&self, outcome: Outcome) {
@@ -214,7 +226,7 @@ impl VerifyWork {
             let mut rest = &*verdicts;
             for work in works {
                 let (own, others) = rest.split_at(work.items());
-                work.store(0, 0, own);
+                work.store(0, 0..own.len(), own);
                 rest = others;
             }
         });
@@ -225,17 +237,27 @@ impl VerifyWork {
         let Chunk { suite, range, cost } = &self.chunks[chunk];
         cost.here(&self.context, || {
             let items = signed(&self.job, &self.order[range.clone()]);
-            self.store(chunk, 0, &verdicts_of_cpu(&self.context, *suite, &items));
+            self.store(chunk, 0..range.len(), &verdicts_of_cpu(&self.context, *suite, &items));
         });
     }
 
-    /// Stores verdicts of a chunk's items from one of them on.
-    fn store(&self, chunk: usize, from: usize, verdicts: &[Verdict]) {
+    /// Verifies some items of a chunk, by their places in it, on this core, and stores the verdicts.
+    fn look_at(&self, chunk: usize, places: &[usize]) -> Vec<Verdict> {
+        let Chunk { suite, range, .. } = &self.chunks[chunk];
+        let items: Vec<usize> = places.iter().map(|place| self.order[range.start + place]).collect();
+        let verdicts = verdicts_of_cpu(&self.context, *suite, &signed(&self.job, &items));
+        self.store(chunk, places.iter().copied(), &verdicts);
+        verdicts
+    }
+
+    /// Stores verdicts of items of a chunk, by their places in it.
+    fn store(&self, chunk: usize, places: impl Iterator<Item = usize>, verdicts: &[Verdict]) {
         let Chunk { suite, range, .. } = &self.chunks[chunk];
         let mut valid = 0;
-        for (index, verdict) in self.order[range.clone()][from..].iter().zip(verdicts) {
+        for (place, verdict) in places.zip(verdicts) {
+            let index = self.order[range.start + place];
             // Relaxed: the pool's countdown orders all chunks before `finish`.
-            self.verdicts[*index].store(verdict.is_valid(), Ordering::Relaxed);
+            self.verdicts[index].store(verdict.is_valid(), Ordering::Relaxed);
             valid += u64::from(verdict.is_valid());
         }
         let counters = &self.context.counters;
@@ -261,9 +283,9 @@ impl VerifyWork {
         Some(())
     }
 
-    /// What the device says, if it can be believed. Whatever it calls invalid is left to the CPU, and a share of the rest
-    /// is checked there.
-    fn accept(&self, chunk: usize, answer: &Answer) -> Option<Vec<Verdict>> {
+    /// Stores what the device says, if it can be believed, and returns the items that are still to be looked at. Whatever
+    /// it calls invalid is left to the CPU, and a share of the rest is checked there.
+    fn accept(&self, chunk: usize, answer: &Answer) -> Option<Vec<usize>> {
         let Chunk { suite, range, cost } = &self.chunks[chunk];
         let (order, context) = (&self.order[range.clone()], &self.context);
         let gpu = context.gpu().filter(|gpu| gpu.is_trusted())?;
@@ -290,19 +312,11 @@ impl VerifyWork {
             context.fault(Fault::Valid);
             return None;
         }
-        // Nothing is invalid because a device says so. Where that is much, all cores look at the whole chunk instead.
+        // Nothing is invalid because a device says so. Where that is much, all cores look at it.
         let flood = refused.len() > REFUSED_MAX;
-        let looked_at = if flood { &refused[..REFUSED_MAX] } else { &refused };
-        if on_cpu(looked_at).iter().any(|verdict| verdict.is_valid()) {
+        if !flood && on_cpu(&refused).iter().any(|verdict| verdict.is_valid()) {
             context.fault(Fault::Invalid);
             return None;
-        }
-        if flood {
-            return None;
-        }
-        let mut verdicts = vec![Verdict::Invalid; order.len()];
-        for place in &accepted {
-            verdicts[*place] = Verdict::Valid;
         }
         let items = accepted.iter().map(|place| &self.job.items[order[*place]]);
         context.window.keep(Accepted::copy(&self.job.bytes, items));
@@ -312,7 +326,16 @@ impl VerifyWork {
         }
         cost.there(context, answer, sent.packing + started.elapsed());
         context.counters.device_valid[suite.index()].fetch_add(accepted.len() as u64, Ordering::Relaxed);
-        Some(verdicts)
+        self.store(chunk, accepted.iter().copied(), &vec![Verdict::Valid; accepted.len()]);
+        // What was not sent had no key or signature that decodes.
+        let mut invalid = vec![true; order.len()];
+        accepted.iter().for_each(|place| invalid[*place] = false);
+        if flood {
+            refused.iter().for_each(|place| invalid[*place] = false);
+        }
+        let invalid: Vec<usize> = (0..order.len()).filter(|place| invalid[*place]).collect();
+        self.store(chunk, invalid.iter().copied(), &vec![Verdict::Invalid; invalid.len()]);
+        Some(if flood { refused } else { Vec::new() })
     }
 }
 
