@@ -106,12 +106,27 @@ pub(crate) fn encode_batch(writes: &[Write]) -> Result<Vec<u8>, StateError> {
     Ok(bytes)
 }
 
+/// Where the value of each write begins in the body of their record, or of a chunk of a snapshot.
+pub(crate) fn value_offsets(writes: &[Write]) -> Vec<u32> {
+    let mut offset = 0;
+    let begin = |(_, value): &Write| {
+        let begin = offset + size_of::<Key>() + 2;
+        offset = begin + value.as_ref().map_or(0, Vec::len);
+        u32::try_from(begin).expect("a batch is bounded by 1 GiB")
+    };
+    writes.iter().map(begin).collect()
+}
+
 /// Appends one write, or one pair of a snapshot.
 pub(crate) fn push_pair(bytes: &mut Vec<u8>, key: &Key, value: Option<&[u8]>) {
-    bytes.extend_from_slice(key);
-    let length = value.map_or(DELETED, |value| u16::try_from(value.len()).expect("values were checked to be short"));
-    bytes.extend_from_slice(&length.to_be_bytes());
+    push_head(bytes, key, value.map_or(DELETED.into(), <[u8]>::len));
     bytes.extend_from_slice(value.unwrap_or_default());
+}
+
+/// Appends a pair up to its value of this length.
+pub(crate) fn push_head(bytes: &mut Vec<u8>, key: &Key, length: usize) {
+    bytes.extend_from_slice(key);
+    bytes.extend_from_slice(&u16::try_from(length).expect("values were checked to be short").to_be_bytes());
 }
 
 /// The inverse of [`encode_batch`] without the header: `None` unless the bytes are exactly that many writes with

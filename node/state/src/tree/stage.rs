@@ -87,7 +87,7 @@ impl Tree {
 
 /// R(pairs, depth) of the specification for two pairs or more, in order, all with a value, that share `depth` bits.
 pub(crate) fn subtree_root(hash: StateHash, pairs: &[Write], depth: usize) -> Hash {
-    let tree = Tree::new(hash);
+    let tree = Tree::new(hash, 0);
     let mut batch = Batch::new(&tree, pairs, 0);
     batch.group(Child::EMPTY, depth, 0, pairs.len()).hash
 }
