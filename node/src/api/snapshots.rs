@@ -4,6 +4,7 @@ use axum::extract::{RawQuery, State as Extract};
 use axum::http::HeaderMap;
 use axum::response::Response;
 
+use super::backend::Backend;
 use super::cache::{self, Keep};
 use super::format::{self, JSON, OCTETS};
 use super::parameters::{self, Named, Parameters};
@@ -26,7 +27,7 @@ pub(super) async fn snapshots(
 ) -> Result<Response, Problem> {
     Parameters::read(query.as_deref(), &[])?;
     format::choose(&headers, &[JSON])?;
-    let snapshots = state.read(|backend| backend.snapshots()).await?;
+    let snapshots = state.read(Backend::snapshots).await?;
     let snapshots = snapshots.iter().map(SnapshotView::from).collect();
     Ok(cache::volatile(format::json(&SnapshotsView { snapshots })))
 }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::history::History;
+use crate::history::{History, Version};
 use crate::map::{Opened, Proven, ProvenMany, StateMap};
 use crate::record::{HEADER_BYTES, Header, encode_batch, value_offsets};
 use crate::recovery::{lock, recover};
@@ -345,7 +345,7 @@ impl StateMap for MemoryMap {
     }
 
     fn root_at(&self, height: u64) -> Option<Hash> {
-        self.history.at(height).map(|version| version.root_hash())
+        self.history.at(height).map(Version::root_hash)
     }
 
     fn prove(&self, key: &Key, height: u64) -> Result<Proven, StateError> {

@@ -150,7 +150,7 @@ fn a_damaged_byte_of_a_snapshot_is_found_and_its_chunk_named() {
         fs::write(&path, &damaged).unwrap();
         let found = SnapshotReader::open(&path).and_then(|reader| reader.check());
         let Err(StateError::Corrupt { offset, .. }) = found else { panic!("byte {at}: {found:?}") };
-        assert!(offset as usize <= at || at < 64, "byte {at} was looked for at {offset}");
+        assert!(offset <= at as u64 || at < 64, "byte {at} was looked for at {offset}");
         assert!(MemoryMap::open(directory.path(), Options::new(HASH)).is_err());
     }
     for length in (0..sound.len()).step_by(sound.len() / 50) {
