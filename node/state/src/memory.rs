@@ -153,7 +153,7 @@ impl MemoryMap {
         files.log = log;
         let depth = SnapshotHeader::depth_for(self.tree.pair_bytes());
         let header = SnapshotHeader { hash, height: newest.height, root: newest.root_hash(), pairs: 0, depth };
-        files.job = Some(SnapshotJob::start(&files.directory, header, self.tree.values().files.clone())?);
+        files.job = Some(SnapshotJob::start(&files.directory, header)?);
         files.log_bytes_before = self.figures.log_bytes;
         self.history.pin(header.height);
         Ok(())
@@ -368,9 +368,11 @@ impl StateMap for MemoryMap {
     }
 
     fn iter(&self) -> Box<dyn Iterator<Item = Result<(Key, Vec<u8>), StateError>> + '_> {
-        Box::new(self.tree.walk(&[0; 32]).map(|(leaf, hash)| {
-            Ok((leaf.key, self.tree.value(leaf, leaf.value, &hash)?.into_owned()))
-        }))
+        Box::new(
+            self.tree
+                .walk(&[0; 32])
+                .map(|(leaf, hash)| Ok((leaf.key, self.tree.value(leaf, leaf.value, &hash)?.into_owned()))),
+        )
     }
 
     fn sync(&mut self) -> Result<(), StateError> {
@@ -406,7 +408,7 @@ impl StateMap for MemoryMap {
         let depth = SnapshotHeader::depth_for(self.tree.pair_bytes());
         let (height, root) = (newest.height, newest.root_hash());
         let header = SnapshotHeader { hash: self.tree.hash(), height, root, pairs: 0, depth };
-        self.export = Some(SnapshotJob::start(directory, header, self.tree.values().files.clone())?);
+        self.export = Some(SnapshotJob::start(directory, header)?);
         self.history.pin(height);
         Ok(true)
     }

@@ -7,8 +7,8 @@ use stele_merkle::state::EMPTY;
 
 use crate::history::History;
 use crate::map::Recovery;
-use crate::snapshot::{Listing, list, load};
 use crate::record::{HEADER_BYTES, value_offsets};
+use crate::snapshot::{Listing, list, load};
 use crate::tree::{Tree, Undo, Written};
 use crate::values::{FileId, Place};
 use crate::write_log::{LogEnd, LogFile, Position, Record, WriteLog, sync_directory};
@@ -146,7 +146,9 @@ fn base(
         None if !(listing.snapshots.is_empty() && logs.is_empty()) => {
             Err(StateError::NoBase { path: directory.to_owned(), refused: report.snapshots_refused.join("; ") })
         }
-        first => Ok((Redo::new(Tree::new(options.hash, options.values_memory_bytes), None, options), first.unwrap_or(0))),
+        first => {
+            Ok((Redo::new(Tree::new(options.hash, options.values_memory_bytes), None, options), first.unwrap_or(0)))
+        }
     }
 }
 

@@ -71,11 +71,6 @@ impl ValueRef {
         (self.slot, self.class())
     }
 
-    /// Whether its bytes would have to be read from a file.
-    pub(crate) const fn is_distant(self) -> bool {
-        self.slot == 0 && self.length > 0
-    }
-
     const fn class(self) -> usize {
         (self.length as usize).div_ceil(STEP_BYTES)
     }
@@ -343,8 +338,7 @@ mod tests {
     #[test]
     fn values_of_every_length_come_back_and_their_slots_are_used_again() {
         let mut values = Values::new(0);
-        let places: Vec<ValueRef> =
-            (0..=VALUE_BYTES_MAX).map(|length| values.insert(&value(length), None)).collect();
+        let places: Vec<ValueRef> = (0..=VALUE_BYTES_MAX).map(|length| values.insert(&value(length), None)).collect();
         for (length, place) in places.iter().enumerate() {
             assert_eq!(values.at(*place), Some(&*value(length)));
         }
@@ -352,8 +346,7 @@ mod tests {
             values.release(*place);
         }
         let held = values.bytes();
-        let places: Vec<ValueRef> =
-            (0..=VALUE_BYTES_MAX).map(|length| values.insert(&value(length), None)).collect();
+        let places: Vec<ValueRef> = (0..=VALUE_BYTES_MAX).map(|length| values.insert(&value(length), None)).collect();
         assert_eq!(values.bytes(), held, "freed slots are filled first");
         for (length, place) in places.iter().enumerate() {
             assert_eq!(values.at(*place), Some(&*value(length)));
@@ -371,7 +364,7 @@ mod tests {
         values.belongs(3, placed);
         assert_eq!(values.next_to_leave(), Some((3, placed)));
         values.leave(&mut placed);
-        assert!(values.at(placed).is_none() && placed.is_distant() && values.next_to_leave().is_none());
+        assert!(values.at(placed).is_none() && values.next_to_leave().is_none());
         std::fs::remove_file(&path).expect("removed");
         assert_eq!(values.read(placed).expect("still open"), (Cow::Owned(value(100)), true));
         let old = values.files.ids();

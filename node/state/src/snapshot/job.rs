@@ -22,8 +22,9 @@ struct Copied {
     range: KeyRange,
     pairs: u32,
     body: Vec<u8>,
-    /// Values that the writer has to read first, and where they go in the body.
+    /// Values that the writer has to read first, where they go in the body, and the files that they lie in now.
     distant: Vec<(usize, ValueRef)>,
+    files: Files,
 }
 
 /// A snapshot in the making.
@@ -49,15 +50,15 @@ impl std::fmt::Debug for Copied {
 
 impl SnapshotJob {
     /// Starts the writer for the newest version, whose values in memory the caller keeps retained until
-    /// [`SnapshotJob::is_copied`]. `files` are those that its other values lie in.
-    pub(crate) fn start(directory: &Path, header: SnapshotHeader, files: Files) -> Result<Self, StateError> {
+    /// [`SnapshotJob::is_copied`].
+    pub(crate) fn start(directory: &Path, header: SnapshotHeader) -> Result<Self, StateError> {
         let (sender, chunks) = sync_channel(CHUNKS_WAITING_MAX);
         let path = directory.join(file_name(header.height));
         let builder = SnapshotBuilder::begin(directory, header)?;
         let directory = directory.to_owned();
         let writer = std::thread::Builder::new()
             .name("state-snapshot".to_owned())
-            .spawn(move || write(&directory, builder, &files, &chunks))
+            .spawn(move || write(&directory, builder, &chunks))
             .map_err(StateError::io("start the writer of", &path))?;
         Ok(Self { header, next: 0, before: BTreeMap::new(), waiting: None, sender: Some(sender), writer })
     }
@@ -128,7 +129,9 @@ impl SnapshotJob {
         let mut changed = std::mem::replace(&mut self.before, later).into_iter().peekable();
         let leaves = tree.walk(&range.first()).map(|(leaf, _)| (&leaf.key, leaf.value));
         let mut leaves = leaves.take_while(|(key, _)| range.contains(key)).peekable();
-        let mut chunk = Copied { range, pairs: 0, body: Vec::new(), distant: Vec::new() };
+        // Values move between files meanwhile, so each chunk holds those that it was copied with.
+        let files = tree.values().files.clone();
+        let mut chunk = Copied { range, pairs: 0, body: Vec::new(), distant: Vec::new(), files };
         loop {
             let pair = match (changed.peek(), leaves.peek()) {
                 (Some((key, _)), leaf) if leaf.is_none_or(|(leaf, _)| key <= *leaf) => {
@@ -169,24 +172,19 @@ impl Copied {
     }
 
     /// Reads what is not there yet, in the order of the files. Whether it is right shows in the root.
-    fn fill(&mut self, files: &Files) -> Result<(), StateError> {
+    fn fill(&mut self) -> Result<(), StateError> {
         self.distant.sort_unstable_by_key(|(_, value)| value.order());
         for (at, value) in &self.distant {
-            files.read(*value, &mut self.body[*at..*at + value.length()])?;
+            self.files.read(*value, &mut self.body[*at..*at + value.length()])?;
         }
         Ok(())
     }
 }
 
 /// Writes the file; returns its size, or 0 when the owner gave up before the last chunk.
-fn write(
-    directory: &Path,
-    mut builder: SnapshotBuilder,
-    files: &Files,
-    chunks: &Receiver<Copied>,
-) -> Result<u64, StateError> {
+fn write(directory: &Path, mut builder: SnapshotBuilder, chunks: &Receiver<Copied>) -> Result<u64, StateError> {
     while let Ok(mut chunk) = chunks.recv() {
-        let filled = chunk.fill(files);
+        let filled = chunk.fill();
         if let Err(error) = filled.and_then(|()| builder.append(chunk.range, chunk.pairs, &chunk.body)) {
             builder.abandon();
             return Err(error);

@@ -1,8 +1,8 @@
 //! After a snapshot: values move to it, so that the files from before can go.
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use stele_merkle::state::Key;

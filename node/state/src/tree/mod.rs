@@ -173,9 +173,9 @@ impl Written<'_> {
     fn value(&self, index: u32) -> (&[u8], Option<ValuePlace>) {
         let at = index as usize;
         let bytes = self.writes[at].1.as_deref().expect("only writes with a value make leaves");
-        let place = self.place.map(|(ValuePlace { file, offset }, offsets)| {
-            ValuePlace { file, offset: offset + u64::from(offsets[at]) }
-        });
+        let place = self
+            .place
+            .map(|(ValuePlace { file, offset }, offsets)| ValuePlace { file, offset: offset + u64::from(offsets[at]) });
         (bytes, place)
     }
 }

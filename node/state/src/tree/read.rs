@@ -101,9 +101,7 @@ impl<'a> View<'a> {
         let (value, terminal) = match self.end(&end)? {
             None => (None, Terminal::Empty),
             Some((leaf, value)) if leaf.key == *key => (Some(value), Terminal::Own),
-            Some((leaf, value)) => {
-                (None, Terminal::Other { key: leaf.key, value_hash: self.tree.hash.value(&value) })
-            }
+            Some((leaf, value)) => (None, Terminal::Other { key: leaf.key, value_hash: self.tree.hash.value(&value) }),
         };
         Ok((value, Proof::new(terminal, siblings).expect("a path through the tree is canonical")))
     }

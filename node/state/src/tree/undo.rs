@@ -4,9 +4,9 @@ use std::sync::OnceLock;
 
 use stele_merkle::state::Key;
 
+use super::Written;
 use super::stage::{NewNode, Update};
 use super::{Child, Inner, Leaf, NodeRef, Place, Slot, Tree};
-use super::Written;
 use crate::values::ValueRef;
 
 /// How many exchanges ahead of the current one its target is loaded.
