@@ -8,7 +8,7 @@ use stele_merkle::state::{KeyRange, StateHash};
 
 use super::chunk::{CHUNK_BYTES_MAX, Chunk, content, pairs};
 use super::format::{ENTRY_BYTES, Entry, HEADER_BYTES, SnapshotHeader, UpperTree};
-use crate::record::value_offsets;
+use crate::record::{read_pairs, value_offsets};
 use crate::tree::{Tree, Written};
 use crate::values::Place;
 use crate::{Hash, Key, Options, StateError};
@@ -153,7 +153,8 @@ impl SnapshotReader {
     /// [`StateError::Corrupt`] for the first chunk that is not sound, [`StateError::Io`].
     pub fn check(&self) -> Result<(), StateError> {
         for (range, entry) in self.header.ranges().zip(&self.entries) {
-            let pairs = pairs(&self.body(entry)?, entry.pairs);
+            let body = self.body(entry)?;
+            let pairs = read_pairs(&body, entry.pairs);
             if pairs.and_then(|pairs| content(self.header.hash, range, &pairs)) != Some(entry.content) {
                 return Err(self.corrupt(entry, "a chunk's pairs are not those of the state"));
             }
