@@ -43,7 +43,7 @@ mod write_log;
 
 pub use error::StateError;
 pub use history::HistoryBounds;
-pub use map::{Durability, Figures, Opened, Options, Proven, ProvenMany, Recovery, StateMap, Write};
+pub use map::{Durability, Figures, Opened, Options, Pairs, Proven, ProvenMany, Recovery, StateMap, Write};
 pub use memory::{MemoryMap, Staged};
 pub use record::BATCH_BYTES_MAX;
 pub use snapshot::{CHUNK_BYTES_MAX, Chunk, ChunkError, SnapshotBuilder, SnapshotReader};

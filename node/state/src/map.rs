@@ -90,7 +90,7 @@ pub trait StateMap: Send + Sync + Sized {
     fn prove_many(&self, keys: &[Key], height: u64) -> Result<ProvenMany, StateError>;
 
     /// All pairs of the newest commit in key order; in an engine that keeps values on disk each may fail.
-    fn iter(&self) -> Box<dyn Iterator<Item = Result<(Key, Vec<u8>), StateError>> + '_>;
+    fn iter(&self) -> Pairs<'_>;
 
     /// Makes everything committed so far durable, for [`Durability::None`].
     ///
@@ -115,6 +115,9 @@ pub trait StateMap: Send + Sync + Sized {
     /// Numbers for metrics.
     fn figures(&self) -> Figures;
 }
+
+/// Pairs in key order, see [`StateMap::iter`].
+pub type Pairs<'m> = Box<dyn Iterator<Item = Result<(Key, Vec<u8>), StateError>> + 'm>;
 
 /// When a commit is on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

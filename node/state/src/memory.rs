@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::history::{History, Version};
-use crate::map::{Opened, Proven, ProvenMany, StateMap};
+use crate::map::{Opened, Pairs, Proven, ProvenMany, StateMap};
 use crate::record::{HEADER_BYTES, Header, encode_batch, value_offsets};
 use crate::recovery::{lock, recover};
 use crate::snapshot::{Relocation, SnapshotHeader, SnapshotJob, file_name};
@@ -367,7 +367,7 @@ impl StateMap for MemoryMap {
         Ok(ProvenMany { root: view.root(), values, proof: view.prove_many(keys)? })
     }
 
-    fn iter(&self) -> Box<dyn Iterator<Item = Result<(Key, Vec<u8>), StateError>> + '_> {
+    fn iter(&self) -> Pairs<'_> {
         Box::new(
             self.tree
                 .walk(&[0; 32])

@@ -159,7 +159,7 @@ fn a_damaged_value_is_an_error_and_never_an_answer() {
     // In place: the map has the file open.
     fs::write(&log, &damaged).unwrap();
     let error = map.get(&key(1)).unwrap_err();
-    assert!(matches!(error, StateError::Corrupt { offset, .. } if offset as usize == at), "{error}");
+    assert!(matches!(error, StateError::Corrupt { offset, .. } if offset == at as u64), "{error}");
     assert!(map.prove(&key(1), 0).is_err() && map.iter().any(|pair| pair.is_err()));
     assert!(map.get(&key(2)).is_ok(), "other values are served");
     fs::write(&log, &content).unwrap();

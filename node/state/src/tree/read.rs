@@ -16,6 +16,9 @@ pub(crate) struct View<'a> {
     later: Vec<&'a Undo>,
 }
 
+/// The value of a key, if it has one.
+type Value<'a> = Option<Cow<'a, [u8]>>;
+
 /// The leaf at the end of a path, and its value.
 type End<'a> = Option<(&'a Leaf, Cow<'a, [u8]>)>;
 
@@ -76,7 +79,7 @@ impl<'a> View<'a> {
     ///
     /// # Errors
     /// [`StateError::Io`] and [`StateError::Corrupt`] for a value that is read from a file.
-    pub(crate) fn get(&self, key: &Key) -> Result<Option<Cow<'a, [u8]>>, StateError> {
+    pub(crate) fn get(&self, key: &Key) -> Result<Value<'a>, StateError> {
         let (mut child, mut depth) = (self.root, 0);
         loop {
             let side = Side::of_bit(key_bit_or_end(key, depth));
@@ -96,7 +99,7 @@ impl<'a> View<'a> {
     ///
     /// # Errors
     /// As [`View::get`].
-    pub(crate) fn prove(&self, key: &Key) -> Result<(Option<Cow<'a, [u8]>>, Proof), StateError> {
+    pub(crate) fn prove(&self, key: &Key) -> Result<(Value<'a>, Proof), StateError> {
         let (siblings, end) = self.path(key);
         let (value, terminal) = match self.end(&end)? {
             None => (None, Terminal::Empty),
