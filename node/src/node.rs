@@ -19,8 +19,8 @@ use crate::admission::{Admission, Limits, Verified};
 use crate::alarm::Alarm;
 use crate::api::{Api, ApiError, Certificates};
 use crate::backend::NodeBackend;
-use crate::chain::{Chain, ChainError, Writer};
-use crate::config::{Config, PeerAddress};
+use crate::chain::{Chain, ChainError, ChainOptions, Writer};
+use crate::config::{Config, PeerAddress, StateSection};
 use crate::metrics::Metrics;
 use crate::observe::Observed;
 use crate::ordering::{Ordering, Parts, forward_overdue};
@@ -149,9 +149,8 @@ impl Node {
         let (genesis_bytes, genesis) = read_genesis(&config.node.genesis)?;
         let network = genesis.network();
         let data_dir = config.node.data_dir.clone();
-        let (chain, writer) = open_chain(&data_dir, genesis_bytes, genesis).await?;
+        let (chain, writer) = open_chain(&data_dir, genesis_bytes, genesis, &config.state).await?;
         info!(%network, height = chain.tip().height.0, "chain recovered");
-        chain.export_every(config.state.snapshot_interval);
 
         let engine = Arc::new(Engine::new(&engine_config(&config.accel, &data_dir))?);
         let signatures = Signatures::new(Arc::clone(&engine), Arc::clone(&metrics));
@@ -321,9 +320,16 @@ fn rehearsal(config: &Config, metrics: &Metrics) -> Option<u32> {
     Some(version)
 }
 
-async fn open_chain(directory: &Path, bytes: Vec<u8>, genesis: Genesis) -> Result<(Arc<Chain>, Writer), NodeError> {
+async fn open_chain(
+    directory: &Path,
+    bytes: Vec<u8>,
+    genesis: Genesis,
+    section: &StateSection,
+) -> Result<(Arc<Chain>, Writer), NodeError> {
     let directory = directory.join("chain");
-    let opened = tokio::task::spawn_blocking(move || Chain::open(&directory, &bytes, genesis)).await;
+    let StateSection { snapshot_interval, values_memory_bytes } = *section;
+    let options = ChainOptions { snapshot_interval, values_memory_bytes };
+    let opened = tokio::task::spawn_blocking(move || Chain::open(&directory, &bytes, genesis, options)).await;
     match opened {
         Ok(opened) => Ok(opened?),
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),

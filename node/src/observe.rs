@@ -112,7 +112,7 @@ impl Observed {
     fn chain(&self) {
         let figures = self.chain.figures();
         let tip = self.chain.tip();
-        self.metrics.execute.state(figures.state.keys, figures.state.memory_bytes);
+        self.metrics.execute.state(&figures.state);
         self.metrics.log.integrated(tip.log_size);
         self.metrics.log.index(figures.index.entries, figures.index.memory_bytes);
         self.metrics.log.rebuild_pending(self.chain.rebuild_pending());

@@ -70,6 +70,12 @@ pub enum ChainError {
         /// Oldest block held.
         oldest: u64,
     },
+    /// A value of the state could not be read: what depends on it is unknown.
+    #[error("the state cannot be read: {reason}")]
+    StateUnreadable {
+        /// Why.
+        reason: String,
+    },
     /// A chain cannot begin at a snapshot where there is one.
     #[error("{} exists: only a node without a chain can join by a snapshot; move the directory away first", path.display())]
     NotEmpty {
@@ -101,6 +107,7 @@ impl ChainError {
             Self::Diverged { .. } => "state_diverged",
             Self::ForeignData { .. } => "foreign_data",
             Self::HistoryMissing { .. } => "history_missing",
+            Self::StateUnreadable { .. } => "state_unreadable",
             Self::NotEmpty { .. } => "chain_exists",
             Self::NotCertified => "not_certified",
             Self::TrustPathTooLong { .. } => "trust_path_too_long",

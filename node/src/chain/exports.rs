@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use stele_merkle::log::Frontier;
@@ -21,7 +20,7 @@ use crate::store::durable;
 pub(super) struct Exports {
     directory: PathBuf,
     /// Heights between snapshots; 0: none are written.
-    interval: AtomicU64,
+    interval: u64,
     open: Mutex<BTreeMap<u64, Arc<SnapshotReader>>>,
 }
 
@@ -50,15 +49,14 @@ pub struct Standpoint {
 }
 
 impl Exports {
-    pub(super) fn open(directory: &Path) -> Result<Self, ChainError> {
+    pub(super) fn open(directory: &Path, interval: u64) -> Result<Self, ChainError> {
         durable::create_directory(directory).map_err(ChainError::io("create the directory of snapshots"))?;
-        Ok(Self { directory: directory.to_owned(), interval: AtomicU64::new(0), open: Mutex::default() })
+        Ok(Self { directory: directory.to_owned(), interval, open: Mutex::default() })
     }
 
     /// Begins a snapshot when it is time for one. What fails here is logged; the commit is unaffected.
     pub(super) fn begin(&self, state: &mut MemoryMap, height: Height) {
-        let interval = self.interval.load(Ordering::Relaxed);
-        if interval == 0 || !height.0.is_multiple_of(interval) {
+        if self.interval == 0 || !height.0.is_multiple_of(self.interval) {
             return;
         }
         match state.export(&self.directory) {
@@ -89,11 +87,6 @@ impl Exports {
 }
 
 impl Chain {
-    /// Writes a snapshot for joiners at every multiple of so many heights; 0: none.
-    pub fn export_every(&self, interval: u64) {
-        self.exports.interval.store(interval, Ordering::Relaxed);
-    }
-
     /// The snapshots that a joiner can have, newest first: those whose results a committed header certifies.
     ///
     /// # Errors

@@ -26,7 +26,7 @@ mod writer;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use stele_ledger::Frame;
 use stele_merkle::tile::{Tile, TileKind};
@@ -60,6 +60,21 @@ const REBUILD_MARK: &str = "rebuild";
 
 /// Blocks kept decoded: at most a few tens of megabytes.
 const RECENT_BLOCKS_MAX: usize = 16;
+
+/// How a chain keeps its state.
+#[derive(Clone, Copy, Debug)]
+pub struct ChainOptions {
+    /// A snapshot for nodes that join is written at every multiple of so many heights; 0: none.
+    pub snapshot_interval: u64,
+    /// Bytes of values of the state that stay in memory.
+    pub values_memory_bytes: usize,
+}
+
+impl Default for ChainOptions {
+    fn default() -> Self {
+        Self { snapshot_interval: 0, values_memory_bytes: stele_state::Options::VALUES_MEMORY_BYTES }
+    }
+}
 
 /// A block with this node's certificate for it.
 #[derive(Clone, Debug)]
@@ -122,6 +137,8 @@ pub struct Chain {
     /// Blocks read last: bundles and receipts are asked for block by block.
     recent: Mutex<VecDeque<Arc<CertifiedBlock>>>,
     head: watch::Sender<Arc<Head>>,
+    /// Why a value of the state could not be read, once that happened.
+    unreadable: OnceLock<String>,
     /// Whether the next start has been asked to build the derived stores again.
     rebuild_marked: AtomicBool,
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use stele_ledger::Frame;
 use stele_state::{Durability, MemoryMap, StateMap};
@@ -17,7 +17,7 @@ use super::records::{EpochRecords, LinkRecords};
 use super::seals::Seals;
 use super::state::MapView;
 use super::writer::{GENESIS_HEIGHT, Prepared, Writer, check_results};
-use super::{Chain, ChainError, Head, REBUILD_MARK, Tip, tree};
+use super::{Chain, ChainError, ChainOptions, Head, REBUILD_MARK, Tip, tree};
 use crate::store::blocks::{BlockStore, BlockStoreOptions};
 use crate::store::durable;
 use crate::store::index::{IndexOptions, StatementIndex};
@@ -34,7 +34,12 @@ impl Chain {
     ///
     /// # Errors
     /// `foreign_data` for another network's directory, `history_missing`, damage of the block store.
-    pub fn open(directory: &Path, genesis_bytes: &[u8], genesis: Genesis) -> Result<(Arc<Self>, Writer), ChainError> {
+    pub fn open(
+        directory: &Path,
+        genesis_bytes: &[u8],
+        genesis: Genesis,
+        options: ChainOptions,
+    ) -> Result<(Arc<Self>, Writer), ChainError> {
         durable::create_directory(directory).map_err(ChainError::io("create the data directory"))?;
         let network = genesis.network();
         mark_network(directory, network)?;
@@ -44,26 +49,35 @@ impl Chain {
             remove_derived(directory)?;
             std::fs::remove_file(mark).map_err(ChainError::io("remove the mark of a damaged store"))?;
         }
-        match Self::recover(directory, genesis_bytes, &genesis) {
+        match Self::recover(directory, genesis_bytes, &genesis, options) {
             Ok(opened) => Ok(opened),
             Err(error) if is_derived(&error) => {
                 warn!(code = error.code(), %error, "derived stores are damaged: rebuilding them from the blocks");
                 remove_derived(directory)?;
-                Self::recover(directory, genesis_bytes, &genesis)
+                Self::recover(directory, genesis_bytes, &genesis, options)
             }
             Err(error) => Err(error),
         }
     }
 
-    fn recover(directory: &Path, genesis_bytes: &[u8], genesis: &Genesis) -> Result<(Arc<Self>, Writer), ChainError> {
+    fn recover(
+        directory: &Path,
+        genesis_bytes: &[u8],
+        genesis: &Genesis,
+        options: ChainOptions,
+    ) -> Result<(Arc<Self>, Writer), ChainError> {
         let blocks = BlockStore::open(&directory.join("blocks"), BlockStoreOptions::default())?;
         let hash = state_hash(genesis);
         // No header certifies the results of the tip yet. So the state is opened below it, where the header of the tip
         // says what it must be, and the tip is executed again.
         let height_max = blocks.tip()?.map(|tip| tip.saturating_sub(1));
-        let options =
-            stele_state::Options { durability: Durability::None, height_max, ..stele_state::Options::new(hash) };
-        let opened = MemoryMap::open(&directory.join("state"), options)?;
+        let state_options = stele_state::Options {
+            durability: Durability::None,
+            height_max,
+            values_memory_bytes: options.values_memory_bytes,
+            ..stele_state::Options::new(hash)
+        };
+        let opened = MemoryMap::open(&directory.join("state"), state_options)?;
         let mut state = opened.map;
         if opened.height.is_none() {
             let staged = state.stage(&state.root(), stele_ledger::genesis_writes(genesis))?;
@@ -77,7 +91,9 @@ impl Chain {
         if let Some(oldest) = blocks.min()?.filter(|oldest| height.0 + 1 < *oldest) {
             return Err(ChainError::HistoryMissing { oldest });
         }
-        let frame: Arc<Frame> = Arc::new(stele_ledger::frame(&MapView(&state), height.next()));
+        let view = MapView::new(&state);
+        let frame: Arc<Frame> = Arc::new(stele_ledger::frame(&view, height.next()));
+        view.finish()?;
         let outcomes = OutcomeStore::open(&directory.join("outcomes"), height.0)?;
         let (log, mut log_writer) = LogStore::open(&directory.join("log"), frame.log_size, None)?;
         feed_log(&blocks, &outcomes, &log, &mut log_writer, frame.log_size)?;
@@ -93,12 +109,13 @@ impl Chain {
             outcomes,
             index,
             state: RwLock::new(state),
-            exports: Exports::open(&directory.join("snapshots"))?,
+            exports: Exports::open(&directory.join("snapshots"), options.snapshot_interval)?,
             links: LinkRecords::open(&directory.join("links"))?,
             epochs: EpochRecords::open(&directory.join("epochs"))?,
             seals: Seals::open(&directory.join("checkpoint.cbor"))?,
             recent: Mutex::default(),
             head: watch::Sender::new(Arc::new(head)),
+            unreadable: OnceLock::new(),
             rebuild_marked: AtomicBool::new(false),
         });
         for certificate in &chain.head().frame.epoch_certificates {

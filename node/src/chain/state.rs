@@ -1,33 +1,63 @@
 //! Reading the state: a consistent view, and values with proofs.
 
-use std::sync::{PoisonError, RwLockReadGuard};
+use std::sync::{OnceLock, PoisonError, RwLockReadGuard};
 
 use stele_ledger::{StateKey, StateView};
-use stele_state::{MemoryMap, StateMap};
+use stele_state::{MemoryMap, StateError, StateMap};
 use stele_types::exchange::CertifiedHeader;
 use stele_types::{Hash, Height};
+use tracing::error;
 
 use super::{Chain, ChainError};
 
 /// The newest state; commits wait while it is held, so hold it briefly.
-pub struct StateReader<'c>(pub(super) RwLockReadGuard<'c, MemoryMap>);
+///
+/// A value that cannot be read from its file looks absent here. The chain takes note of it: nothing that was read since is
+/// voted for or committed ([`Chain::check_state`]), and the node halts.
+pub struct StateReader<'c> {
+    chain: &'c Chain,
+    map: RwLockReadGuard<'c, MemoryMap>,
+}
 
 impl StateView for StateReader<'_> {
     fn get(&self, key: &StateKey) -> Option<Vec<u8>> {
-        MapView(&self.0).get(key)
+        match self.map.get(key) {
+            Ok(value) => value,
+            Err(error) => {
+                self.chain.note_unreadable(error);
+                None
+            }
+        }
     }
     fn prefetch(&self, keys: &[StateKey]) {
-        self.0.prefetch(keys);
+        self.map.prefetch(keys);
     }
 }
 
-/// A state map as the ledger reads it.
-pub(super) struct MapView<'m>(pub(super) &'m MemoryMap);
+/// A state map as the ledger reads it; [`MapView::finish`] says whether all of it could be read.
+pub(super) struct MapView<'m> {
+    map: &'m MemoryMap,
+    failure: OnceLock<StateError>,
+}
+
+impl<'m> MapView<'m> {
+    pub(super) fn new(map: &'m MemoryMap) -> Self {
+        Self { map, failure: OnceLock::new() }
+    }
+
+    /// The first failure, if there was one: then what was read is not the state.
+    pub(super) fn finish(self) -> Result<(), StateError> {
+        self.failure.into_inner().map_or(Ok(()), Err)
+    }
+}
 
 impl StateView for MapView<'_> {
     fn get(&self, key: &StateKey) -> Option<Vec<u8>> {
-        // The map is in memory; its `get` fails only in engines that keep values on disk.
-        self.0.get(key).ok().flatten()
+        self.map.get(key).unwrap_or_else(|error| {
+            // Only the first one counts.
+            let _ = self.failure.set(error);
+            None
+        })
     }
 }
 
@@ -49,7 +79,28 @@ pub struct ProvenState {
 impl Chain {
     /// The newest state.
     pub fn view(&self) -> StateReader<'_> {
-        StateReader(self.state.read().unwrap_or_else(PoisonError::into_inner))
+        StateReader { chain: self, map: self.state.read().unwrap_or_else(PoisonError::into_inner) }
+    }
+
+    /// Whether every value that was asked for so far could be read. Asked before anything that depends on values is voted
+    /// for or committed.
+    ///
+    /// # Errors
+    /// `StateUnreadable`.
+    pub fn check_state(&self) -> Result<(), ChainError> {
+        match self.unreadable.get() {
+            Some(reason) => Err(ChainError::StateUnreadable { reason: reason.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    fn note_unreadable(&self, error: StateError) {
+        let reason = error.to_string();
+        if self.unreadable.set(reason).is_ok() {
+            error!(code = error.code(), %error, "a value of the state cannot be read: nothing is decided by it");
+            // A damaged file is built again by the next start.
+            let _ = self.noticed::<()>(Err(ChainError::from(error)));
+        }
     }
 
     /// A value with its proof under the newest root that a committed header certifies, for verifiers that trust the

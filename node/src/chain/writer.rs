@@ -1,6 +1,6 @@
 //! The one writer: executes decided blocks and moves the head.
 
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use stele_ledger::{Applied, EventKind, Frame};
@@ -25,6 +25,8 @@ pub struct Prepared {
     /// Leaf hash of each entry: leaves of the statements tree, and of the log for those that apply.
     pub leaf_hashes: Vec<[u8; 32]>,
     applied: OnceLock<(Applied, Duration)>,
+    /// Held while it is executed.
+    turn: Mutex<()>,
 }
 
 impl Prepared {
@@ -49,7 +51,16 @@ impl Prepared {
         leaf_hashes: Vec<[u8; 32]>,
     ) -> Self {
         let id = header.id();
-        Self { id, bytes, header, parent_certificate, statements, leaf_hashes, applied: OnceLock::new() }
+        Self {
+            id,
+            bytes,
+            header,
+            parent_certificate,
+            statements,
+            leaf_hashes,
+            applied: OnceLock::new(),
+            turn: Mutex::default(),
+        }
     }
     /// What executing it gave, and how long that took, once it was executed.
     pub fn executed(&self) -> Option<(&Applied, Duration)> {
@@ -93,7 +104,7 @@ impl Writer {
     ) -> Result<Arc<Head>, ChainError> {
         let chain = Arc::clone(&self.chain);
         let height = block.header.height;
-        let applied = chain.execution(block);
+        let applied = chain.execution(block)?;
         let (staged, state_root) = {
             let state = chain.state.read().unwrap_or_else(PoisonError::into_inner);
             let staged = state.stage(&state.root(), applied.writes.clone())?;
@@ -145,7 +156,9 @@ impl Writer {
         let mut state = chain.state.write().unwrap_or_else(PoisonError::into_inner);
         state.commit(staged, height.0)?;
         chain.exports.begin(&mut state, height);
-        let frame: Arc<Frame> = Arc::new(stele_ledger::frame(&super::state::MapView(&state), height.next()));
+        let view = super::state::MapView::new(&state);
+        let frame: Arc<Frame> = Arc::new(stele_ledger::frame(&view, height.next()));
+        view.finish()?;
         for event in &applied.events {
             if let EventKind::EpochCertified(certificate) = &event.kind {
                 chain.epochs.add(certificate)?;
@@ -171,12 +184,20 @@ impl Writer {
 
 impl Chain {
     /// Executes a block on the newest state, once; the result waits in `block` for its decision.
-    pub fn execution<'b>(&self, block: &'b Prepared) -> &'b Applied {
-        let (applied, _) = block.applied.get_or_init(|| {
-            let started = Instant::now();
-            (stele_ledger::apply(&self.view(), &block.header, &block.statements), started.elapsed())
-        });
-        applied
+    ///
+    /// # Errors
+    /// `StateUnreadable`; nothing waits in `block` then.
+    pub fn execution<'b>(&self, block: &'b Prepared) -> Result<&'b Applied, ChainError> {
+        // One at a time: whoever comes second finds the result.
+        let _turn = block.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((applied, _)) = block.applied.get() {
+            return Ok(applied);
+        }
+        let started = Instant::now();
+        let applied = stele_ledger::apply(&self.view(), &block.header, &block.statements);
+        self.check_state()?;
+        let (applied, _) = block.applied.get_or_init(|| (applied, started.elapsed()));
+        Ok(applied)
     }
 }
 

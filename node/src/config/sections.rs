@@ -328,11 +328,13 @@ pub struct StateSection {
     /// Heights between snapshots for nodes that join: one is written at every multiple, and the two newest are kept. The
     /// same on all nodes, so that a joiner can fetch from several. 0: none.
     pub snapshot_interval: u64,
+    /// Bytes of values that stay in memory, those written last; the others are read from their files.
+    pub values_memory_bytes: usize,
 }
 
 impl Default for StateSection {
     fn default() -> Self {
-        Self { snapshot_interval: 10_000 }
+        Self { snapshot_interval: 10_000, values_memory_bytes: 1 << 30 }
     }
 }
 

@@ -20,6 +20,13 @@ pub struct ExecuteMetrics {
     commit_duration: Histogram,
     state_keys: Gauge,
     state_bytes: Gauge,
+    state_history_bytes: Gauge,
+    state_roots: Gauge,
+    state_batch_nodes: Gauge,
+    state_log_bytes: Gauge,
+    state_snapshot_height: Gauge,
+    state_export_height: Gauge,
+    state_snapshot_failures: Gauge,
     /// An invariant of the ledger or the storage did not hold. Any value but 0 needs a person.
     pub invariant_violations: Counter,
     /// A decided header names another root than this node computed. Any value but 0 needs a person.
@@ -54,6 +61,25 @@ impl ExecuteMetrics {
             ),
             state_keys: registry.gauges("stele_execute_state_keys", "Keys of the state tree."),
             state_bytes: registry.gauges("stele_execute_state_bytes", "Bytes of memory that the state map holds."),
+            state_history_bytes: registry
+                .gauges("stele_execute_state_history_bytes", "Bytes of memory that only older provable roots need."),
+            state_roots: registry.gauges("stele_execute_state_roots", "Roots that can be proven."),
+            state_batch_nodes: registry
+                .gauges("stele_execute_state_batch_nodes", "Nodes and places in them that the last commit changed."),
+            state_log_bytes: registry.gauges(
+                "stele_execute_state_log_bytes",
+                "Bytes of write-set log since the newest snapshot: what an opening has to redo.",
+            ),
+            state_snapshot_height: registry
+                .gauges("stele_execute_state_snapshot_height", "Height of the newest snapshot of the state map."),
+            state_export_height: registry.gauges(
+                "stele_execute_state_export_height",
+                "Height of the newest snapshot for nodes that join, since the start.",
+            ),
+            state_snapshot_failures: registry.gauges(
+                "stele_execute_state_snapshot_failures",
+                "Snapshots that could not be written since the start.",
+            ),
             invariant_violations: registry.counters(
                 "stele_execute_invariant_violations_total",
                 "Invariants of the ledger or the storage that did not hold.",
@@ -81,9 +107,16 @@ impl ExecuteMetrics {
     pub fn commit(&self, duration: Duration) {
         self.commit_duration.time((), duration);
     }
-    /// Size of the state.
-    pub fn state(&self, keys: u64, bytes: u64) {
-        self.state_keys.set((), keys);
-        self.state_bytes.set((), bytes);
+    /// What the state map says of itself.
+    pub fn state(&self, figures: &stele_state::Figures) {
+        self.state_keys.set((), figures.keys);
+        self.state_bytes.set((), figures.memory_bytes);
+        self.state_history_bytes.set((), figures.history_bytes);
+        self.state_roots.set((), figures.roots);
+        self.state_batch_nodes.set((), figures.batch_nodes);
+        self.state_log_bytes.set((), figures.log_bytes);
+        self.state_snapshot_height.set((), figures.snapshot_height.unwrap_or_default());
+        self.state_export_height.set((), figures.export_height.unwrap_or_default());
+        self.state_snapshot_failures.set((), figures.snapshot_failures);
     }
 }

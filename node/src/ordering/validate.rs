@@ -239,9 +239,14 @@ fn check(chain: &Chain, candidate: &Candidate, ahead: Option<Arc<Prepared>>, now
         }
         rule_versions
             .push(parameters.rule_version(statement.suite()).ok_or_else(|| invalid(Code::SuiteDisabled.as_str()))?);
-        keys.push(signing_keys.of(statement).cloned().map_err(|code| invalid(code.as_str()))?);
+        keys.push(signing_keys.of(statement).cloned().map_err(|code| match chain.check_state() {
+            Ok(()) => invalid(code.as_str()),
+            Err(_) => Refusal::Undecided("the state cannot be read"),
+        })?);
     }
     drop(view);
+    // A key that could not be read looks like one that is not there.
+    chain.check_state().map_err(|_| Refusal::Undecided("the state cannot be read"))?;
     Ok(Checked { prepared, diverged: false, keys, rule_versions })
 }
 

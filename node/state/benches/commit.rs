@@ -1,9 +1,11 @@
-//! Commits per second of the state map: uniform random updates of existing keys, values of 100 bytes.
+//! The state map's figures: durable commits, latency, memory, proofs, snapshots.
 //!
-//! `cargo bench -p stele-state --bench commit -- [--keys 1000000] [--seconds 5] [--only MODE] [--directory DIR] [--json FILE]`
+//! `cargo xtask bench state [--keys 1000000,10000000] [--seconds 5] [--directory DIR] [--json FILE]`
 //!
-//! A timed batch is sorted, staged, logged, flushed and applied; making its keys and values is not timed. Snapshots run
-//! as they do in a node. The directory must be on a real disk for the durable figures to mean anything.
+//! Uniform random updates of existing keys, values of 100 bytes. A timed batch is sorted, staged, logged, flushed and
+//! applied; making its keys and values is not timed. Snapshots run as they do in a node, their thread included, and values
+//! stay in files but for [`VALUES_MEMORY_BYTES`]. Pin the program to one core (`taskset -c 1`) for figures per core. The
+//! directory must be on a real disk for the durable figures to mean anything.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(clippy::cast_precision_loss, reason = "figures are printed with a few digits")]
@@ -12,15 +14,22 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use stele_state::{Durability, Key, MemoryMap, Options, StateHash, StateMap, Write};
+use stele_state::{
+    Chunk, Durability, Hash, Key, KeyRange, MemoryMap, Options, SnapshotBuilder, SnapshotReader, StateHash, StateMap,
+    Write,
+};
 
 const VALUE_BYTES: usize = 100;
 const LOAD_BATCH: u64 = 50_000;
+/// Values that stay in memory: little, so that memory per key is that of the tree.
+const VALUES_MEMORY_BYTES: usize = 16 << 20;
+/// Batches of a figure at least, so that the 99th percentile is one.
+const BATCHES_MIN: usize = 100;
 
 struct Arguments {
-    keys: u64,
+    keys: Vec<u64>,
     seconds: u64,
-    only: Option<String>,
+    threads: usize,
     directory: PathBuf,
     json: Option<PathBuf>,
 }
@@ -29,6 +38,17 @@ struct Figure {
     name: String,
     value: f64,
     unit: &'static str,
+}
+
+#[derive(Default)]
+struct Figures(Vec<Figure>);
+
+impl Figures {
+    fn add(&mut self, name: impl Into<String>, value: f64, unit: &'static str) {
+        let figure = Figure { name: name.into(), value, unit };
+        println!("{:<32} {:>14.1} {}", figure.name, figure.value, figure.unit);
+        self.0.push(figure);
+    }
 }
 
 struct Random(u64);
@@ -42,25 +62,17 @@ impl Random {
 
 fn main() {
     let arguments = arguments();
-    let mut figures = Vec::new();
-    for (mode, hash, durability) in [
-        ("durable", StateHash::Sha256, Some(Durability::Sync)),
-        ("written", StateHash::Sha256, Some(Durability::None)),
-        ("memory", StateHash::Sha256, None),
-        ("memory.sm3", StateHash::Sm3, None),
-    ] {
-        if arguments.only.as_deref().is_some_and(|only| only != mode) {
-            continue;
-        }
+    let mut figures = Figures::default();
+    for keys in &arguments.keys {
         let directory = tempfile::TempDir::new_in(&arguments.directory).expect("a writable directory");
-        measure(mode, hash, durability, directory.path(), &arguments, &mut figures);
+        measure(*keys, directory.path(), &arguments, &mut figures);
     }
-    for Figure { name, value, unit } in &figures {
-        println!("{name:<32} {value:>14.1} {unit}");
+    for hash in [StateHash::Sha256, StateHash::Sm3] {
+        in_memory(arguments.keys[0], hash, &arguments, &mut figures);
     }
     if let Some(path) = &arguments.json {
         let mut file = std::fs::File::options().create(true).append(true).open(path).expect("a writable file");
-        for Figure { name, value, unit } in &figures {
+        for Figure { name, value, unit } in &figures.0 {
             writeln!(file, r#"{{"name":"{name}","value":{value:.1},"unit":"{unit}","peer":null,"ratio":null}}"#)
                 .expect("a writable file");
         }
@@ -68,14 +80,15 @@ fn main() {
 }
 
 fn arguments() -> Arguments {
-    let mut parsed = Arguments { keys: 1_000_000, seconds: 5, only: None, directory: std::env::temp_dir(), json: None };
+    let mut parsed =
+        Arguments { keys: vec![1_000_000], seconds: 5, threads: 1, directory: std::env::temp_dir(), json: None };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().unwrap_or_else(|| panic!("{word} needs a value"));
         match word.as_str() {
-            "--keys" => parsed.keys = value().parse().expect("a number of keys"),
+            "--keys" => parsed.keys = value().split(',').map(|keys| keys.parse().expect("a number of keys")).collect(),
             "--seconds" => parsed.seconds = value().parse().expect("a number of seconds"),
-            "--only" => parsed.only = Some(value()),
+            "--threads" => parsed.threads = value().parse().expect("a number of threads"),
             "--directory" => parsed.directory = value().into(),
             "--json" => parsed.json = Some(value().into()),
             // What `cargo bench` passes to every benchmark.
@@ -86,85 +99,176 @@ fn arguments() -> Arguments {
     parsed
 }
 
-fn measure(
-    mode: &str,
-    hash: StateHash,
-    durability: Option<Durability>,
-    directory: &Path,
-    arguments: &Arguments,
-    figures: &mut Vec<Figure>,
-) {
-    let mut map = match durability {
-        Some(durability) => {
-            let options = Options { durability, ..Options::new(hash) };
-            MemoryMap::open(directory, options).expect("a new map").map
-        }
-        None => MemoryMap::ephemeral(hash),
+/// `1e6` for 1,000,000.
+fn power(keys: u64) -> String {
+    format!("{:e}", keys as f64)
+}
+
+/// The durable map.
+fn measure(keys: u64, directory: &Path, arguments: &Arguments, figures: &mut Figures) {
+    let options = Options {
+        durability: Durability::Sync,
+        values_memory_bytes: VALUES_MEMORY_BYTES,
+        threads: arguments.threads,
+        ..Options::new(StateHash::Sha256)
     };
-    let mut height = 0;
-    let mut commit = |map: &mut MemoryMap, mut writes: Vec<Write>| {
+    let state = directory.join("state");
+    let mut driver = Driver { map: MemoryMap::open(&state, options).expect("a new map").map, height: 0, keys };
+    let mut random = Random(7);
+    driver.load(&mut random);
+    let suffix = power(keys);
+    for batch in [10_000, 1_000] {
+        let log_before = driver.map.figures();
+        let run = driver.run(batch, Duration::from_secs(arguments.seconds), &mut random);
+        let name = if batch == 10_000 { format!("commit.{suffix}") } else { format!("commit.{suffix}.1k") };
+        figures.add(&name, run.count as f64 / run.time.as_secs_f64(), "updates/s");
+        figures.add(format!("{name}.cpu"), 1e6 * run.cpu.as_secs_f64() / run.count as f64, "us/update");
+        figures.add(format!("{name}.p50_ms"), milliseconds(run.latencies[run.latencies.len() / 2]), "ms");
+        figures.add(format!("{name}.p99_ms"), milliseconds(run.latencies[run.latencies.len() * 99 / 100]), "ms");
+        figures.add(format!("{name}.sync_share"), 100.0 * run.sync.as_secs_f64() / run.time.as_secs_f64(), "%");
+        let log_after = driver.map.figures();
+        if log_after.snapshot_height == log_before.snapshot_height && batch == 10_000 {
+            let bytes = (log_after.log_bytes - log_before.log_bytes) as f64;
+            figures.add(format!("log.bytes.{suffix}"), bytes / run.count as f64, "B/update");
+        }
+    }
+    let held = driver.map.figures();
+    let tree = held.memory_bytes - held.history_bytes.min(held.memory_bytes);
+    figures.add(format!("ram.bytes_per_key.{suffix}"), tree as f64 / held.keys as f64, "B");
+    figures.add(format!("ram.history.{suffix}"), held.history_bytes as f64 / 1e6, "MB");
+    figures.add(format!("ram.resident.{suffix}"), resident_bytes() / 1e6, "MB");
+    proofs(&driver, &suffix, &mut random, figures);
+    join(&mut driver, directory, &suffix, figures);
+    let root = driver.map.root();
+    drop(driver);
+    let start = Instant::now();
+    let opened = MemoryMap::open(&state, options).expect("recovery");
+    assert_eq!(opened.root, root, "the map recovers to the same root");
+    figures.add(format!("recovery.{suffix}"), start.elapsed().as_secs_f64(), "s");
+}
+
+/// The map without files: what hashing and the tree cost.
+fn in_memory(keys: u64, hash: StateHash, arguments: &Arguments, figures: &mut Figures) {
+    let mut driver = Driver { map: MemoryMap::ephemeral(hash), height: 0, keys };
+    let mut random = Random(7);
+    driver.load(&mut random);
+    let run = driver.run(10_000, Duration::from_secs(arguments.seconds), &mut random);
+    let name = if hash == StateHash::Sha256 { "sha256" } else { "sm3" };
+    figures.add(format!("memory.{name}"), run.count as f64 / run.time.as_secs_f64(), "updates/s");
+    figures.add(format!("memory.{name}.cpu"), 1e6 * run.cpu.as_secs_f64() / run.count as f64, "us/update");
+}
+
+fn proofs(driver: &Driver, suffix: &str, random: &mut Random, figures: &mut Figures) {
+    const PROOFS: usize = 2_000;
+    let (map, hash) = (&driver.map, StateHash::Sha256);
+    let height = map.height().expect("committed");
+    let keys: Vec<Key> = (0..PROOFS).map(|_| key(random.below(driver.keys))).collect();
+    let proven: Vec<_> = keys.iter().map(|key| map.prove(key, height).expect("the newest height")).collect();
+    let bytes: usize = proven.iter().map(|proven| proven.proof.encode().len()).sum();
+    figures.add(format!("proof.bytes.{suffix}"), bytes as f64 / PROOFS as f64, "B");
+    let mut rounds: Vec<Duration> = (0..7)
+        .map(|_| {
+            let start = Instant::now();
+            for (key, proven) in keys.iter().zip(&proven) {
+                proven.proof.verify(hash, &proven.root, key, proven.value.as_deref()).expect("a sound proof");
+            }
+            start.elapsed()
+        })
+        .collect();
+    rounds.sort_unstable();
+    figures.add(format!("proof.verify_us.{suffix}"), 1e6 * rounds[3].as_secs_f64() / PROOFS as f64, "us");
+    let start = Instant::now();
+    for key in &keys {
+        map.prove(key, height).expect("the newest height");
+    }
+    figures.add(format!("proof.make_us.{suffix}"), 1e6 * start.elapsed().as_secs_f64() / PROOFS as f64, "us");
+}
+
+/// How fast a joiner verifies and writes a snapshot that it has received: chunks in memory, one core.
+fn join(driver: &mut Driver, directory: &Path, suffix: &str, figures: &mut Figures) {
+    let exports = directory.join("exports");
+    std::fs::create_dir(&exports).expect("a writable directory");
+    assert!(driver.map.export(&exports).expect("a snapshot"), "one snapshot at a time");
+    let mut random = Random(11);
+    while driver.map.figures().export_height.is_none() {
+        driver.commit(vec![write(random.below(driver.keys), &mut random)]);
+    }
+    let (_, path) = SnapshotReader::files(&exports).expect("a directory").remove(0);
+    let reader = SnapshotReader::open(&path).expect("a sound snapshot");
+    let (root, depth): (Hash, u8) = (reader.root(), reader.depth());
+    let joined = directory.join("joined");
+    let mut builder =
+        SnapshotBuilder::create(&joined, StateHash::Sha256, reader.height(), root, depth).expect("a new directory");
+    let (mut time, mut bytes) = (Duration::ZERO, 0);
+    for index in 0..1_u64 << depth {
+        let range = KeyRange::new(depth, index).expect("an index below 2^depth");
+        let received = reader.chunk(range).expect("a sound chunk").expect("a chunk").encode();
+        bytes += received.len();
+        let start = Instant::now();
+        let chunk = Chunk::decode(&received).expect("a chunk");
+        builder.add(&chunk).expect("a working disk").expect("a proven chunk");
+        time += start.elapsed();
+    }
+    let start = Instant::now();
+    builder.finish().expect("a whole snapshot");
+    figures.add(format!("snapshot.mb_s.{suffix}"), bytes as f64 / 1e6 / time.as_secs_f64(), "MB/s");
+    figures.add(format!("snapshot.finish.{suffix}"), start.elapsed().as_secs_f64(), "s");
+}
+
+struct Driver {
+    map: MemoryMap,
+    height: u64,
+    keys: u64,
+}
+
+/// What a series of batches took.
+struct Run {
+    count: usize,
+    time: Duration,
+    cpu: Duration,
+    sync: Duration,
+    latencies: Vec<Duration>,
+}
+
+impl Driver {
+    fn load(&mut self, random: &mut Random) {
+        for first in (0..self.keys).step_by(usize::try_from(LOAD_BATCH).expect("small")) {
+            let keys = first..(first + LOAD_BATCH).min(self.keys);
+            self.commit(keys.map(|seed| write(seed, random)).collect());
+        }
+        self.map.checkpoint().expect("a snapshot");
+    }
+
+    fn commit(&mut self, mut writes: Vec<Write>) -> (usize, Duration, Duration) {
         let (start, cpu) = (Instant::now(), cpu_time());
         writes.sort_unstable_by_key(|(key, _)| *key);
         writes.dedup_by_key(|(key, _)| *key);
         let count = writes.len();
-        let staged = map.stage(&map.root(), writes).expect("a valid batch");
-        map.commit(staged, height).expect("a working disk");
-        height += 1;
+        let staged = self.map.stage(&self.map.root(), writes).expect("a valid batch");
+        self.map.commit(staged, self.height).expect("a working disk");
+        self.height += 1;
         (count, start.elapsed(), cpu_time() - cpu)
-    };
-    let mut random = Random(7);
-    for first in (0..arguments.keys).step_by(usize::try_from(LOAD_BATCH).expect("small")) {
-        let keys = first..(first + LOAD_BATCH).min(arguments.keys);
-        commit(&mut map, keys.map(|seed| write(seed, &mut random)).collect());
     }
-    map.checkpoint().expect("a snapshot");
-    let mut figure = |name: &str, value: f64, unit| {
-        figures.push(Figure { name: format!("state.{mode}.{name}"), value, unit });
-    };
-    for batch in [1_000, 10_000] {
-        let (mut count, mut time, mut latencies) = (0, Duration::ZERO, Vec::new());
-        let mut cpu = Duration::ZERO;
-        let mut sync = Duration::ZERO;
-        while time < Duration::from_secs(arguments.seconds) {
-            let writes = (0..batch).map(|_| write(random.below(arguments.keys), &mut random)).collect();
-            let (writes, elapsed, on_cpu) = commit(&mut map, writes);
-            count += writes;
-            time += elapsed;
-            cpu += on_cpu;
-            sync += map.figures().sync_time;
-            latencies.push(elapsed);
+
+    fn run(&mut self, batch: u64, wanted: Duration, random: &mut Random) -> Run {
+        let (cpu, sync, latencies) = (Duration::ZERO, Duration::ZERO, Vec::new());
+        let mut run = Run { count: 0, time: Duration::ZERO, cpu, sync, latencies };
+        while run.time < wanted || run.latencies.len() < BATCHES_MIN {
+            let writes = (0..batch).map(|_| write(random.below(self.keys), random)).collect();
+            let (count, elapsed, cpu) = self.commit(writes);
+            run.count += count;
+            run.time += elapsed;
+            run.cpu += cpu;
+            run.sync += self.map.figures().sync_time;
+            run.latencies.push(elapsed);
         }
-        latencies.sort_unstable();
-        let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
-        figure(&format!("updates.{batch}"), count as f64 / time.as_secs_f64(), "1/s");
-        figure(&format!("cpu.{batch}"), 1e6 * cpu.as_secs_f64() / count as f64, "us/update");
-        figure(&format!("p50.{batch}"), milliseconds(latencies[latencies.len() / 2]), "ms");
-        figure(&format!("p99.{batch}"), milliseconds(latencies[latencies.len() * 99 / 100]), "ms");
-        figure(&format!("sync_share.{batch}"), 100.0 * sync.as_secs_f64() / time.as_secs_f64(), "%");
+        run.latencies.sort_unstable();
+        run
     }
-    let before = map.figures();
-    figure("memory_per_key", (before.memory_bytes - before.history_bytes) as f64 / before.keys as f64, "B");
-    figure("reported", before.memory_bytes as f64 / 1e6, "MB");
-    figure("resident", resident_bytes() / 1e6, "MB");
-    figure("history", before.history_bytes as f64 / 1e6, "MB");
-    figure("roots", before.roots as f64, "");
-    let proofs: Vec<usize> = (0..1000)
-        .map(|_| {
-            let key = key(random.below(arguments.keys));
-            let height = map.height().expect("committed");
-            map.prove(&key, height).expect("the newest height").proof.encode().len()
-        })
-        .collect();
-    figure("proof", proofs.iter().sum::<usize>() as f64 / proofs.len() as f64, "B");
-    if durability.is_some() {
-        let root = map.root();
-        drop(map);
-        let start = Instant::now();
-        let opened = MemoryMap::open(directory, Options::new(hash)).expect("recovery");
-        assert_eq!(opened.root, root, "the map recovers to the same root");
-        figure("recovery", start.elapsed().as_secs_f64(), "s");
-        figure("recovery_records", opened.recovery.records_redone as f64, "");
-    }
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
 }
 
 fn key(seed: u64) -> Key {

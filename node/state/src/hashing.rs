@@ -4,7 +4,7 @@
 
 use stele_accel_hash::{HashAlgorithm, digest_batch, node_pairs};
 use stele_merkle::Hash;
-use stele_merkle::state::StateHash;
+use stele_merkle::state::{Key, StateHash};
 
 use crate::Write;
 
@@ -27,6 +27,14 @@ pub(crate) fn leaves_into(hash: StateHash, writes: &[Write], hashes: &mut [Hash]
     }
 }
 
+/// Hashes of leaves, given as (key, value).
+pub(crate) fn leaves(hash: StateHash, pairs: &[(Key, &[u8])]) -> Vec<Hash> {
+    let values: Vec<&[u8]> = pairs.iter().map(|(_, value)| *value).collect();
+    let values = digest_batch(algorithm(hash), &[0x02], &values);
+    let pairs: Vec<[Hash; 2]> = pairs.iter().zip(values).map(|((key, _), value)| [*key, value]).collect();
+    node_pairs(algorithm(hash), &[0x00], &pairs)
+}
+
 /// Hashes of inner nodes, given as their children.
 pub(crate) fn nodes(hash: StateHash, children: &[[Hash; 2]]) -> Vec<Hash> {
     node_pairs(algorithm(hash), &[0x01], children)
@@ -34,7 +42,7 @@ pub(crate) fn nodes(hash: StateHash, children: &[[Hash; 2]]) -> Vec<Hash> {
 
 #[cfg(test)]
 mod tests {
-    use stele_merkle::state::{EMPTY, Key};
+    use stele_merkle::state::EMPTY;
 
     use super::*;
 
@@ -47,6 +55,10 @@ mod tests {
             let mut found = vec![EMPTY; writes.len()];
             leaves_into(hash, &writes, &mut found);
             assert_eq!(found, writes.iter().map(leaf).collect::<Vec<_>>());
+            let standing = writes.iter().filter_map(|(key, value)| Some((*key, value.as_deref()?)));
+            let standing: Vec<(Key, &[u8])> = standing.collect();
+            let expected = found.iter().copied().filter(|hash| *hash != EMPTY);
+            assert_eq!(leaves(hash, &standing), expected.collect::<Vec<_>>());
             let keys: Vec<Key> = writes.iter().map(|(key, _)| *key).collect();
             let (children, _) = keys.as_chunks::<2>();
             let expected: Vec<Hash> = children.iter().map(|[left, right]| hash.node(left, right)).collect();

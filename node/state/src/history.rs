@@ -63,6 +63,11 @@ impl History {
         self.versions.back()
     }
 
+    /// Height of the oldest version.
+    pub(crate) fn oldest(&self) -> Option<u64> {
+        self.versions.front().map(|version| version.height)
+    }
+
     pub(crate) fn at(&self, height: u64) -> Option<&Version> {
         self.versions.get(self.position(height)?)
     }

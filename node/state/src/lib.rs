@@ -9,21 +9,22 @@
 //!             stage (no side effects)                    commit(height)
 //!  writes ──► descend, copy the path, hash ──► Staged ──► write-set log ── fdatasync ──► tree moves to the new root
 //!             level by level                   + root      │                                │
-//!                                                          └── redo at open ◄── snapshot ◄──┘ (in the background)
+//!                                                          └── redo at open ◄── snapshot ◄──┘ (beside the commits)
 //! ```
 //!
 //! * [`StateMap`] is the interface. An engine may be replaced by another without changing a root.
-//! * [`MemoryMap`] is the engine: a binary tree whose nodes are never changed in place. A commit adds the nodes of the
-//!   changed paths and retires the old ones later, which is what keeps the newest roots provable
-//!   ([`HISTORY_ROOTS_MAX`]) and lets a snapshot be copied while blocks go on.
+//! * [`MemoryMap`] is the engine: a binary tree in memory, changed in place level by level; its leaves know where in a file
+//!   their values lie, and the newest values stay in memory too. What a commit exchanges is the way back to the version
+//!   before, which is what keeps older roots provable ([`HistoryBounds`]).
 //! * The *write-set log* has one record per commit: heights, roots, sorted writes, checksum. Opening loads the newest
 //!   snapshot that is sound and redoes the log, comparing the root of every record. A torn record at the end is dropped,
 //!   damage anywhere else is an error.
-//! * *Snapshots* are sorted files of all pairs, written when the log has grown enough; two generations are kept, with
-//!   the log since the older one.
+//! * *Snapshots* are files of all pairs in ranges of keys, written beside the commits when the log has grown enough; two
+//!   generations are kept, with the log since the older one. [`StateMap::export`] writes the same for others, who fetch it
+//!   in [`Chunk`]s that prove themselves and put it together with [`SnapshotBuilder`].
 //!
-//! What it is not: it knows no ledger types, no blocks and no clock; keys and values are bytes. Everything is in memory,
-//! about 300 bytes per key with a value of 100 bytes; files serve recovery only.
+//! What it is not: it knows no ledger types, no blocks and no clock but for the age of roots; keys and values are bytes.
+//! The tree is in memory, about 140 bytes per key.
 
 #![forbid(unsafe_code)]
 
@@ -42,7 +43,7 @@ mod write_log;
 
 pub use error::StateError;
 pub use history::HistoryBounds;
-pub use map::{Durability, Figures, Opened, Options, Proven, ProvenMany, Recovery, StateMap, Write};
+pub use map::{Durability, Figures, Opened, Options, Pairs, Proven, ProvenMany, Recovery, StateMap, Write};
 pub use memory::{MemoryMap, Staged};
 pub use record::BATCH_BYTES_MAX;
 pub use snapshot::{CHUNK_BYTES_MAX, Chunk, ChunkError, SnapshotBuilder, SnapshotReader};

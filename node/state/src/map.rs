@@ -26,7 +26,7 @@ pub trait StateMap: Send + Sync + Sized {
     /// The value of a key.
     ///
     /// # Errors
-    /// [`StateError::Io`] in engines that keep values on disk.
+    /// [`StateError::Io`] and [`StateError::Corrupt`] in engines that keep values on disk.
     fn get(&self, key: &Key) -> Result<Option<Vec<u8>>, StateError>;
 
     /// The values of several keys, in the order of the keys.
@@ -78,7 +78,8 @@ pub trait StateMap: Send + Sync + Sized {
     /// The value of a key after `height`, with its proof.
     ///
     /// # Errors
-    /// [`StateError::UnknownHeight`] when that height was not committed or is not provable any more.
+    /// [`StateError::UnknownHeight`] when that height was not committed or is not provable any more; those of
+    /// [`StateMap::get`].
     fn prove(&self, key: &Key, height: u64) -> Result<Proven, StateError>;
 
     /// The values of keys in strictly ascending order after `height`, with one proof for all of them.
@@ -88,8 +89,8 @@ pub trait StateMap: Send + Sync + Sized {
     /// or more than [`crate::MULTI_KEYS_MAX`].
     fn prove_many(&self, keys: &[Key], height: u64) -> Result<ProvenMany, StateError>;
 
-    /// All pairs of the newest commit in key order.
-    fn iter(&self) -> Box<dyn Iterator<Item = (&Key, &[u8])> + '_>;
+    /// All pairs of the newest commit in key order; in an engine that keeps values on disk each may fail.
+    fn iter(&self) -> Pairs<'_>;
 
     /// Makes everything committed so far durable, for [`Durability::None`].
     ///
@@ -115,6 +116,9 @@ pub trait StateMap: Send + Sync + Sized {
     fn figures(&self) -> Figures;
 }
 
+/// Pairs in key order, see [`StateMap::iter`].
+pub type Pairs<'m> = Box<dyn Iterator<Item = Result<(Key, Vec<u8>), StateError>> + 'm>;
+
 /// When a commit is on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
@@ -137,6 +141,9 @@ pub struct Options {
     pub snapshot_log_bytes: u64,
     /// How far back roots can be proven.
     pub history: HistoryBounds,
+    /// Bytes of values that stay in memory though they lie in a file as well, those written last. What is not there is
+    /// read from its file.
+    pub values_memory_bytes: usize,
     /// Threads that may work on one batch, the calling one included; small batches take one anyway.
     pub threads: usize,
     /// Greatest height that is opened; commits above it are dropped, and their owner makes them again. None: all.
@@ -147,6 +154,9 @@ impl Options {
     /// Bytes of log that start a snapshot unless configured otherwise: recovered in about a second.
     pub const SNAPSHOT_LOG_BYTES: u64 = 64 << 20;
 
+    /// Bytes of values in memory unless configured otherwise.
+    pub const VALUES_MEMORY_BYTES: usize = 1 << 30;
+
     /// The defaults for a hash function: every commit on disk.
     #[must_use]
     pub const fn new(hash: StateHash) -> Self {
@@ -155,6 +165,7 @@ impl Options {
             durability: Durability::Sync,
             snapshot_log_bytes: Self::SNAPSHOT_LOG_BYTES,
             history: HistoryBounds::DEFAULT,
+            values_memory_bytes: Self::VALUES_MEMORY_BYTES,
             threads: 1,
             height_max: None,
         }

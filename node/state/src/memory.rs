@@ -1,15 +1,17 @@
 //! The engine that keeps everything in memory.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::history::{History, Version};
-use crate::map::{Opened, Proven, ProvenMany, StateMap};
-use crate::record::{HEADER_BYTES, Header, encode_batch};
+use crate::map::{Opened, Pairs, Proven, ProvenMany, StateMap};
+use crate::record::{HEADER_BYTES, Header, encode_batch, value_offsets};
 use crate::recovery::{lock, recover};
-use crate::snapshot::{SnapshotHeader, SnapshotJob};
-use crate::tree::{Tree, Update};
+use crate::snapshot::{Relocation, SnapshotHeader, SnapshotJob, file_name};
+use crate::tree::{Tree, Update, Written};
+use crate::values::{FileId, FileSet, Place};
 use crate::write_log::{Position, WriteLog};
 use crate::{Durability, Figures, Hash, HistoryBounds, Key, MULTI_KEYS_MAX, Options, StateError, StateHash, Write};
 
@@ -38,6 +40,14 @@ struct Files {
     durability: Durability,
     snapshot_log_bytes: u64,
     log: WriteLog,
+    /// The log, open to read values from.
+    log_file: FileId,
+    /// Files from before the running snapshot.
+    old_files: FileSet,
+    /// Values on their way to the newest snapshot.
+    relocation: Option<Relocation>,
+    /// Files that only versions below a height need.
+    leaving: Vec<(u64, FileSet)>,
     durable_height: Option<u64>,
     job: Option<SnapshotJob>,
     /// Bytes of log when the running snapshot began.
@@ -53,6 +63,8 @@ struct Files {
 pub struct Staged {
     update: Update,
     batch: Vec<Write>,
+    /// Where each value begins in the record's body.
+    offsets: Vec<u32>,
     parent: Hash,
     /// Room for the record's header, then its body.
     record: Vec<u8>,
@@ -73,7 +85,7 @@ impl MemoryMap {
     #[must_use]
     pub fn ephemeral(hash: StateHash) -> Self {
         Self {
-            tree: Tree::new(hash),
+            tree: Tree::new(hash, usize::MAX),
             history: History::new(HistoryBounds::ROOTS),
             threads: 1,
             files: None,
@@ -103,6 +115,7 @@ impl MemoryMap {
     fn maintain(&mut self, writes: u32) {
         let pairs = SNAPSHOT_PAIRS_PER_COMMIT + writes as usize * SNAPSHOT_PAIRS_PER_WRITE;
         self.go_on_exporting(pairs);
+        self.go_on_relocating(false);
         let Some(files) = &mut self.files else { return };
         if let Some(job) = &mut files.job {
             // A disk that cannot keep up must slow the commits down: what is retained for it is memory.
@@ -118,6 +131,9 @@ impl MemoryMap {
             }
             return;
         }
+        if files.relocation.is_some() {
+            return;
+        }
         let threshold = files.snapshot_log_bytes.max(2 * self.figures.snapshot_bytes).max(files.retry_log_bytes);
         if self.figures.log_bytes >= threshold && self.start_snapshot().is_err() {
             self.count_failure();
@@ -131,7 +147,10 @@ impl MemoryMap {
         files.durable_height = Some(newest.height);
         let hash = self.tree.hash();
         let position = Position { height: Some(newest.height), root: newest.root_hash() };
-        files.log = WriteLog::create(&files.directory, files.log.sequence() + 1, hash, files.durability, position)?;
+        let log = WriteLog::create(&files.directory, files.log.sequence() + 1, hash, files.durability, position)?;
+        files.old_files = self.tree.values().files.ids();
+        files.log_file = self.tree.values_mut().files.add(log.path())?;
+        files.log = log;
         let depth = SnapshotHeader::depth_for(self.tree.pair_bytes());
         let header = SnapshotHeader { hash, height: newest.height, root: newest.root_hash(), pairs: 0, depth };
         files.job = Some(SnapshotJob::start(&files.directory, header)?);
@@ -153,13 +172,47 @@ impl MemoryMap {
                 self.figures.snapshot_bytes = bytes;
                 self.figures.log_bytes -= files.log_bytes_before;
                 files.retry_log_bytes = 0;
-                Ok(())
+                self.relocate(height)
             }
             Err(error) => {
                 self.count_failure();
                 Err(error)
             }
         }
+    }
+
+    /// Begins to move values to the snapshot of a height, so that the files from before can be closed.
+    fn relocate(&mut self, height: u64) -> Result<(), StateError> {
+        let Some(files) = &mut self.files else { return Ok(()) };
+        let path = files.directory.join(file_name(height));
+        let file = self.tree.values_mut().files.add(&path)?;
+        files.relocation = Some(Relocation::start(&path, file, std::mem::take(&mut files.old_files))?);
+        Ok(())
+    }
+
+    /// Goes on with moving values, and closes the files that no retained version needs any more.
+    fn go_on_relocating(&mut self, wait: bool) {
+        let Some(files) = &mut self.files else { return };
+        while let Some(relocation) = &mut files.relocation {
+            if relocation.step(&mut self.tree, wait) {
+                // When the snapshot cannot be read its values stay where they are, and the next one takes them along.
+                let left = files.relocation.take().and_then(Relocation::finish);
+                if let (Some(left), Some(newest)) = (left, self.history.newest()) {
+                    files.leaving.push((newest.height, left));
+                }
+            }
+            if !wait {
+                break;
+            }
+        }
+        let oldest = self.history.oldest();
+        files.leaving.retain(|(height, set)| {
+            let needed = oldest.is_some_and(|oldest| oldest <= *height);
+            if !needed {
+                self.tree.values_mut().files.close(set);
+            }
+            needed
+        });
     }
 
     fn count_failure(&mut self) {
@@ -189,6 +242,10 @@ impl StateMap for MemoryMap {
             durability: options.durability,
             snapshot_log_bytes: options.snapshot_log_bytes,
             log: recovered.log,
+            log_file: recovered.log_file,
+            old_files: FileSet::default(),
+            relocation: None,
+            leaving: Vec::new(),
             durable_height: height,
             job: None,
             log_bytes_before: 0,
@@ -207,7 +264,7 @@ impl StateMap for MemoryMap {
     }
 
     fn get(&self, key: &Key) -> Result<Option<Vec<u8>>, StateError> {
-        Ok(self.tree.newest().get(key).map(<[u8]>::to_vec))
+        Ok(self.tree.newest().get(key)?.map(Cow::into_owned))
     }
 
     fn prefetch(&self, keys: &[Key]) {
@@ -222,7 +279,8 @@ impl StateMap for MemoryMap {
         let record = encode_batch(&writes)?;
         let count = u32::try_from(writes.len()).expect("a batch of bounded bytes has few writes");
         let update = self.tree.stage(&writes, self.threads)?;
-        Ok(Staged { update, batch: writes, parent: *parent, record, writes: count, time: start.elapsed() })
+        let offsets = value_offsets(&writes);
+        Ok(Staged { update, batch: writes, offsets, parent: *parent, record, writes: count, time: start.elapsed() })
     }
 
     fn staged_root(staged: &Staged) -> Hash {
@@ -231,7 +289,7 @@ impl StateMap for MemoryMap {
 
     fn commit(&mut self, staged: Staged, height: u64) -> Result<Hash, StateError> {
         let start = Instant::now();
-        let Staged { update, batch, parent, mut record, writes, time } = staged;
+        let Staged { update, batch, offsets, parent, mut record, writes, time } = staged;
         if update.generation() != self.tree.generation() || parent != self.root() {
             return Err(StateError::Stale);
         }
@@ -240,6 +298,7 @@ impl StateMap for MemoryMap {
         }
         let root = update.root_hash();
         self.figures.sync_time = Duration::ZERO;
+        let mut place = None;
         if let Some(files) = &mut self.files {
             let (room, body) = record.split_at_mut(HEADER_BYTES);
             let header = Header {
@@ -251,7 +310,9 @@ impl StateMap for MemoryMap {
                 body_crc: crc32c::crc32c(body),
             };
             room.copy_from_slice(&header.encode(files.log.salt()));
-            self.figures.sync_time = files.log.append(&record)?;
+            let (offset, flushed) = files.log.append(&record)?;
+            place = Some((Place { file: files.log_file, offset: offset + HEADER_BYTES as u64 }, &*offsets));
+            self.figures.sync_time = flushed;
             self.figures.log_bytes += record.len() as u64;
             if files.durability == Durability::Sync {
                 files.durable_height = Some(height);
@@ -260,7 +321,7 @@ impl StateMap for MemoryMap {
         self.figures.batch_writes = u64::from(writes);
         self.figures.batch_nodes = update.changes() as u64;
         self.figures.stage_time = time;
-        let undo = self.tree.apply(update, &batch);
+        let undo = self.tree.apply(update, Written { writes: &batch, place });
         let checkpoint = self.files.as_mut().and_then(|files| files.job.as_mut());
         for job in checkpoint.into_iter().chain(self.export.as_mut()) {
             job.record(&self.tree, &undo);
@@ -289,8 +350,8 @@ impl StateMap for MemoryMap {
 
     fn prove(&self, key: &Key, height: u64) -> Result<Proven, StateError> {
         let view = self.history.view(&self.tree, height).ok_or(StateError::UnknownHeight { height })?;
-        let (value, proof) = view.prove(key);
-        Ok(Proven { root: view.root(), value: value.map(<[u8]>::to_vec), proof })
+        let (value, proof) = view.prove(key)?;
+        Ok(Proven { root: view.root(), value: value.map(Cow::into_owned), proof })
     }
 
     fn prove_many(&self, keys: &[Key], height: u64) -> Result<ProvenMany, StateError> {
@@ -301,12 +362,17 @@ impl StateMap for MemoryMap {
             return Err(StateError::Unsorted { index: at + 1 });
         }
         let view = self.history.view(&self.tree, height).ok_or(StateError::UnknownHeight { height })?;
-        let values = keys.iter().map(|key| view.get(key).map(<[u8]>::to_vec)).collect();
-        Ok(ProvenMany { root: view.root(), values, proof: view.prove_many(keys) })
+        let values = keys.iter().map(|key| Ok(view.get(key)?.map(Cow::into_owned)));
+        let values = values.collect::<Result<_, StateError>>()?;
+        Ok(ProvenMany { root: view.root(), values, proof: view.prove_many(keys)? })
     }
 
-    fn iter(&self) -> Box<dyn Iterator<Item = (&Key, &[u8])> + '_> {
-        Box::new(self.tree.walk(&[0; 32]).map(|(key, value)| (key, self.tree.value(value))))
+    fn iter(&self) -> Pairs<'_> {
+        Box::new(
+            self.tree
+                .walk(&[0; 32])
+                .map(|(leaf, hash)| Ok((leaf.key, self.tree.value(leaf, leaf.value, &hash)?.into_owned()))),
+        )
     }
 
     fn sync(&mut self) -> Result<(), StateError> {
@@ -320,6 +386,7 @@ impl StateMap for MemoryMap {
 
     fn checkpoint(&mut self) -> Result<(), StateError> {
         loop {
+            self.go_on_relocating(true);
             let Some(files) = &mut self.files else { return Ok(()) };
             if files.log.is_poisoned() {
                 return Err(StateError::Poisoned);

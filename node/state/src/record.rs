@@ -106,12 +106,44 @@ pub(crate) fn encode_batch(writes: &[Write]) -> Result<Vec<u8>, StateError> {
     Ok(bytes)
 }
 
+/// The pairs of a chunk of a snapshot: `None` unless the bytes are exactly that many pairs, none of them a deletion, with
+/// strictly ascending keys and short values.
+pub(crate) fn read_pairs(bytes: &[u8], count: u32) -> Option<Vec<(Key, &[u8])>> {
+    let count = count as usize;
+    let mut pairs: Vec<(Key, &[u8])> = Vec::with_capacity(count.min(bytes.len() / 34));
+    let mut reader = Reader::new(bytes);
+    for _ in 0..count {
+        let key: Key = reader.array()?;
+        let length = usize::from(u16::from_be_bytes(reader.array()?));
+        if length > VALUE_BYTES_MAX || pairs.last().is_some_and(|(last, _)| *last >= key) {
+            return None;
+        }
+        pairs.push((key, reader.take(length)?));
+    }
+    reader.is_empty().then_some(pairs)
+}
+
+/// Where the value of each write begins in the body of their record, or of a chunk of a snapshot.
+pub(crate) fn value_offsets(writes: &[Write]) -> Vec<u32> {
+    let mut offset = 0;
+    let begin = |(_, value): &Write| {
+        let begin = offset + size_of::<Key>() + 2;
+        offset = begin + value.as_ref().map_or(0, Vec::len);
+        u32::try_from(begin).expect("a batch is bounded by 1 GiB")
+    };
+    writes.iter().map(begin).collect()
+}
+
 /// Appends one write, or one pair of a snapshot.
 pub(crate) fn push_pair(bytes: &mut Vec<u8>, key: &Key, value: Option<&[u8]>) {
-    bytes.extend_from_slice(key);
-    let length = value.map_or(DELETED, |value| u16::try_from(value.len()).expect("values were checked to be short"));
-    bytes.extend_from_slice(&length.to_be_bytes());
+    push_head(bytes, key, value.map_or(DELETED.into(), <[u8]>::len));
     bytes.extend_from_slice(value.unwrap_or_default());
+}
+
+/// Appends a pair up to its value of this length.
+pub(crate) fn push_head(bytes: &mut Vec<u8>, key: &Key, length: usize) {
+    bytes.extend_from_slice(key);
+    bytes.extend_from_slice(&u16::try_from(length).expect("values were checked to be short").to_be_bytes());
 }
 
 /// The inverse of [`encode_batch`] without the header: `None` unless the bytes are exactly that many writes with
@@ -200,6 +232,13 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), count: u32) {
+            let pairs = read_pairs(&bytes, count);
+            let writes = decode_batch(&bytes, count).filter(|writes| writes.iter().all(|(_, value)| value.is_some()));
+            let writes: Option<Vec<(Key, Vec<u8>)>> =
+                writes.map(|writes| writes.into_iter().filter_map(|(key, value)| Some((key, value?))).collect());
+            let pairs: Option<Vec<(Key, Vec<u8>)>> =
+                pairs.map(|pairs| pairs.into_iter().map(|(key, value)| (key, value.to_vec())).collect());
+            prop_assert_eq!(pairs, writes);
             if let Some(writes) = decode_batch(&bytes, count) {
                 prop_assert_eq!(&encode_batch(&writes).expect("decoded batches are valid")[HEADER_BYTES..], &bytes[..]);
             }

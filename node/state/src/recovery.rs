@@ -7,8 +7,10 @@ use stele_merkle::state::EMPTY;
 
 use crate::history::History;
 use crate::map::Recovery;
+use crate::record::{HEADER_BYTES, value_offsets};
 use crate::snapshot::{Listing, list, load};
-use crate::tree::{Tree, Undo};
+use crate::tree::{Tree, Undo, Written};
+use crate::values::{FileId, Place};
 use crate::write_log::{LogEnd, LogFile, Position, Record, WriteLog, sync_directory};
 use crate::{Durability, Options, StateError};
 
@@ -17,6 +19,8 @@ pub(crate) struct Recovered {
     pub(crate) tree: Tree,
     pub(crate) history: History,
     pub(crate) log: WriteLog,
+    /// The same file, open to read values from.
+    pub(crate) log_file: FileId,
     /// Bytes of log since the snapshot.
     pub(crate) log_bytes: u64,
     pub(crate) snapshot_bytes: u64,
@@ -65,6 +69,8 @@ pub(crate) fn recover(directory: &Path, options: &Options) -> Result<Recovered, 
     let (log, torn) = match end {
         Some((file, end)) => {
             let log = WriteLog::resume(file, end.length)?;
+            let resumed = state.log_file.filter(|_| log.synced() == (options.durability == Durability::Sync));
+            state.log_file = resumed;
             // A file never mixes flushed and unflushed records: how it is read after a crash depends on that.
             let log = if log.synced() == (options.durability == Durability::Sync) {
                 log
@@ -75,12 +81,17 @@ pub(crate) fn recover(directory: &Path, options: &Options) -> Result<Recovered, 
         }
         None => (WriteLog::create(directory, 0, options.hash, options.durability, position)?, 0),
     };
+    let log_file = match state.log_file {
+        Some(file) => file,
+        None => state.tree.values_mut().files.add(log.path())?,
+    };
     report.records_redone = state.records;
     report.bytes_dropped = torn;
     Ok(Recovered {
         tree: state.tree,
         history: state.history,
         log,
+        log_file,
         log_bytes: state.log_bytes,
         snapshot_bytes: state.snapshot_bytes,
         report,
@@ -110,7 +121,7 @@ fn base(
     let log_from = |position| logs.iter().position(|file| file.header.start == position);
     let wanted = |height: &u64| options.height_max.is_none_or(|max| *height <= max);
     for (_, path) in listing.snapshots.iter().filter(|(height, _)| wanted(height)) {
-        let reason = match load(path, options.hash, options.threads) {
+        let reason = match load(path, options) {
             Ok((header, tree, bytes)) => {
                 let position = Position { height: Some(header.height), root: header.root };
                 // A snapshot alone, without any log, is how a new node is given its first state.
@@ -135,7 +146,9 @@ fn base(
         None if !(listing.snapshots.is_empty() && logs.is_empty()) => {
             Err(StateError::NoBase { path: directory.to_owned(), refused: report.snapshots_refused.join("; ") })
         }
-        first => Ok((Redo::new(Tree::new(options.hash), None, options), first.unwrap_or(0))),
+        first => {
+            Ok((Redo::new(Tree::new(options.hash, options.values_memory_bytes), None, options), first.unwrap_or(0)))
+        }
     }
 }
 
@@ -167,6 +180,8 @@ struct Redo {
     /// Height of the snapshot it began with.
     report_height: Option<u64>,
     threads: usize,
+    /// The log file that was redone last, open to read values from.
+    log_file: Option<FileId>,
 }
 
 impl Redo {
@@ -179,6 +194,7 @@ impl Redo {
             snapshot_bytes: 0,
             report_height,
             threads: options.threads,
+            log_file: None,
         }
     }
 
@@ -196,6 +212,8 @@ impl Redo {
         if file.header.start != self.position() {
             return Err(corrupt(0, "the file does not continue the state before it"));
         }
+        let id = self.tree.values_mut().files.add(&file.path)?;
+        self.log_file = Some(id);
         let end = file.replay(height_max, |Record { header, writes, offset }| {
             let position = self.position();
             if header.root_before != position.root || position.height.is_some_and(|height| height >= header.height) {
@@ -205,7 +223,9 @@ impl Redo {
             if update.root_hash() != header.root_after {
                 return Err(corrupt(offset, "the record's writes lead to another root"));
             }
-            let undo = self.tree.apply(update, &writes);
+            let offsets = value_offsets(&writes);
+            let place = Some((Place { file: id, offset: offset + HEADER_BYTES as u64 }, &*offsets));
+            let undo = self.tree.apply(update, Written { writes: &writes, place });
             self.history.push(&mut self.tree, header.height, undo);
             self.records += 1;
             Ok(())

@@ -65,6 +65,8 @@ pub(crate) struct WriteLog {
     path: PathBuf,
     sequence: u64,
     header: FileHeader,
+    /// Bytes so far.
+    length: u64,
     /// Set by the first failed write or flush: the file's end is unknown from then on.
     poisoned: bool,
 }
@@ -89,7 +91,8 @@ impl WriteLog {
         file.sync_all().map_err(StateError::io("flush", &temporary))?;
         std::fs::rename(&temporary, &path).map_err(StateError::io("rename", &path))?;
         sync_directory(directory)?;
-        Ok(Self { medium: Box::new(file), path, sequence, header, poisoned: false })
+        let length = FILE_HEADER_BYTES as u64;
+        Ok(Self { medium: Box::new(file), path, sequence, header, length, poisoned: false })
     }
 
     /// Goes on with a file whose records end at `length`; what is behind is cut off.
@@ -99,11 +102,16 @@ impl WriteLog {
         open.set_len(length).map_err(StateError::io("truncate", &path))?;
         open.seek(SeekFrom::End(0)).map_err(StateError::io("seek in", &path))?;
         open.sync_all().map_err(StateError::io("flush", &path))?;
-        Ok(Self { medium: Box::new(open), path, sequence: file.sequence, header: file.header, poisoned: false })
+        let (sequence, header) = (file.sequence, file.header);
+        Ok(Self { medium: Box::new(open), path, sequence, header, length, poisoned: false })
     }
 
     pub(crate) fn sequence(&self) -> u64 {
         self.sequence
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     pub(crate) fn salt(&self) -> &Salt {
@@ -119,10 +127,13 @@ impl WriteLog {
         self.poisoned
     }
 
-    /// Appends a record and returns how long the flush took, if there was one.
-    pub(crate) fn append(&mut self, record: &[u8]) -> Result<Duration, StateError> {
+    /// Appends a record; returns where it begins, and how long the flush took, if there was one.
+    pub(crate) fn append(&mut self, record: &[u8]) -> Result<(u64, Duration), StateError> {
+        let offset = self.length;
         self.guarded("append to", |medium| medium.append(record))?;
-        if self.header.synced { self.flush() } else { Ok(Duration::ZERO) }
+        self.length += record.len() as u64;
+        let flushed = if self.header.synced { self.flush()? } else { Duration::ZERO };
+        Ok((offset, flushed))
     }
 
     /// Waits until everything appended is on the disk.

@@ -100,15 +100,70 @@ fn a_new_directory_opens_empty_and_a_reopened_one_where_it_was() {
     for height in 0..20 {
         commit(&mut map, height);
     }
-    let pairs: Vec<_> = map.iter().map(|(key, value)| (*key, value.to_vec())).collect();
+    let pairs: Vec<_> = map.iter().map(Result::unwrap).collect();
     drop(map);
     let opened = open(&path, OPTIONS);
     assert_eq!((opened.height, opened.root), (Some(19), roots(20)[19]));
     assert_eq!(opened.recovery.records_redone, 20);
-    assert!(opened.map.iter().map(|(key, value)| (*key, value.to_vec())).eq(pairs));
+    assert!(opened.map.iter().map(Result::unwrap).eq(pairs));
     // Roots that the redone log passed are provable again.
     let proven = opened.map.prove(&key(40), 15).unwrap();
     assert_eq!(proven.proof.verify(StateHash::Sha256, &roots(16)[15], &key(40), proven.value.as_deref()), Ok(()));
+}
+
+/// Values that are not in memory come from the log, then from the snapshot, and are what they were in every version.
+#[test]
+fn values_out_of_memory_come_from_their_files_through_snapshots_and_restarts() {
+    for values_memory_bytes in [0, 500, 1 << 20] {
+        let directory = TempDir::new().unwrap();
+        let options = Options { values_memory_bytes, snapshot_log_bytes: 3_000, ..OPTIONS };
+        let mut map = open(directory.path(), options).map;
+        let mut model = MemoryMap::ephemeral(StateHash::Sha256);
+        let mut snapshots = std::collections::BTreeSet::new();
+        let mut proven = 0;
+        for height in 0..400 {
+            assert_eq!(commit(&mut map, height), commit(&mut model, height));
+            snapshots.extend(map.figures().snapshot_height);
+            if height % 37 == 0 {
+                assert!(map.iter().map(Result::unwrap).eq(model.iter().map(Result::unwrap)), "{height}");
+            }
+            for back in [1, 20, 100, 127] {
+                // A restart forgets what lies below the snapshot that it began with.
+                let Some(past) = height.checked_sub(back).filter(|past| map.root_at(*past).is_some()) else { continue };
+                proven += 1;
+                let (found, expected) = (map.prove(&key(past * 4), past).unwrap(), model.prove(&key(past * 4), past));
+                assert_eq!(found, expected.unwrap(), "{past} at {height}");
+            }
+            if height % 90 == 89 {
+                drop(map);
+                map = open(directory.path(), options).map;
+            }
+        }
+        assert!(snapshots.len() > 5 && proven > 800, "{snapshots:?}, {proven} proofs");
+        assert!(map.figures().snapshot_failures == 0);
+    }
+}
+
+#[test]
+fn a_damaged_value_is_an_error_and_never_an_answer() {
+    let directory = TempDir::new().unwrap();
+    let options = Options { values_memory_bytes: 0, ..OPTIONS };
+    let mut map = open(directory.path(), options).map;
+    commit(&mut map, 0);
+    assert_eq!(map.get(&key(1)).unwrap(), Some(vec![0; 24]));
+    let log = files(directory.path(), "writes-").pop().unwrap();
+    let content = fs::read(&log).unwrap();
+    let at = content.windows(32).position(|window| window == key(1)).unwrap() + 34;
+    let mut damaged = content.clone();
+    damaged[at] ^= 1;
+    // In place: the map has the file open.
+    fs::write(&log, &damaged).unwrap();
+    let error = map.get(&key(1)).unwrap_err();
+    assert!(matches!(error, StateError::Corrupt { offset, .. } if offset == at as u64), "{error}");
+    assert!(map.prove(&key(1), 0).is_err() && map.iter().any(|pair| pair.is_err()));
+    assert!(map.get(&key(2)).is_ok(), "other values are served");
+    fs::write(&log, &content).unwrap();
+    assert_eq!(map.get(&key(1)).unwrap(), Some(vec![0; 24]));
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn commit(map: &mut MemoryMap, height: u64, writes: Vec<Write>) -> Hash {
 }
 
 fn pairs(map: &MemoryMap) -> Vec<(Key, Vec<u8>)> {
-    map.iter().map(|(key, value)| (*key, value.to_vec())).collect()
+    map.iter().map(Result::unwrap).collect()
 }
 
 /// A map of some thousand keys, and the snapshot of one of its heights, with commits before and after.

@@ -11,6 +11,7 @@ use stele_types::statement::Unsigned;
 use stele_types::{Command, Cti, Genesis, NetworkId, Parameters, PartyId, Statement, StatementId, Suite, Validator};
 
 use super::*;
+use crate::chain::ChainOptions;
 use crate::metrics::{Metrics, Version};
 use crate::ordering::ahead::Ahead;
 use crate::ordering::propose;
@@ -60,7 +61,8 @@ impl Bench {
         };
         assert_eq!((genesis.parameters.clock_ahead_ms, genesis.parameters.clock_behind_ms), (AHEAD_MS, BEHIND_MS));
         let directory = tempfile::tempdir().unwrap();
-        let (chain, _writer) = Chain::open(directory.path(), &genesis.to_bytes(), genesis).unwrap();
+        let (chain, _writer) =
+            Chain::open(directory.path(), &genesis.to_bytes(), genesis, ChainOptions::default()).unwrap();
         Self { chain, validator: validator.id(), _directory: directory }
     }
 

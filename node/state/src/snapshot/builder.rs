@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use stele_merkle::state::{KeyRange, StateHash};
 
-use super::chunk::{content, pairs};
+use super::chunk::content;
 use super::format::{Entry, HEADER_BYTES, SNAPSHOT_DEPTH_MAX, SnapshotHeader, UpperTree};
 use super::listing::file_name;
 use super::{Chunk, ChunkError};
+use crate::record::read_pairs;
 use crate::recovery::lock;
 use crate::write_log::sync_directory;
 use crate::{Hash, StateError};
@@ -106,7 +107,7 @@ impl SnapshotBuilder {
 
     /// Writes the pairs of the next range; the whole is checked by [`SnapshotBuilder::finish`].
     pub(super) fn append(&mut self, range: KeyRange, count: u32, body: &[u8]) -> Result<(), StateError> {
-        let content = pairs(body, count).and_then(|pairs| content(self.header.hash, range, &pairs));
+        let content = read_pairs(body, count).and_then(|pairs| content(self.header.hash, range, &pairs));
         let content = content.ok_or_else(|| self.corrupt("pairs of the snapshot are not in order"))?;
         let index = usize::try_from(range.index()).expect("at most 2^20 ranges");
         self.write(index, count, body, content)

@@ -2,7 +2,7 @@
 
 use stele_merkle::state::{KeyRange, ProofError, RANGE_PROOF_BYTES_MAX, RangeContent, RangeProof, StateHash};
 
-use crate::record::{Reader, decode_batch};
+use crate::record::{Reader, decode_batch, read_pairs};
 use crate::{Hash, Key, VALUE_BYTES_MAX, Write, tree};
 
 /// The longest pairs of a chunk, in bytes. Keys are uniform, so chunks are rarely half as long again as the usual
@@ -83,13 +83,13 @@ impl Chunk {
     /// [`ChunkError::Pairs`] when they are not ascending pairs, [`ChunkError::Proof`] when they do not lead to the root.
     pub fn check(&self, hash: StateHash, root: &Hash) -> Result<Vec<(Key, Vec<u8>)>, ChunkError> {
         self.proof.verify(hash, root, self.range, &self.content(hash)?).map_err(ChunkError::Proof)?;
-        let pairs = pairs(&self.body, self.pairs).ok_or(ChunkError::Pairs)?;
-        Ok(pairs.into_iter().filter_map(|(key, value)| Some((key, value?))).collect())
+        let pairs = read_pairs(&self.body, self.pairs).ok_or(ChunkError::Pairs)?;
+        Ok(pairs.into_iter().map(|(key, value)| (key, value.to_vec())).collect())
     }
 
     /// What the range holds if these are its pairs.
     pub(super) fn content(&self, hash: StateHash) -> Result<RangeContent, ChunkError> {
-        let pairs = pairs(&self.body, self.pairs).ok_or(ChunkError::Pairs)?;
+        let pairs = read_pairs(&self.body, self.pairs).ok_or(ChunkError::Pairs)?;
         content(hash, self.range, &pairs).ok_or(ChunkError::Pairs)
     }
 }
@@ -100,13 +100,13 @@ pub(super) fn pairs(body: &[u8], count: u32) -> Option<Vec<Write>> {
 }
 
 /// What a range holds if these are its pairs; `None` when one lies outside.
-pub(super) fn content(hash: StateHash, range: KeyRange, pairs: &[Write]) -> Option<RangeContent> {
+pub(super) fn content(hash: StateHash, range: KeyRange, pairs: &[(Key, &[u8])]) -> Option<RangeContent> {
     if !pairs.iter().all(|(key, _)| range.contains(key)) {
         return None;
     }
     Some(match pairs {
         [] => RangeContent::Empty,
-        [(key, value)] => RangeContent::One { key: *key, value_hash: hash.value(value.as_deref()?) },
+        [(key, value)] => RangeContent::One { key: *key, value_hash: hash.value(value) },
         pairs => RangeContent::Many { root: tree::subtree_root(hash, pairs, range.depth().into()) },
     })
 }

@@ -10,9 +10,9 @@ use stele_merkle::state::{Key, KeyRange};
 use super::listing::prune;
 use super::{SnapshotBuilder, SnapshotHeader, file_name};
 use crate::StateError;
-use crate::record::push_pair;
+use crate::record::{push_head, push_pair};
 use crate::tree::{Tree, Undo};
-use crate::values::ValueRef;
+use crate::values::{Files, ValueRef};
 
 /// Chunks that wait for the writer: enough to keep the disk busy, little memory.
 const CHUNKS_WAITING_MAX: usize = 4;
@@ -22,6 +22,9 @@ struct Copied {
     range: KeyRange,
     pairs: u32,
     body: Vec<u8>,
+    /// Values that the writer has to read first, where they go in the body, and the files that they lie in now.
+    distant: Vec<(usize, ValueRef)>,
+    files: Files,
 }
 
 /// A snapshot in the making.
@@ -46,7 +49,8 @@ impl std::fmt::Debug for Copied {
 }
 
 impl SnapshotJob {
-    /// Starts the writer for the newest version, whose values the caller keeps retained until [`SnapshotJob::is_copied`].
+    /// Starts the writer for the newest version, whose values in memory the caller keeps retained until
+    /// [`SnapshotJob::is_copied`].
     pub(crate) fn start(directory: &Path, header: SnapshotHeader) -> Result<Self, StateError> {
         let (sender, chunks) = sync_channel(CHUNKS_WAITING_MAX);
         let path = directory.join(file_name(header.height));
@@ -123,8 +127,11 @@ impl SnapshotJob {
         self.next += 1;
         let later = self.range().map_or_else(BTreeMap::new, |next| self.before.split_off(&next.first()));
         let mut changed = std::mem::replace(&mut self.before, later).into_iter().peekable();
-        let mut leaves = tree.walk(&range.first()).take_while(|(key, _)| range.contains(key)).peekable();
-        let mut chunk = Copied { range, pairs: 0, body: Vec::new() };
+        let leaves = tree.walk(&range.first()).map(|(leaf, _)| (&leaf.key, leaf.value));
+        let mut leaves = leaves.take_while(|(key, _)| range.contains(key)).peekable();
+        // Values move between files meanwhile, so each chunk holds those that it was copied with.
+        let files = tree.values().files.clone();
+        let mut chunk = Copied { range, pairs: 0, body: Vec::new(), distant: Vec::new(), files };
         loop {
             let pair = match (changed.peek(), leaves.peek()) {
                 (Some((key, _)), leaf) if leaf.is_none_or(|(leaf, _)| key <= *leaf) => {
@@ -137,7 +144,7 @@ impl SnapshotJob {
             };
             let Some((key, value)) = pair else { return chunk };
             if let Some(value) = value {
-                push_pair(&mut chunk.body, &key, Some(tree.value(value)));
+                chunk.push(&key, value, tree.values().at(value));
                 chunk.pairs += 1;
             }
         }
@@ -152,10 +159,33 @@ impl SnapshotJob {
     }
 }
 
+impl Copied {
+    fn push(&mut self, key: &Key, value: ValueRef, bytes: Option<&[u8]>) {
+        match bytes {
+            Some(bytes) => push_pair(&mut self.body, key, Some(bytes)),
+            None => {
+                push_head(&mut self.body, key, value.length());
+                self.distant.push((self.body.len(), value));
+                self.body.resize(self.body.len() + value.length(), 0);
+            }
+        }
+    }
+
+    /// Reads what is not there yet, in the order of the files. Whether it is right shows in the root.
+    fn fill(&mut self) -> Result<(), StateError> {
+        self.distant.sort_unstable_by_key(|(_, value)| value.order());
+        for (at, value) in &self.distant {
+            self.files.read(*value, &mut self.body[*at..*at + value.length()])?;
+        }
+        Ok(())
+    }
+}
+
 /// Writes the file; returns its size, or 0 when the owner gave up before the last chunk.
 fn write(directory: &Path, mut builder: SnapshotBuilder, chunks: &Receiver<Copied>) -> Result<u64, StateError> {
-    while let Ok(Copied { range, pairs, body }) = chunks.recv() {
-        if let Err(error) = builder.append(range, pairs, &body) {
+    while let Ok(mut chunk) = chunks.recv() {
+        let filled = chunk.fill();
+        if let Err(error) = filled.and_then(|()| builder.append(chunk.range, chunk.pairs, &chunk.body)) {
             builder.abandon();
             return Err(error);
         }

@@ -26,6 +26,7 @@ mod format;
 mod job;
 mod listing;
 mod reader;
+mod relocation;
 
 pub use builder::SnapshotBuilder;
 pub use chunk::{CHUNK_BYTES_MAX, Chunk, ChunkError};
@@ -34,3 +35,4 @@ pub(crate) use job::SnapshotJob;
 pub(crate) use listing::{Listing, file_name, list};
 pub use reader::SnapshotReader;
 pub(crate) use reader::load;
+pub(crate) use relocation::Relocation;

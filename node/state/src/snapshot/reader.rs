@@ -8,8 +8,10 @@ use stele_merkle::state::{KeyRange, StateHash};
 
 use super::chunk::{CHUNK_BYTES_MAX, Chunk, content, pairs};
 use super::format::{ENTRY_BYTES, Entry, HEADER_BYTES, SnapshotHeader, UpperTree};
-use crate::tree::Tree;
-use crate::{Hash, StateError};
+use crate::record::{read_pairs, value_offsets};
+use crate::tree::{Tree, Written};
+use crate::values::Place;
+use crate::{Hash, Key, Options, StateError};
 
 /// A sound snapshot file, from which chunks are read.
 #[derive(Debug)]
@@ -122,6 +124,19 @@ impl SnapshotReader {
         Ok(Some(Chunk { range, pairs: entry.pairs, body, proof: self.upper.prove(index) }))
     }
 
+    /// Shows, chunk by chunk, where each value begins in the file and how long it is.
+    pub(crate) fn places(&self, mut show: impl FnMut(Vec<(Key, u64, usize)>)) -> Result<(), StateError> {
+        for entry in &self.entries {
+            let pairs = pairs(&self.body(entry)?, entry.pairs);
+            let pairs = pairs.ok_or_else(|| self.corrupt(entry, "a chunk's pairs are malformed"))?;
+            let places = pairs.iter().zip(value_offsets(&pairs)).map(|((key, value), offset)| {
+                (*key, entry.offset + u64::from(offset), value.as_ref().map_or(0, Vec::len))
+            });
+            show(places.collect());
+        }
+        Ok(())
+    }
+
     fn body(&self, entry: &Entry) -> Result<Vec<u8>, StateError> {
         let mut body = vec![0; entry.length as usize];
         self.file.read_exact_at(&mut body, entry.offset).map_err(StateError::io("read", &self.path))?;
@@ -138,7 +153,8 @@ impl SnapshotReader {
     /// [`StateError::Corrupt`] for the first chunk that is not sound, [`StateError::Io`].
     pub fn check(&self) -> Result<(), StateError> {
         for (range, entry) in self.header.ranges().zip(&self.entries) {
-            let pairs = pairs(&self.body(entry)?, entry.pairs);
+            let body = self.body(entry)?;
+            let pairs = read_pairs(&body, entry.pairs);
             if pairs.and_then(|pairs| content(self.header.hash, range, &pairs)) != Some(entry.content) {
                 return Err(self.corrupt(entry, "a chunk's pairs are not those of the state"));
             }
@@ -152,18 +168,21 @@ impl SnapshotReader {
 /// # Errors
 /// [`StateError::Corrupt`] for anything but a whole snapshot whose pairs lead to its root, [`StateError::OtherHash`],
 /// [`StateError::Io`].
-pub(crate) fn load(path: &Path, hash: StateHash, threads: usize) -> Result<(SnapshotHeader, Tree, u64), StateError> {
+pub(crate) fn load(path: &Path, options: &Options) -> Result<(SnapshotHeader, Tree, u64), StateError> {
     let reader = SnapshotReader::open(path)?;
-    if reader.header.hash != hash {
+    if reader.header.hash != options.hash {
         return Err(StateError::OtherHash { path: path.to_owned() });
     }
-    let mut tree = Tree::new(hash);
+    let mut tree = Tree::new(options.hash, options.values_memory_bytes);
+    let file = tree.values_mut().files.add(path)?;
     for (range, entry) in reader.header.ranges().zip(&reader.entries) {
         let pairs = pairs(&reader.body(entry)?, entry.pairs)
             .filter(|pairs| pairs.iter().all(|(key, _)| range.contains(key)))
             .ok_or_else(|| reader.corrupt(entry, "a chunk's pairs are malformed"))?;
-        let update = tree.stage(&pairs, threads)?;
-        let undo = tree.apply(update, &pairs);
+        let update = tree.stage(&pairs, options.threads)?;
+        let offsets = value_offsets(&pairs);
+        let place = Some((Place { file, offset: entry.offset }, &*offsets));
+        let undo = tree.apply(update, Written { writes: &pairs, place });
         tree.free(undo);
     }
     if tree.root().hash != reader.header.root {

@@ -15,11 +15,14 @@ pub(crate) use read::View;
 pub(crate) use stage::{Update, subtree_root};
 pub(crate) use undo::Undo;
 
+use std::borrow::Cow;
+
 use stele_merkle::Hash;
-use stele_merkle::state::{EMPTY, Key, StateHash};
+use stele_merkle::state::{EMPTY, Key, StateHash, key_bit};
 
 use crate::arena::Arena;
-use crate::values::{ValueRef, Values};
+use crate::values::{FileSet, Place as ValuePlace, ValueRef, Values};
+use crate::{StateError, Write};
 
 /// Where a node is: nowhere, or in one of the arenas; while staged, in the update's own list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,6 +160,26 @@ impl Slot {
     }
 }
 
+/// A batch that was written: its writes, and where in a file their values lie.
+#[derive(Clone, Copy)]
+pub(crate) struct Written<'a> {
+    pub(crate) writes: &'a [Write],
+    /// The file, where the batch begins in it, and where each value begins in the batch. None: it is in no file.
+    pub(crate) place: Option<(ValuePlace, &'a [u32])>,
+}
+
+impl Written<'_> {
+    /// The value of a write that stays, and where it lies.
+    fn value(&self, index: u32) -> (&[u8], Option<ValuePlace>) {
+        let at = index as usize;
+        let bytes = self.writes[at].1.as_deref().expect("only writes with a value make leaves");
+        let place = self
+            .place
+            .map(|(ValuePlace { file, offset }, offsets)| ValuePlace { file, offset: offset + u64::from(offsets[at]) });
+        (bytes, place)
+    }
+}
+
 /// The newest tree, with the nodes that only retained older versions need.
 #[derive(Debug)]
 pub(crate) struct Tree {
@@ -175,13 +198,14 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    pub(crate) fn new(hash: StateHash) -> Self {
+    /// A tree that keeps up to `budget` bytes of values in memory that lie in a file as well.
+    pub(crate) fn new(hash: StateHash, budget: usize) -> Self {
         Self {
             hash,
             inners: Arena::new(),
             links: Arena::new(),
             leaves: Arena::new(),
-            values: Values::new(),
+            values: Values::new(budget),
             root: Child::EMPTY,
             keys: 0,
             pair_bytes: 0,
@@ -212,9 +236,43 @@ impl Tree {
         self.generation
     }
 
-    /// A value that the tree or a retained version refers to.
-    pub(crate) fn value(&self, value: ValueRef) -> &[u8] {
-        self.values.at(value)
+    /// The values, and the files that they lie in.
+    pub(crate) fn values(&self) -> &Values {
+        &self.values
+    }
+
+    pub(crate) fn values_mut(&mut self) -> &mut Values {
+        &mut self.values
+    }
+
+    /// A value that the tree or a retained version refers to. What comes from a file is compared with the leaf's hash.
+    pub(crate) fn value(&self, leaf: &Leaf, value: ValueRef, hash: &Hash) -> Result<Cow<'_, [u8]>, StateError> {
+        let (bytes, distant) = self.values.read(value)?;
+        if distant && self.hash.leaf(&leaf.key, &self.hash.value(&bytes)) != *hash {
+            return Err(self.values.files.corrupt(value));
+        }
+        Ok(bytes)
+    }
+
+    /// Moves the value of a key that lies in one of `old` to a place with the same bytes.
+    pub(crate) fn relocate(&mut self, key: &Key, old: &FileSet, place: ValuePlace, length: usize) {
+        if let Some(slot) = self.find(key) {
+            Values::move_from(&mut self.leaves.at_mut(slot).value, old, place, length);
+        }
+    }
+
+    /// The newest tree's leaf of a key.
+    fn find(&self, key: &Key) -> Option<u32> {
+        let mut node = self.root.node;
+        for depth in 0.. {
+            node = match node.place() {
+                Place::Inner(slot) => self.child(Slot::inner(Side::of_bit(key_bit(key, depth)), slot)).node,
+                Place::Link(_, slot) => self.child(Slot::link(slot)).node,
+                Place::Leaf(slot) => return (self.leaves.at(slot).key == *key).then_some(slot),
+                Place::Empty | Place::StagedLeaf(_) | Place::StagedNode(_) => return None,
+            };
+        }
+        None
     }
 
     /// Bytes of memory held.

@@ -1,9 +1,12 @@
 //! Looking up and proving in the newest tree and in older versions.
 
+use std::borrow::Cow;
+
 use stele_merkle::Hash;
 use stele_merkle::state::{EMPTY, Key, MultiProof, MultiProofWriter, Proof, Terminal, key_bit};
 
 use super::{Child, Leaf, Place, Side, Slot, Tree, Undo};
+use crate::StateError;
 
 /// One version of the tree.
 pub(crate) struct View<'a> {
@@ -13,12 +16,11 @@ pub(crate) struct View<'a> {
     later: Vec<&'a Undo>,
 }
 
-/// Where a path ends.
-#[derive(Clone, Copy)]
-enum End<'a> {
-    Empty,
-    Leaf(&'a [u8], &'a Leaf),
-}
+/// The value of a key, if it has one.
+type Value<'a> = Option<Cow<'a, [u8]>>;
+
+/// The leaf at the end of a path, and its value.
+type End<'a> = Option<(&'a Leaf, Cow<'a, [u8]>)>;
 
 impl Tree {
     /// The newest version.
@@ -61,12 +63,6 @@ impl<'a> View<'a> {
         self.later.iter().find_map(|undo| undo.child(slot)).unwrap_or_else(|| self.tree.child(slot))
     }
 
-    fn leaf(&self, slot: u32) -> End<'a> {
-        let leaf = self.tree.leaves.at(slot);
-        let value = self.later.iter().find_map(|undo| undo.value(slot)).unwrap_or(leaf.value);
-        End::Leaf(self.tree.value(value), leaf)
-    }
-
     /// The children of a node that is one.
     fn children(&self, child: &Child) -> Option<(Child, Child)> {
         match child.node.place() {
@@ -80,62 +76,77 @@ impl<'a> View<'a> {
     }
 
     /// The value of a key.
-    pub(crate) fn get(&self, key: &Key) -> Option<&'a [u8]> {
+    ///
+    /// # Errors
+    /// [`StateError::Io`] and [`StateError::Corrupt`] for a value that is read from a file.
+    pub(crate) fn get(&self, key: &Key) -> Result<Value<'a>, StateError> {
         let (mut child, mut depth) = (self.root, 0);
         loop {
             let side = Side::of_bit(key_bit_or_end(key, depth));
             child = match child.node.place() {
                 Place::Inner(slot) => *self.child(Slot::inner(side, slot)),
                 Place::Link(only, slot) if only == side => *self.child(Slot::link(slot)),
-                Place::Leaf(slot) => match self.leaf(slot) {
-                    End::Leaf(value, leaf) if leaf.key == *key => return Some(value),
-                    _ => return None,
-                },
-                _ => return None,
+                Place::Leaf(slot) if self.tree.leaves.at(slot).key == *key => {
+                    return Ok(self.end(&child)?.map(|(_, value)| value));
+                }
+                _ => return Ok(None),
             };
             depth += 1;
         }
     }
 
     /// The value of a key and the proof of its presence or absence.
-    pub(crate) fn prove(&self, key: &Key) -> (Option<&'a [u8]>, Proof) {
+    ///
+    /// # Errors
+    /// As [`View::get`].
+    pub(crate) fn prove(&self, key: &Key) -> Result<(Value<'a>, Proof), StateError> {
         let (siblings, end) = self.path(key);
-        let (value, terminal) = match self.end(&end) {
-            End::Empty => (None, Terminal::Empty),
-            End::Leaf(value, leaf) if leaf.key == *key => (Some(value), Terminal::Own),
-            End::Leaf(value, leaf) => {
-                (None, Terminal::Other { key: leaf.key, value_hash: self.tree.hash.value(value) })
-            }
+        let (value, terminal) = match self.end(&end)? {
+            None => (None, Terminal::Empty),
+            Some((leaf, value)) if leaf.key == *key => (Some(value), Terminal::Own),
+            Some((leaf, value)) => (None, Terminal::Other { key: leaf.key, value_hash: self.tree.hash.value(&value) }),
         };
-        (value, Proof::new(terminal, siblings).expect("a path through the tree is canonical"))
+        Ok((value, Proof::new(terminal, siblings).expect("a path through the tree is canonical")))
     }
 
     /// The proof of the values or absences of keys in strictly ascending order, one at least.
-    pub(crate) fn prove_many(&self, keys: &[Key]) -> MultiProof {
+    ///
+    /// # Errors
+    /// As [`View::get`].
+    pub(crate) fn prove_many(&self, keys: &[Key]) -> Result<MultiProof, StateError> {
         let mut writer = MultiProofWriter::default();
-        self.write_paths(&mut writer, self.root, keys, 0);
-        writer.finish().expect("a walk through the tree is canonical")
+        self.write_paths(&mut writer, self.root, keys, 0)?;
+        Ok(writer.finish().expect("a walk through the tree is canonical"))
     }
 
-    fn write_paths(&self, writer: &mut MultiProofWriter, child: Child, keys: &[Key], depth: usize) {
+    fn write_paths(
+        &self,
+        writer: &mut MultiProofWriter,
+        child: Child,
+        keys: &[Key],
+        depth: usize,
+    ) -> Result<(), StateError> {
         let Some((left, right)) = self.children(&child) else {
-            return match self.end(&child) {
-                End::Empty => writer.nothing(),
-                End::Leaf(_, leaf) if keys.binary_search(&leaf.key).is_ok() => writer.own(),
-                End::Leaf(value, leaf) => writer.other(&leaf.key, &self.tree.hash.value(value)),
-            };
+            match child.node.place() {
+                Place::Leaf(slot) if keys.binary_search(&self.tree.leaves.at(slot).key).is_ok() => writer.own(),
+                _ => match self.end(&child)? {
+                    None => writer.nothing(),
+                    Some((leaf, value)) => writer.other(&leaf.key, &self.tree.hash.value(&value)),
+                },
+            }
+            return Ok(());
         };
         let (left_keys, right_keys) = keys.split_at(keys.partition_point(|key| !key_bit(key, depth)));
         if left_keys.is_empty() {
             writer.beside(&left.hash);
-            self.write_paths(writer, right, right_keys, depth + 1);
+            self.write_paths(writer, right, right_keys, depth + 1)
         } else if right_keys.is_empty() {
             writer.beside(&right.hash);
-            self.write_paths(writer, left, left_keys, depth + 1);
+            self.write_paths(writer, left, left_keys, depth + 1)
         } else {
             writer.fork();
-            self.write_paths(writer, left, left_keys, depth + 1);
-            self.write_paths(writer, right, right_keys, depth + 1);
+            self.write_paths(writer, left, left_keys, depth + 1)?;
+            self.write_paths(writer, right, right_keys, depth + 1)
         }
     }
 
@@ -151,11 +162,11 @@ impl<'a> View<'a> {
     }
 
     /// The leaf at the end of a path, if there is one.
-    fn end(&self, child: &Child) -> End<'a> {
-        match child.node.place() {
-            Place::Leaf(slot) => self.leaf(slot),
-            _ => End::Empty,
-        }
+    fn end(&self, child: &Child) -> Result<End<'a>, StateError> {
+        let Place::Leaf(slot) = child.node.place() else { return Ok(None) };
+        let leaf = self.tree.leaves.at(slot);
+        let value = self.later.iter().find_map(|undo| undo.value(slot)).unwrap_or(leaf.value);
+        Ok(Some((leaf, self.tree.value(leaf, value, &child.hash)?)))
     }
 }
 

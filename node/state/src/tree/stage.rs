@@ -66,6 +66,8 @@ impl Tree {
     /// [`StateError::Full`] when the arenas could not hold the new nodes beside all that are retained.
     pub(crate) fn stage(&self, writes: &[Write], threads: usize) -> Result<Update, StateError> {
         let mut batch = Batch::new(self, writes, 0);
+        batch.children.reserve(writes.len() * CHANGES_PER_WRITE);
+        batch.values.reserve(writes.len());
         let root = if writes.is_empty() { self.root } else { batch.part(self.root, 0, writes.len(), threads) };
         let nodes = batch.nodes.len();
         let leaves = self.leaves.used() + batch.leaves.len();
@@ -85,11 +87,16 @@ impl Tree {
     }
 }
 
-/// R(pairs, depth) of the specification for two pairs or more, in order, all with a value, that share `depth` bits.
-pub(crate) fn subtree_root(hash: StateHash, pairs: &[Write], depth: usize) -> Hash {
-    let tree = Tree::new(hash);
-    let mut batch = Batch::new(&tree, pairs, 0);
-    batch.group(Child::EMPTY, depth, 0, pairs.len()).hash
+/// R(pairs, depth) of the specification for two pairs or more, in order, that share `depth` bits.
+pub(crate) fn subtree_root(hash: StateHash, pairs: &[(Key, &[u8])], depth: usize) -> Hash {
+    let tree = Tree::new(hash, 0);
+    // The values are hashed where they are; what is planted is only that there is one.
+    let writes: Vec<Write> = pairs.iter().map(|(key, _)| (*key, Some(Vec::new()))).collect();
+    let mut batch = Batch::new(&tree, &writes, 0);
+    batch.leaf_hashes = hashing::leaves(hash, pairs);
+    let planted = batch.plant(Child::EMPTY, depth, 0, pairs.len());
+    batch.hash_grown();
+    batch.hashed(planted).hash
 }
 
 /// A batch, or one thread's part of it, in the making.
@@ -131,8 +138,8 @@ impl<'a> Batch<'a> {
             tree,
             writes,
             first,
-            children: Vec::with_capacity(writes.len() * CHANGES_PER_WRITE),
-            values: Vec::with_capacity(writes.len()),
+            children: Vec::new(),
+            values: Vec::new(),
             leaves: Vec::new(),
             nodes: Vec::new(),
             retired: Retired::default(),

@@ -4,9 +4,9 @@ use std::sync::OnceLock;
 
 use stele_merkle::state::Key;
 
+use super::Written;
 use super::stage::{NewNode, Update};
 use super::{Child, Inner, Leaf, NodeRef, Place, Slot, Tree};
-use crate::Write;
 use crate::values::ValueRef;
 
 /// How many exchanges ahead of the current one its target is loaded.
@@ -100,15 +100,18 @@ impl Undo {
 }
 
 impl Tree {
-    /// Makes an update the newest tree and returns the way back. `writes` are the ones that were staged.
-    pub(crate) fn apply(&mut self, update: Update, writes: &[Write]) -> Undo {
+    /// Makes an update the newest tree and returns the way back. `written` is the batch that was staged.
+    pub(crate) fn apply(&mut self, update: Update, written: Written<'_>) -> Undo {
         debug_assert_eq!(update.generation, self.generation);
         let mut undo = Undo { retired: update.retired, ..Undo::default() };
         self.keys = self.keys + update.leaves.len() - undo.retired.leaves.len();
         for (key, write) in update.leaves {
-            let value = self.values.insert(written(writes, write));
+            let (bytes, place) = written.value(write);
+            let value = self.values.insert(bytes, place);
             self.pair_bytes += PAIR_HEAD_BYTES + value.length() as u64;
-            undo.inserted.push(self.leaves.insert(Leaf { key, value }));
+            let slot = self.leaves.insert(Leaf { key, value });
+            self.values.belongs(slot, value);
+            undo.inserted.push(slot);
         }
         // Children come before their parents in an update, so every staged child already has a place.
         let mut settled: Vec<NodeRef> = Vec::with_capacity(update.nodes.len());
@@ -146,19 +149,41 @@ impl Tree {
             if let Some((slot, _)) = update.values.get(at + PREFETCH_DISTANCE) {
                 self.leaves.prefetch(*slot);
             }
-            let value = self.values.insert(written(writes, *write));
-            let old = std::mem::replace(&mut self.leaves.at_mut(*slot).value, value);
+            let (bytes, place) = written.value(*write);
+            let value = self.values.insert(bytes, place);
+            self.values.belongs(*slot, value);
+            let mut old = std::mem::replace(&mut self.leaves.at_mut(*slot).value, value);
+            // Older versions read it from its file.
+            self.values.leave(&mut old);
             self.pair_bytes = self.pair_bytes + value.length() as u64 - old.length() as u64;
             undo.value_bytes += old.bytes();
             undo.values.push((*slot, old));
         }
         for slot in &undo.retired.leaves {
-            let value = self.leaves.at(*slot).value;
+            let leaf = self.leaves.at_mut(*slot);
+            self.values.leave(&mut leaf.value);
+            let value = leaf.value;
             self.pair_bytes -= PAIR_HEAD_BYTES + value.length() as u64;
             undo.value_bytes += value.bytes();
         }
         self.generation += 1;
+        self.keep_budget();
         undo
+    }
+
+    /// Takes values out of memory until they keep their budget.
+    fn keep_budget(&mut self) {
+        let is_current = |now: ValueRef, then: ValueRef| now.slot_of() == then.slot_of();
+        while let Some((slot, value)) = self.values.next_to_leave() {
+            let leaf = self.leaves.at_mut(slot);
+            if is_current(leaf.value, value) {
+                self.values.leave(&mut leaf.value);
+            }
+        }
+        if self.values.is_queue_stale() {
+            let leaves = &self.leaves;
+            self.values.clean_queue(|slot, value| is_current(leaves.at(slot).value, value));
+        }
     }
 
     /// Frees what no retained version needs: the version before the one that `undo` belongs to is gone.
@@ -177,9 +202,4 @@ impl Tree {
             self.leaves.release(slot);
         }
     }
-}
-
-/// The value of a write that stays.
-fn written(writes: &[Write], index: u32) -> &[u8] {
-    writes[index as usize].1.as_deref().expect("only writes with a value make leaves")
 }

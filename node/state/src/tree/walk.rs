@@ -1,42 +1,42 @@
 //! Walking the newest tree's leaves in key order.
 
+use stele_merkle::Hash;
 use stele_merkle::state::{Key, key_bit};
 
-use super::{NodeRef, Place, Side, Tree};
-use crate::values::ValueRef;
+use super::{Child, Leaf, Place, Side, Tree};
 
 /// A walk over leaves, from a key on.
 pub(crate) struct Walk<'a> {
     tree: &'a Tree,
-    pending: Vec<NodeRef>,
+    pending: Vec<Child>,
 }
 
 impl Tree {
     /// The leaves whose keys are at or above `from`, in key order.
     pub(crate) fn walk(&self, from: &Key) -> Walk<'_> {
-        let (mut pending, mut node) = (Vec::new(), self.root.node);
+        let (mut pending, mut child) = (Vec::new(), self.root);
         for depth in 0.. {
-            match node.place() {
+            match child.node.place() {
                 Place::Inner(slot) => {
                     let inner = self.inners.at(slot);
                     if key_bit(from, depth) {
-                        node = inner.right.node;
+                        child = inner.right;
                     } else {
-                        pending.push(inner.right.node);
-                        node = inner.left.node;
+                        pending.push(inner.right);
+                        child = inner.left;
                     }
                 }
                 Place::Link(side, slot) => match (side, key_bit(from, depth)) {
-                    (Side::Right, true) | (Side::Left, false) => node = self.links.at(slot).node,
+                    (Side::Right, true) | (Side::Left, false) => child = *self.links.at(slot),
                     (Side::Right, false) => {
-                        pending.push(self.links.at(slot).node);
+                        pending.push(*self.links.at(slot));
                         break;
                     }
                     (Side::Left, true) => break,
                 },
                 Place::Leaf(slot) => {
                     if self.leaves.at(slot).key >= *from {
-                        pending.push(node);
+                        pending.push(child);
                     }
                     break;
                 }
@@ -48,22 +48,21 @@ impl Tree {
 }
 
 impl<'a> Iterator for Walk<'a> {
-    type Item = (&'a Key, ValueRef);
+    /// A leaf, and its hash.
+    type Item = (&'a Leaf, Hash);
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            match self.pending.pop()?.place() {
+            let child = self.pending.pop()?;
+            match child.node.place() {
                 Place::Inner(slot) => {
                     let inner = self.tree.inners.at(slot);
                     self.tree.prefetch(inner.right.node);
-                    self.pending.push(inner.right.node);
-                    self.pending.push(inner.left.node);
+                    self.pending.push(inner.right);
+                    self.pending.push(inner.left);
                 }
-                Place::Link(_, slot) => self.pending.push(self.tree.links.at(slot).node),
-                Place::Leaf(slot) => {
-                    let leaf = self.tree.leaves.at(slot);
-                    return Some((&leaf.key, leaf.value));
-                }
+                Place::Link(_, slot) => self.pending.push(*self.tree.links.at(slot)),
+                Place::Leaf(slot) => return Some((self.tree.leaves.at(slot), child.hash)),
                 Place::Empty | Place::StagedLeaf(_) | Place::StagedNode(_) => {}
             }
         }

@@ -160,7 +160,7 @@ fn tamper(directory: &Path, record: ObjectId) -> Result<()> {
     let below = Options { height_max: Some(height), ..Options::new(StateHash::Sha256) };
     let mut pairs: Vec<_> = {
         let map = MemoryMap::open(directory, below)?.map;
-        map.iter().map(|(key, value)| (*key, value.to_vec())).collect()
+        map.iter().collect::<Result<_, _>>()?
     };
     let key = RecordAnchor::state_key(&record);
     let (_, value) = pairs.iter_mut().find(|(found, _)| *found == key).context("the record is not in the state")?;
