@@ -29,6 +29,9 @@ cargo xtask: one command for each job, set-up included
                                core; --sweep adds rates by batch, keys and cores
   cargo xtask bench state [--json FILE]
                                the state map's figures
+  cargo xtask bench state-peers [--json FILE] [--directory DIR] [--keys N]
+                               the state map against nomt and qmdb on one core; the
+                               directory must be on a real disk
   cargo xtask bench index [--json FILE]
                                the statement index against its candidates
   cargo xtask tidy             the repository's own lints
@@ -71,6 +74,7 @@ fn run(arguments: &[String]) -> Result<()> {
         }
         ["bench", "accel", rest @ ..] => cargo::bench("stele-accel", "accel", rest),
         ["bench", "state", rest @ ..] => cargo::bench("stele-state", "commit", rest),
+        ["bench", "state-peers", rest @ ..] => cargo::run_peers("state-peers", rest),
         ["bench", "index", rest @ ..] => cargo::run_peers("index-peers", rest),
         _ => {
             eprint!("{USAGE}");

@@ -1,5 +1,4 @@
 //! Benchmarks of the node's stores against peers; see `src/bin`.
 
-pub mod report;
 #[path = "../../../../node/src/store/mod.rs"]
 pub mod store;

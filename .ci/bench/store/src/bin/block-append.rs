@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use stele_bench_store::report::{Arguments, Figure, median};
+use stele_bench_report::{Arguments, Figure, median};
 use stele_bench_store::store::blocks::{BlockStore, BlockStoreOptions};
 
 /// Bytes of a block: a heartbeat, a small block, 1,000 statements, 10,000 statements.

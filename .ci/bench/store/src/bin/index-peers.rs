@@ -14,7 +14,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use redb::{Durability, ReadableDatabase, TableDefinition};
-use stele_bench_store::report::{Arguments, Figure, median};
+use stele_bench_report::{Arguments, Figure, median};
 use stele_bench_store::store::Location;
 use stele_bench_store::store::index::{IndexOptions, StatementId, StatementIndex};
 

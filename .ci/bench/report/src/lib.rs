@@ -33,6 +33,11 @@ impl Arguments {
         self.find(name).map_or(Ok(default), |value| Ok(value.parse()?))
     }
 
+    /// The value of an option that is one of a few words.
+    pub fn word(&self, name: &str) -> Option<&str> {
+        self.find(name)
+    }
+
     /// A fresh directory below `--directory`, removed at the end.
     pub fn work_directory(&self) -> Result<tempfile::TempDir, Box<dyn Error>> {
         let parent = self.find("directory").map_or_else(std::env::temp_dir, PathBuf::from);
