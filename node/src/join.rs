@@ -30,6 +30,9 @@ const FETCHES_PER_NODE: usize = 4;
 /// Wrong or missing chunks after which a node is not asked any more.
 const FAULTS_MAX: u32 = 3;
 
+/// How often somebody without work looks for some.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 /// How often something is said about how far it is.
 const REPORT: Duration = Duration::from_secs(5);
 
@@ -245,7 +248,15 @@ async fn serve(
 ) -> anyhow::Result<u64> {
     let mut bytes = 0;
     while *lock(&source.faults) < FAULTS_MAX {
-        let Some(range) = lock(wanted).pop_front() else { break };
+        let range = lock(wanted).pop_front();
+        let Some(range) = range else {
+            if lock(builder).is_complete() {
+                break;
+            }
+            // Others have the rest; what their nodes cannot give comes back.
+            tokio::time::sleep(LOOK_AGAIN).await;
+            continue;
+        };
         let outcome = match source.client.snapshot_chunk(height, range.index()).await {
             Ok(body) => {
                 let (builder, length) = (Arc::clone(builder), body.len() as u64);
