@@ -20,7 +20,7 @@ use stele_verify::TrustAnchor;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::chain::{Adoption, Standing};
+use crate::chain::{Adoption, JoinPoint};
 use crate::config::Config;
 use crate::node::read_genesis;
 
@@ -94,25 +94,25 @@ impl Join {
         let anchor = TrustAnchor::genesis(&genesis_bytes)?;
         let sources = self.sources()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let (standing, fetched) = runtime.block_on(async {
-            let (snapshot, standing) = self.standing(&sources, &anchor).await?;
+        let (point, fetched) = runtime.block_on(async {
+            let (snapshot, point) = self.point(&sources, &anchor).await?;
             let adoption = Adoption::begin(&config.node.data_dir.join("chain"))?;
-            let builder = adoption.state(&genesis, &standing, snapshot.depth)?;
-            let fetched = fetch(&sources, builder, &standing, &snapshot).await?;
-            adoption.finish(&genesis, &standing)?;
-            anyhow::Ok((standing, fetched))
+            let builder = adoption.state(&genesis, &point, snapshot.depth)?;
+            let fetched = fetch(&sources, builder, &point, &snapshot).await?;
+            adoption.finish(genesis.network(), &point)?;
+            anyhow::Ok((point, fetched))
         })?;
-        self.say(&genesis, &standing, &fetched);
+        self.say(&genesis, &point, &fetched);
         Ok(())
     }
 
     #[expect(clippy::print_stdout, reason = "the answer of the command")]
-    fn say(&self, genesis: &Genesis, standing: &Standing, fetched: &Fetched) {
+    fn say(&self, genesis: &Genesis, point: &JoinPoint, fetched: &Fetched) {
         let Fetched { pairs, bytes, elapsed } = fetched;
         println!("network       {}", genesis.network());
-        println!("height        {}", standing.height());
-        println!("state root    {}", standing.certifying.header.state_root.to_hex());
-        println!("log size      {}", standing.certifying.header.log_size);
+        println!("height        {}", point.height());
+        println!("state root    {}", point.certifying.header.state_root.to_hex());
+        println!("log size      {}", point.certifying.header.log_size);
         println!("state         {pairs} pairs, {bytes} bytes, in {:.1} s, every chunk verified", elapsed.as_secs_f64());
         println!("next          steled run --config {}", self.config.display());
     }
@@ -133,11 +133,7 @@ impl Join {
     }
 
     /// The newest snapshot that some node offers and proves.
-    async fn standing(
-        &self,
-        sources: &[Arc<Source>],
-        anchor: &TrustAnchor,
-    ) -> anyhow::Result<(SnapshotView, Standing)> {
+    async fn point(&self, sources: &[Arc<Source>], anchor: &TrustAnchor) -> anyhow::Result<(SnapshotView, JoinPoint)> {
         let mut offers: Vec<(SnapshotView, &Arc<Source>)> = Vec::new();
         let mut failures = Vec::new();
         for source in sources {
@@ -150,9 +146,9 @@ impl Join {
         offers.sort_by_key(|(snapshot, _)| std::cmp::Reverse(snapshot.height));
         for (snapshot, source) in offers {
             match prove(source, &snapshot, anchor).await {
-                Ok(standing) => {
+                Ok(point) => {
                     info!(height = snapshot.height, node = source.name, "a certified header vouches for a snapshot");
-                    return Ok((snapshot, standing));
+                    return Ok((snapshot, point));
                 }
                 Err(error) => failures.push(format!("{}: snapshot {}: {error:#}", source.name, snapshot.height)),
             }
@@ -167,7 +163,7 @@ impl Join {
 }
 
 /// Everything but the state, checked against a header that is verified from genesis.
-async fn prove(source: &Source, snapshot: &SnapshotView, anchor: &TrustAnchor) -> anyhow::Result<Standing> {
+async fn prove(source: &Source, snapshot: &SnapshotView, anchor: &TrustAnchor) -> anyhow::Result<JoinPoint> {
     let (client, height) = (&source.client, Height(snapshot.height));
     let certifying = client.header(height.next()).await?;
     stele_verify::chain::certify(
@@ -186,19 +182,19 @@ async fn prove(source: &Source, snapshot: &SnapshotView, anchor: &TrustAnchor) -
         Frontier::decode(&hex::decode(&standpoint.log_frontier)?).map_err(|error| anyhow::anyhow!("{error}"))?;
     let outcome = |text: &String| anyhow::Ok(cbor::from_slice::<Outcome>(&hex::decode(text)?)?);
     let outcomes = standpoint.outcomes.iter().map(outcome).collect::<anyhow::Result<_>>()?;
-    let standing = Standing { certifying, block, next, log_frontier, outcomes };
-    standing.check()?;
-    if Hash::from_hex(&snapshot.state_root) != Some(standing.certifying.header.state_root) {
+    let point = JoinPoint { certifying, block, next, log_frontier, outcomes };
+    point.check()?;
+    if Hash::from_hex(&snapshot.state_root) != Some(point.certifying.header.state_root) {
         bail!("the snapshot has another state root than the header certifies");
     }
-    Ok(standing)
+    Ok(point)
 }
 
 /// Fetches the chunks of the state from all nodes at once.
 async fn fetch(
     sources: &[Arc<Source>],
     builder: SnapshotBuilder,
-    standing: &Standing,
+    point: &JoinPoint,
     snapshot: &SnapshotView,
 ) -> anyhow::Result<Fetched> {
     let started = Instant::now();
@@ -206,7 +202,7 @@ async fn fetch(
     let total = wanted.len();
     let wanted = Arc::new(Mutex::new(wanted));
     let builder = Arc::new(Mutex::new(builder));
-    let (mut tasks, height) = (JoinSet::new(), standing.height());
+    let (mut tasks, height) = (JoinSet::new(), point.height());
     for source in sources {
         for _ in 0..FETCHES_PER_NODE {
             let (source, wanted, builder) = (Arc::clone(source), Arc::clone(&wanted), Arc::clone(&builder));

@@ -10,7 +10,7 @@ use stele_ctl::network::{NewNode, add_node};
 use stele_ctl::pki::Authority;
 use stele_types::cbor::List;
 use stele_types::governance::ValidatorsChange;
-use stele_types::party::{PartyEnrol, Role};
+use stele_types::party::Role;
 use stele_types::{Command, Suite};
 
 use crate::stage::{Stage, configure, steled};
@@ -45,18 +45,12 @@ pub(crate) async fn join(stage: &mut Stage) -> Result<Joined> {
     let authority = Authority::open(&dir.ca_certificate(), &dir.ca_key())?;
     let new = NewParty { name: operator, roles: &[Role::Operator], suite: Suite::Es256, organisation: None };
     let (_, founder) = found_party(&dir, &authority, &new)?;
-    let enrol = PartyEnrol {
-        party: founder.party,
-        organisation: founder.organisation,
-        roles: founder.roles,
-        key: founder.key,
-        tls_pins: founder.tls_pins,
-    };
-    stage.govern(&Command::PartyEnrol(enrol)).await.context("enrolling the operator")?;
+    let operator_id = founder.party;
+    stage.govern(&Command::PartyEnrol(founder.into())).await.context("enrolling the operator")?;
     let peer = &stage.network.profile().nodes.last().context("a node")?.peer;
     let last: u16 = peer.rsplit_once(':').context("a port")?.1.parse()?;
     let first_port = free_ports(last + 10, 1)?;
-    let new = NewNode { name: name.into(), host: "127.0.0.1".into(), first_port, operator: founder.party };
+    let new = NewNode { name: name.into(), host: "127.0.0.1".into(), first_port, operator: operator_id };
     let (node, validator) = add_node(&dir, &new)?;
     let index = stage.network.len();
     stage.network.add(node);

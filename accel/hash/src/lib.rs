@@ -17,6 +17,9 @@
 //! The prefix is the domain byte of the tree rules (RFC 9162 section 2.1.1: `0x00` for a leaf,
 //! `0x01` for a node); it is hashed before each message without being copied in front of it.
 //!
+//! [`prefetch`] is here too, for walks over trees too large for the caches: it is the one other thing that a safe crate
+//! needs of the processor.
+//!
 //! This crate holds no rule of any tree beyond "pair neighbours": which bytes are leaves and which
 //! prefix they get is decided by the caller. It uses no GPU, starts no thread and keeps no state.
 

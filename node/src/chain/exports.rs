@@ -51,6 +51,13 @@ pub struct Standpoint {
 impl Exports {
     pub(super) fn open(directory: &Path, interval: u64) -> Result<Self, ChainError> {
         durable::create_directory(directory).map_err(ChainError::io("create the directory of snapshots"))?;
+        for entry in std::fs::read_dir(directory).map_err(ChainError::io("list the snapshots"))? {
+            let path = entry.map_err(ChainError::io("list the snapshots"))?.path();
+            // What a crash left unfinished is as large as the state and has no use.
+            if path.extension().is_some_and(|kind| kind == "tmp") {
+                std::fs::remove_file(&path).map_err(ChainError::io("remove an unfinished snapshot"))?;
+            }
+        }
         Ok(Self { directory: directory.to_owned(), interval, open: Mutex::default() })
     }
 

@@ -37,7 +37,7 @@ use stele_types::{
 };
 use tokio::sync::watch;
 
-pub use adopt::{Adoption, Standing, Unfit};
+pub use adopt::{Adoption, JoinPoint, Unfit};
 pub use error::ChainError;
 pub use exports::{Snapshot, Standpoint};
 pub use seals::SignedCheckpoint;

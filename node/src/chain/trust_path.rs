@@ -1,5 +1,7 @@
 //! The way from the validators that a verifier trusts to those that decide a header.
 
+use std::collections::BTreeSet;
+
 use stele_types::cbor::{self, List};
 use stele_types::exchange::CertifiedHeader;
 use stele_types::{ChainLink, CommitCertificate, EpochCertificate, Hash, Header, Height, VoteKey};
@@ -53,16 +55,17 @@ impl Chain {
 
     /// The epoch certificates that the signatures of `certificate` and of the links name, each once.
     fn epoch_certificates(&self, certificate: &CommitCertificate, links: &[ChainLink]) -> Vec<EpochCertificate> {
-        let mut hashes: Vec<Hash> = std::iter::once(certificate)
-            .chain(links.iter().map(|link| &link.certificate))
-            .flat_map(|certificate| certificate.signatures.iter())
-            .filter_map(|signature| match signature.signature.key {
-                VoteKey::Delegated(hash) => Some(hash),
-                VoteKey::Direct => None,
-            })
-            .collect();
-        hashes.sort_unstable();
-        hashes.dedup();
-        hashes.iter().filter_map(|hash| self.epochs.find(hash)).collect()
+        named_epochs(certificate, links).iter().filter_map(|hash| self.epochs.find(hash)).collect()
     }
+}
+
+/// Hashes of the epoch certificates that the signatures of `certificate` and of the links name.
+pub(super) fn named_epochs(certificate: &CommitCertificate, links: &[ChainLink]) -> BTreeSet<Hash> {
+    let certificates = std::iter::once(certificate).chain(links.iter().map(|link| &link.certificate));
+    let keys = certificates.flat_map(|certificate| certificate.signatures.iter()).map(|vote| vote.signature.key);
+    keys.filter_map(|key| match key {
+        VoteKey::Delegated(hash) => Some(hash),
+        VoteKey::Direct => None,
+    })
+    .collect()
 }

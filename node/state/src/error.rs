@@ -110,6 +110,12 @@ pub enum StateError {
         /// Nodes in use.
         nodes: usize,
     },
+    /// Too many files hold values at once.
+    #[error("{open} files of values are open already")]
+    TooManyFiles {
+        /// Files open.
+        open: usize,
+    },
     /// Heights must ascend.
     #[error("height {height} is not above the newest committed height {newest}")]
     Height {
@@ -147,6 +153,7 @@ impl StateError {
             Self::ValueTooLong { .. } => "state_value_too_long",
             Self::BatchTooLarge { .. } => "state_batch_too_large",
             Self::Full { .. } => "state_full",
+            Self::TooManyFiles { .. } => "state_too_many_files",
             Self::Height { .. } => "state_height",
             Self::UnknownHeight { .. } => "state_unknown_height",
         }

@@ -116,7 +116,7 @@ impl History {
         self.pinned.push(height);
     }
 
-    /// Takes one pin of a version back; nothing where there is none.
+    /// Takes one pin of a version back; several may hold it.
     pub(crate) fn unpin(&mut self, tree: &mut Tree, height: u64) {
         if let Some(at) = self.pinned.iter().position(|pinned| *pinned == height) {
             self.pinned.swap_remove(at);

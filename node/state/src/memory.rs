@@ -1,4 +1,4 @@
-//! The engine that keeps everything in memory.
+//! The engine with the tree in memory and values in files.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -15,13 +15,19 @@ use crate::values::{FileId, FileSet, Place};
 use crate::write_log::{Position, WriteLog};
 use crate::{Durability, Figures, Hash, HistoryBounds, Key, MULTI_KEYS_MAX, Options, StateError, StateHash, Write};
 
-/// Pairs copied into a running snapshot per commit, whatever the commit's size: a million pairs take 122 blocks.
-const SNAPSHOT_PAIRS_PER_COMMIT: usize = 8192;
+/// Pairs copied into a running snapshot per commit, whatever the commit's size: a million pairs take a thousand empty
+/// blocks.
+const SNAPSHOT_PAIRS_PER_COMMIT: usize = 1024;
 
 /// Pairs copied per write of a commit, so that a snapshot ends before the map has changed by a quarter.
 const SNAPSHOT_PAIRS_PER_WRITE: usize = 4;
 
-/// A state map in memory with a write-set log and snapshots on disk.
+/// Values moved to the newest snapshot per commit, whatever its size, and one more for so many writes. The next snapshot
+/// waits for it, and until then the log holds twice as many writes as there are keys.
+const MOVED_PER_COMMIT: usize = 512;
+const WRITES_PER_MOVED: usize = 2;
+
+/// A state map whose tree is in memory; a write-set log and snapshots on disk hold the values and bring it back.
 #[derive(Debug)]
 pub struct MemoryMap {
     tree: Tree,
@@ -99,7 +105,7 @@ impl MemoryMap {
         let Some(job) = &mut self.export else { return };
         job.step(&self.tree, pairs, self.history.is_burdened());
         let height = job.height();
-        if job.is_copied() {
+        if let Some(height) = job.take_pin() {
             self.history.unpin(&mut self.tree, height);
         }
         if let Some(job) = self.export.take_if(|job| job.is_finished()) {
@@ -115,14 +121,13 @@ impl MemoryMap {
     fn maintain(&mut self, writes: u32) {
         let pairs = SNAPSHOT_PAIRS_PER_COMMIT + writes as usize * SNAPSHOT_PAIRS_PER_WRITE;
         self.go_on_exporting(pairs);
-        self.go_on_relocating(false);
+        self.go_on_moving(Some(MOVED_PER_COMMIT + writes as usize / WRITES_PER_MOVED));
         let Some(files) = &mut self.files else { return };
         if let Some(job) = &mut files.job {
             // A disk that cannot keep up must slow the commits down: what is retained for it is memory.
             let wait = self.history.is_burdened();
             job.step(&self.tree, pairs, wait);
-            if job.is_copied() {
-                let height = job.height();
+            if let Some(height) = job.take_pin() {
                 self.history.unpin(&mut self.tree, height);
             }
             if job.is_finished() {
@@ -149,7 +154,8 @@ impl MemoryMap {
         let position = Position { height: Some(newest.height), root: newest.root_hash() };
         let log = WriteLog::create(&files.directory, files.log.sequence() + 1, hash, files.durability, position)?;
         files.old_files = self.tree.values().files.ids();
-        files.log_file = self.tree.values_mut().files.add(log.path())?;
+        // A log that is not written to must not stand beside one that is: it would not continue it.
+        files.log_file = self.tree.values_mut().files.add(log.path()).inspect_err(|_| log.remove())?;
         files.log = log;
         let depth = SnapshotHeader::depth_for(self.tree.pair_bytes());
         let header = SnapshotHeader { hash, height: newest.height, root: newest.root_hash(), pairs: 0, depth };
@@ -162,17 +168,22 @@ impl MemoryMap {
     /// Waits for the running snapshot's writer and records the outcome.
     fn finish_snapshot(&mut self) -> Result<(), StateError> {
         let Some(files) = &mut self.files else { return Ok(()) };
-        let Some(job) = files.job.take() else { return Ok(()) };
+        let Some(mut job) = files.job.take() else { return Ok(()) };
         let height = job.height();
-        let outcome = job.finish();
-        self.history.unpin(&mut self.tree, height);
-        match outcome {
+        if let Some(height) = job.take_pin() {
+            self.history.unpin(&mut self.tree, height);
+        }
+        match job.finish() {
             Ok(bytes) => {
                 self.figures.snapshot_height = Some(height);
                 self.figures.snapshot_bytes = bytes;
                 self.figures.log_bytes -= files.log_bytes_before;
                 files.retry_log_bytes = 0;
-                self.relocate(height)
+                // The snapshot is good without it: values stay where they are, and the next one takes them along.
+                if self.begin_to_move(height).is_err() {
+                    self.figures.snapshot_failures += 1;
+                }
+                Ok(())
             }
             Err(error) => {
                 self.count_failure();
@@ -182,7 +193,7 @@ impl MemoryMap {
     }
 
     /// Begins to move values to the snapshot of a height, so that the files from before can be closed.
-    fn relocate(&mut self, height: u64) -> Result<(), StateError> {
+    fn begin_to_move(&mut self, height: u64) -> Result<(), StateError> {
         let Some(files) = &mut self.files else { return Ok(()) };
         let path = files.directory.join(file_name(height));
         let file = self.tree.values_mut().files.add(&path)?;
@@ -190,19 +201,16 @@ impl MemoryMap {
         Ok(())
     }
 
-    /// Goes on with moving values, and closes the files that no retained version needs any more.
-    fn go_on_relocating(&mut self, wait: bool) {
+    /// Goes on with moving values, up to so many or all, and closes the files that no retained version needs any more.
+    fn go_on_moving(&mut self, values_max: Option<usize>) {
         let Some(files) = &mut self.files else { return };
-        while let Some(relocation) = &mut files.relocation {
-            if relocation.step(&mut self.tree, wait) {
-                // When the snapshot cannot be read its values stay where they are, and the next one takes them along.
-                let left = files.relocation.take().and_then(Relocation::finish);
-                if let (Some(left), Some(newest)) = (left, self.history.newest()) {
-                    files.leaving.push((newest.height, left));
-                }
-            }
-            if !wait {
-                break;
+        if let Some(relocation) = &mut files.relocation
+            && relocation.step(&mut self.tree, values_max)
+        {
+            // When the snapshot cannot be read its values stay where they are, and the next one takes them along.
+            let left = files.relocation.take().and_then(Relocation::finish);
+            if let (Some(left), Some(newest)) = (left, self.history.newest()) {
+                files.leaving.push((newest.height, left));
             }
         }
         let oldest = self.history.oldest();
@@ -386,7 +394,7 @@ impl StateMap for MemoryMap {
 
     fn checkpoint(&mut self) -> Result<(), StateError> {
         loop {
-            self.go_on_relocating(true);
+            self.go_on_moving(None);
             let Some(files) = &mut self.files else { return Ok(()) };
             if files.log.is_poisoned() {
                 return Err(StateError::Poisoned);

@@ -117,7 +117,7 @@ impl Files {
         let file = File::open(path).map_err(StateError::io("open", path))?;
         let free = self.open.iter().position(Option::is_none).unwrap_or(self.open.len());
         if free >= FILES_MAX {
-            return Err(StateError::Full { nodes: FILES_MAX });
+            return Err(StateError::TooManyFiles { open: FILES_MAX });
         }
         if free == self.open.len() {
             self.open.push(None);
@@ -146,18 +146,21 @@ impl Files {
 
     /// Reads a value.
     pub(crate) fn read(&self, value: ValueRef, bytes: &mut [u8]) -> Result<(), StateError> {
-        let Place { file, offset } = value.place().ok_or(StateError::Poisoned)?;
-        let open = self.open.get(usize::from(file.0) - 1).and_then(Option::as_ref).ok_or(StateError::Poisoned)?;
-        open.read(offset, bytes)
+        // Files are closed once nothing refers to them; whoever asks for one that is closed holds a damaged reference.
+        let open = self.file_of(value).ok_or_else(|| self.corrupt(value))?;
+        open.read(value.place().map_or(0, |place| place.offset), bytes)
+    }
+
+    fn file_of(&self, value: ValueRef) -> Option<&Arc<ValueFile>> {
+        let file = value.place()?.file;
+        self.open.get(usize::from(file.0) - 1)?.as_ref()
     }
 
     /// Names the place of a value that is not what it should be.
     pub(crate) fn corrupt(&self, value: ValueRef) -> StateError {
-        let place = value.place();
-        let file = place.and_then(|place| self.open.get(usize::from(place.file.0) - 1)?.as_ref());
         StateError::Corrupt {
-            path: file.map(|file| file.path.clone()).unwrap_or_default(),
-            offset: place.map_or(0, |place| place.offset),
+            path: self.file_of(value).map(|file| file.path.clone()).unwrap_or_default(),
+            offset: value.place().map_or(0, |place| place.offset),
             what: "a value is not the one that was committed",
         }
     }

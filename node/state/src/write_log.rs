@@ -110,6 +110,12 @@ impl WriteLog {
         self.sequence
     }
 
+    /// Removes the file of a log that has no record.
+    pub(crate) fn remove(&self) {
+        // What stays is found by the next open, which says so.
+        let _ = std::fs::remove_file(&self.path);
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

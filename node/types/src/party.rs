@@ -158,6 +158,13 @@ crate::record! {
     }
 }
 
+impl From<Founder> for PartyEnrol {
+    /// Whoever does not found a network is enrolled in it, with the same record.
+    fn from(Founder { party, organisation, roles, key, tls_pins }: Founder) -> Self {
+        Self { party, organisation, roles, key, tls_pins }
+    }
+}
+
 crate::record! {
     /// `party.suspend`, `party.resume` (dual control).
     pub struct PartyStanding {

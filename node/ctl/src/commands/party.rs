@@ -148,14 +148,7 @@ impl EnrolArguments {
             _ => {
                 // Whoever cannot propose leaves no keys behind.
                 session.author()?;
-                let founder = self.keys_here(session).await?;
-                PartyEnrol {
-                    party: founder.party,
-                    organisation: founder.organisation,
-                    roles: founder.roles,
-                    key: founder.key,
-                    tls_pins: founder.tls_pins,
-                }
+                self.keys_here(session).await?.into()
             }
         };
         let about = Record::new().with("name", self.name.as_str()).with("party", enrol.party.to_hex());

@@ -37,6 +37,8 @@ pub(crate) struct SnapshotJob {
     before: BTreeMap<Key, Option<ValueRef>>,
     /// A chunk that the writer had no room for.
     waiting: Option<Copied>,
+    /// Whether the owner still keeps the version for it.
+    pinned: bool,
     /// `None` once everything was handed over or the writer gave up.
     sender: Option<SyncSender<Copied>>,
     writer: JoinHandle<Result<u64, StateError>>,
@@ -49,8 +51,7 @@ impl std::fmt::Debug for Copied {
 }
 
 impl SnapshotJob {
-    /// Starts the writer for the newest version, whose values in memory the caller keeps retained until
-    /// [`SnapshotJob::is_copied`].
+    /// Starts the writer for the newest version, which the caller keeps retained until [`SnapshotJob::take_pin`].
     pub(crate) fn start(directory: &Path, header: SnapshotHeader) -> Result<Self, StateError> {
         let (sender, chunks) = sync_channel(CHUNKS_WAITING_MAX);
         let path = directory.join(file_name(header.height));
@@ -60,16 +61,22 @@ impl SnapshotJob {
             .name("state-snapshot".to_owned())
             .spawn(move || write(&directory, builder, &chunks))
             .map_err(StateError::io("start the writer of", &path))?;
-        Ok(Self { header, next: 0, before: BTreeMap::new(), waiting: None, sender: Some(sender), writer })
+        let (before, sender) = (BTreeMap::new(), Some(sender));
+        Ok(Self { header, next: 0, before, waiting: None, pinned: true, sender, writer })
     }
 
     pub(crate) fn height(&self) -> u64 {
         self.header.height
     }
 
-    /// Whether the tree is not needed any more.
-    pub(crate) fn is_copied(&self) -> bool {
+    /// Whether the version is not needed any more.
+    fn is_copied(&self) -> bool {
         self.sender.is_none()
+    }
+
+    /// The height whose version the owner need not keep any more; told once.
+    pub(crate) fn take_pin(&mut self) -> Option<u64> {
+        (self.is_copied() && std::mem::take(&mut self.pinned)).then_some(self.header.height)
     }
 
     /// Whether the writer has ended, well or not.

@@ -9,9 +9,9 @@ use stele_merkle::state::{KeyRange, StateHash};
 use super::chunk::{CHUNK_BYTES_MAX, Chunk, content, pairs};
 use super::format::{ENTRY_BYTES, Entry, HEADER_BYTES, SnapshotHeader, UpperTree};
 use crate::record::{read_pairs, value_offsets};
-use crate::tree::{Tree, Written};
+use crate::tree::{Moved, Tree, Written};
 use crate::values::Place;
-use crate::{Hash, Key, Options, StateError};
+use crate::{Hash, Options, StateError};
 
 /// A sound snapshot file, from which chunks are read.
 #[derive(Debug)]
@@ -124,15 +124,19 @@ impl SnapshotReader {
         Ok(Some(Chunk { range, pairs: entry.pairs, body, proof: self.upper.prove(index) }))
     }
 
-    /// Shows, chunk by chunk, where each value begins in the file and how long it is.
-    pub(crate) fn places(&self, mut show: impl FnMut(Vec<(Key, u64, usize)>)) -> Result<(), StateError> {
+    /// Shows, chunk by chunk, where each value begins in the file and how long it is, until somebody has seen enough.
+    pub(crate) fn places(&self, mut show: impl FnMut(Vec<Moved>) -> bool) -> Result<(), StateError> {
         for entry in &self.entries {
             let pairs = pairs(&self.body(entry)?, entry.pairs);
             let pairs = pairs.ok_or_else(|| self.corrupt(entry, "a chunk's pairs are malformed"))?;
-            let places = pairs.iter().zip(value_offsets(&pairs)).map(|((key, value), offset)| {
-                (*key, entry.offset + u64::from(offset), value.as_ref().map_or(0, Vec::len))
+            let places = pairs.iter().zip(value_offsets(&pairs)).map(|((key, value), offset)| Moved {
+                key: *key,
+                offset: entry.offset + u64::from(offset),
+                length: value.as_ref().map_or(0, Vec::len),
             });
-            show(places.collect());
+            if !show(places.collect()) {
+                break;
+            }
         }
         Ok(())
     }

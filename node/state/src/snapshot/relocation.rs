@@ -5,18 +5,13 @@ use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use stele_merkle::state::Key;
-
 use super::SnapshotReader;
 use crate::StateError;
-use crate::tree::Tree;
-use crate::values::{FileId, FileSet, Place};
+use crate::tree::{Moved, Tree};
+use crate::values::{FileId, FileSet};
 
 /// Chunks that wait for the owner.
 const CHUNKS_WAITING_MAX: usize = 2;
-
-/// A key, and where its value begins and how long it is.
-type Moved = (Key, u64, usize);
 
 /// Values on their way to a snapshot.
 #[derive(Debug)]
@@ -24,6 +19,9 @@ pub(crate) struct Relocation {
     /// Files that values leave.
     old: FileSet,
     file: FileId,
+    /// The chunk that was received last, and how many of its values are moved.
+    received: Vec<Moved>,
+    moved: usize,
     /// In a lock only because a map is shared between threads.
     chunks: Mutex<Receiver<Vec<Moved>>>,
     reader: JoinHandle<Result<(), StateError>>,
@@ -36,29 +34,33 @@ impl Relocation {
         let reader = SnapshotReader::open(path)?;
         let reader = std::thread::Builder::new()
             .name("state-relocation".to_owned())
-            .spawn(move || {
-                reader.places(|places| {
-                    // The owner may be gone.
-                    let _ = sender.send(places);
-                })
-            })
+            // The owner may be gone; then there is nothing more to read.
+            .spawn(move || reader.places(|places| sender.send(places).is_ok()))
             .map_err(StateError::io("start the reader of", path))?;
-        Ok(Self { old, file, chunks: Mutex::new(chunks), reader })
+        Ok(Self { old, file, received: Vec::new(), moved: 0, chunks: Mutex::new(chunks), reader })
     }
 
-    /// Moves the values of one chunk, waiting for it if `wait`. True when there are no more.
-    pub(crate) fn step(&mut self, tree: &mut Tree, wait: bool) -> bool {
-        let chunks = self.chunks.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let chunk = if wait { chunks.recv().map_err(|_| TryRecvError::Disconnected) } else { chunks.try_recv() };
-        match chunk {
-            Ok(moved) => {
-                for (key, offset, length) in moved {
-                    tree.relocate(&key, &self.old, Place { file: self.file, offset }, length);
-                }
-                false
+    /// Moves up to `values_max` values of those that are there, or waits for all. True when there are no more.
+    pub(crate) fn step(&mut self, tree: &mut Tree, values_max: Option<usize>) -> bool {
+        let mut left = values_max.unwrap_or(usize::MAX);
+        loop {
+            let until = self.received.len().min(self.moved.saturating_add(left));
+            tree.relocate(&self.received[self.moved..until], &self.old, self.file);
+            left -= until - self.moved;
+            self.moved = until;
+            if left == 0 {
+                return false;
             }
-            Err(TryRecvError::Empty) => false,
-            Err(TryRecvError::Disconnected) => true,
+            let chunks = self.chunks.get_mut().unwrap_or_else(PoisonError::into_inner);
+            let chunk = match values_max {
+                Some(_) => chunks.try_recv(),
+                None => chunks.recv().map_err(|_| TryRecvError::Disconnected),
+            };
+            match chunk {
+                Ok(received) => (self.received, self.moved) = (received, 0),
+                Err(TryRecvError::Empty) => return false,
+                Err(TryRecvError::Disconnected) => return true,
+            }
         }
     }
 

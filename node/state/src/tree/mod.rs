@@ -18,10 +18,10 @@ pub(crate) use undo::Undo;
 use std::borrow::Cow;
 
 use stele_merkle::Hash;
-use stele_merkle::state::{EMPTY, Key, StateHash, key_bit};
+use stele_merkle::state::{EMPTY, Key, StateHash};
 
 use crate::arena::Arena;
-use crate::values::{FileSet, Place as ValuePlace, ValueRef, Values};
+use crate::values::{FileId, FileSet, Place as ValuePlace, ValueRef, Values};
 use crate::{StateError, Write};
 
 /// Where a node is: nowhere, or in one of the arenas; while staged, in the update's own list.
@@ -180,6 +180,14 @@ impl Written<'_> {
     }
 }
 
+/// A value that lies in a new place too.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moved {
+    pub(crate) key: Key,
+    pub(crate) offset: u64,
+    pub(crate) length: usize,
+}
+
 /// The newest tree, with the nodes that only retained older versions need.
 #[derive(Debug)]
 pub(crate) struct Tree {
@@ -254,25 +262,29 @@ impl Tree {
         Ok(bytes)
     }
 
-    /// Moves the value of a key that lies in one of `old` to a place with the same bytes.
-    pub(crate) fn relocate(&mut self, key: &Key, old: &FileSet, place: ValuePlace, length: usize) {
-        if let Some(slot) = self.find(key) {
-            Values::move_from(&mut self.leaves.at_mut(slot).value, old, place, length);
+    /// Moves values that lie in one of `old` to places in `file` with the same bytes; the keys ascend. A walk from leaf to
+    /// leaf visits two nodes for each, a descent to every key would visit all of its path.
+    pub(crate) fn relocate(&mut self, moved: &[Moved], old: &FileSet, file: FileId) {
+        let Some(first) = moved.first() else { return };
+        let mut rest = moved;
+        let mut found = Vec::with_capacity(moved.len());
+        let mut walk = self.walk(&first.key);
+        while let Some((slot, _)) = walk.next_slot() {
+            let key = &self.leaves.at(slot).key;
+            let passed = rest.iter().take_while(|moved| moved.key < *key).count();
+            rest = &rest[passed..];
+            match rest.split_first() {
+                None => break,
+                Some((moved, others)) if moved.key == *key => {
+                    found.push((slot, *moved));
+                    rest = others;
+                }
+                Some(_) => {}
+            }
         }
-    }
-
-    /// The newest tree's leaf of a key.
-    fn find(&self, key: &Key) -> Option<u32> {
-        let mut node = self.root.node;
-        for depth in 0.. {
-            node = match node.place() {
-                Place::Inner(slot) => self.child(Slot::inner(Side::of_bit(key_bit(key, depth)), slot)).node,
-                Place::Link(_, slot) => self.child(Slot::link(slot)).node,
-                Place::Leaf(slot) => return (self.leaves.at(slot).key == *key).then_some(slot),
-                Place::Empty | Place::StagedLeaf(_) | Place::StagedNode(_) => return None,
-            };
+        for (slot, Moved { offset, length, .. }) in found {
+            Values::move_from(&mut self.leaves.at_mut(slot).value, old, ValuePlace { file, offset }, length);
         }
-        None
     }
 
     /// Bytes of memory held.

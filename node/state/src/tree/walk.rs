@@ -47,11 +47,9 @@ impl Tree {
     }
 }
 
-impl<'a> Iterator for Walk<'a> {
-    /// A leaf, and its hash.
-    type Item = (&'a Leaf, Hash);
-
-    fn next(&mut self) -> Option<Self::Item> {
+impl Walk<'_> {
+    /// The slot of the next leaf, and its hash.
+    pub(super) fn next_slot(&mut self) -> Option<(u32, Hash)> {
         loop {
             let child = self.pending.pop()?;
             match child.node.place() {
@@ -62,9 +60,19 @@ impl<'a> Iterator for Walk<'a> {
                     self.pending.push(inner.left);
                 }
                 Place::Link(_, slot) => self.pending.push(*self.tree.links.at(slot)),
-                Place::Leaf(slot) => return Some((self.tree.leaves.at(slot), child.hash)),
+                Place::Leaf(slot) => return Some((slot, child.hash)),
                 Place::Empty | Place::StagedLeaf(_) | Place::StagedNode(_) => {}
             }
         }
+    }
+}
+
+impl<'a> Iterator for Walk<'a> {
+    /// A leaf, and its hash.
+    type Item = (&'a Leaf, Hash);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (slot, hash) = self.next_slot()?;
+        Some((self.tree.leaves.at(slot), hash))
     }
 }

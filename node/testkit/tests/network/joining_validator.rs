@@ -11,7 +11,7 @@ use stele_ctl::pki::Authority;
 use stele_testkit::{Cluster, Load, LoadOptions, agreement};
 use stele_types::cbor::List;
 use stele_types::governance::ValidatorsChange;
-use stele_types::party::{PartyEnrol, Role};
+use stele_types::party::Role;
 use stele_types::{Command, PartyId, Suite, Validator};
 
 /// The node that joins.
@@ -56,15 +56,9 @@ pub(super) async fn enrol_operator(cluster: &Cluster) -> Result<PartyId> {
     let authority = Authority::open(&dir.ca_certificate(), &dir.ca_key())?;
     let new = NewParty { name: "operator-5", roles: &[Role::Operator], suite: Suite::Es256, organisation: None };
     let (_, founder) = found_party(dir, &authority, &new)?;
-    let enrol = PartyEnrol {
-        party: founder.party,
-        organisation: founder.organisation,
-        roles: founder.roles,
-        key: founder.key,
-        tls_pins: founder.tls_pins,
-    };
-    cluster.govern(&Command::PartyEnrol(enrol)).await?;
-    Ok(founder.party)
+    let party = founder.party;
+    cluster.govern(&Command::PartyEnrol(founder.into())).await?;
+    Ok(party)
 }
 
 pub(super) fn add_fifth(cluster: &mut Cluster, operator: PartyId) -> Result<Validator> {
