@@ -113,9 +113,11 @@ impl Backend for NodeBackend {
     }
 
     fn client(&self, key: &Hash) -> Option<Client> {
-        let view = self.chain.view();
-        let party = query::party_of_tls_pin(&view, key)?;
-        let record = query::party(&view, &party)?;
+        let known = self.chain.reading(|view| {
+            let party = query::party_of_tls_pin(view, key)?;
+            Some((party, query::party(view, &party)?))
+        });
+        let (party, record) = known.ok()??;
         Some(Client { party, roles: record.roles, suspended: record.suspended })
     }
 

@@ -24,7 +24,7 @@ type PeerId = [u8; 38];
 pub fn wanted(chain: &Chain, configured: &[PeerAddress], own: &PeerId) -> Vec<Peer> {
     let members = {
         let head = chain.head();
-        let pending = query::pending_validators(&chain.view());
+        let pending = chain.reading(|view| query::pending_validators(view)).ok().flatten();
         ids([&head.frame.validators, &head.frame.next_validators].into_iter().chain(&pending))
     };
     let former = chain.validator_history();

@@ -173,15 +173,15 @@ impl Admission {
                 .take(SLICE)
                 .map(|(entry, place)| (Statement::parse(&entry[..]), entry.len(), place))
                 .collect();
+            let classes = slice.iter().map(|(statement, ..)| statement.as_ref().map_or(Class::Unparsed, Class::of));
+            let sizes: Vec<(Class, usize)> = classes.zip(slice.iter().map(|(_, bytes, _)| *bytes)).collect();
             let mut parsed = Vec::with_capacity(slice.len());
-            {
-                let view = self.chain.view();
-                let mut keys = SigningKeys::new(&view);
+            let read = self.chain.reading(|view| {
+                let mut keys = SigningKeys::new(view);
                 let head = self.chain.head();
                 let now_ms = unix_ms();
-                prefetch(&view, slice.iter().filter_map(|(statement, ..)| statement.as_ref().ok()), now_ms);
+                prefetch(view, slice.iter().filter_map(|(statement, ..)| statement.as_ref().ok()), now_ms);
                 for (statement, bytes, place) in slice {
-                    let class = statement.as_ref().map_or(Class::Unparsed, Class::of);
                     let result = statement.and_then(|statement| {
                         self.check(&statement, bytes, &head.frame.parameters, now_ms)?;
                         if self.pool.holds(&statement) {
@@ -189,17 +189,23 @@ impl Admission {
                         }
                         // Decided lately: ordering it again would cost every validator its check and give the same
                         // outcome. The id says nothing of the signature, which is checked as long as its key lives.
-                        let decided = is_remembered(&view, &statement);
+                        let decided = is_remembered(view, &statement);
                         match keys.of(&statement).cloned() {
                             Ok(key) => Ok(Checking::New(Box::new(Checked { statement, key, decided }))),
                             Err(_) if decided => Ok(Checking::Known(statement.id())),
                             Err(code) => Err(code),
                         }
                     });
-                    parsed.push((class, bytes, place, result));
+                    parsed.push((place, result));
                 }
+            });
+            if read.is_err() {
+                // The node halts.
+                let refused = |(class, bytes)| Answer { class, bytes, state: State::Refused(Code::NotReady) };
+                answers.extend(sizes.into_iter().map(refused));
+                continue;
             }
-            for (class, bytes, place, result) in parsed {
+            for ((class, bytes), (place, result)) in sizes.into_iter().zip(parsed) {
                 let state = match result {
                     Err(code) => State::Refused(code),
                     Ok(Checking::Known(id)) => State::Known(id),

@@ -367,7 +367,7 @@ impl Chain {
     /// First heights of the set that is in force after the tip and of the one that waits: they change when who validates,
     /// or is about to, changes.
     pub fn validator_change(&self) -> Option<(Height, Option<Height>)> {
-        let record = stele_ledger::query::validators(&self.view())?;
+        let record = self.reading(|view| stele_ledger::query::validators(view)).ok()??;
         Some((record.current.since, record.pending.map(|pending| pending.since)))
     }
 

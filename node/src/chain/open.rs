@@ -15,7 +15,7 @@ use super::exports::Exports;
 use super::outcomes::OutcomeStore;
 use super::records::{EpochRecords, LinkRecords};
 use super::seals::Seals;
-use super::state::MapView;
+use super::state::read_whole;
 use super::writer::{GENESIS_HEIGHT, Prepared, Writer, check_results};
 use super::{Chain, ChainError, ChainOptions, Head, REBUILD_MARK, Tip, tree};
 use crate::store::blocks::{BlockStore, BlockStoreOptions};
@@ -91,9 +91,7 @@ impl Chain {
         if let Some(oldest) = blocks.min()?.filter(|oldest| height.0 + 1 < *oldest) {
             return Err(ChainError::HistoryMissing { oldest });
         }
-        let view = MapView::new(&state);
-        let frame: Arc<Frame> = Arc::new(stele_ledger::frame(&view, height.next()));
-        view.finish()?;
+        let frame: Arc<Frame> = Arc::new(read_whole(&state, |view| stele_ledger::frame(view, height.next()))?);
         let outcomes = OutcomeStore::open(&directory.join("outcomes"), height.0)?;
         let (log, mut log_writer) = LogStore::open(&directory.join("log"), frame.log_size, None)?;
         feed_log(&blocks, &outcomes, &log, &mut log_writer, frame.log_size)?;

@@ -1,6 +1,7 @@
 //! Reading the state: a consistent view, and values with proofs.
 
-use std::sync::{OnceLock, PoisonError, RwLockReadGuard};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{OnceLock, PoisonError};
 
 use stele_ledger::{StateKey, StateView};
 use stele_state::{MemoryMap, StateError, StateMap};
@@ -10,54 +11,38 @@ use tracing::error;
 
 use super::{Chain, ChainError};
 
-/// The newest state; commits wait while it is held, so hold it briefly.
+/// A state as the ledger reads it. It exists only while a [`read_whole`] runs.
 ///
-/// A value that cannot be read from its file looks absent here. The chain takes note of it: nothing that was read since is
-/// voted for or committed ([`Chain::check_state`]), and the node halts.
-pub struct StateReader<'c> {
-    chain: &'c Chain,
-    map: RwLockReadGuard<'c, MemoryMap>,
+/// The ledger takes a value that it cannot find for one that is not there, and for values that belong together that is an
+/// invariant. A value that cannot be read from its file is neither: the reading ends there.
+pub struct StateReader<'m> {
+    map: &'m MemoryMap,
+    failure: OnceLock<StateError>,
 }
 
 impl StateView for StateReader<'_> {
     fn get(&self, key: &StateKey) -> Option<Vec<u8>> {
-        match self.map.get(key) {
-            Ok(value) => value,
-            Err(error) => {
-                self.chain.note_unreadable(error);
-                None
-            }
-        }
+        self.map.get(key).unwrap_or_else(|error| {
+            // Threads of one reading may fail together; the first one counts.
+            let _ = self.failure.set(error);
+            // Not a panic: no hook runs, and `read_whole` ends it.
+            resume_unwind(Box::new("a value of the state cannot be read"))
+        })
     }
     fn prefetch(&self, keys: &[StateKey]) {
         self.map.prefetch(keys);
     }
 }
 
-/// A state map as the ledger reads it; [`MapView::finish`] says whether all of it could be read.
-pub(super) struct MapView<'m> {
-    map: &'m MemoryMap,
-    failure: OnceLock<StateError>,
-}
-
-impl<'m> MapView<'m> {
-    pub(super) fn new(map: &'m MemoryMap) -> Self {
-        Self { map, failure: OnceLock::new() }
-    }
-
-    /// The first failure, if there was one: then what was read is not the state.
-    pub(super) fn finish(self) -> Result<(), StateError> {
-        self.failure.into_inner().map_or(Ok(()), Err)
-    }
-}
-
-impl StateView for MapView<'_> {
-    fn get(&self, key: &StateKey) -> Option<Vec<u8>> {
-        self.map.get(key).unwrap_or_else(|error| {
-            // Only the first one counts.
-            let _ = self.failure.set(error);
-            None
-        })
+/// Reads a state: what comes of it, if every value that was asked for could be read.
+pub(super) fn read_whole<T>(map: &MemoryMap, read: impl FnOnce(&StateReader<'_>) -> T) -> Result<T, StateError> {
+    let reader = StateReader { map, failure: OnceLock::new() };
+    // What the reading was about to make is gone with it, and the map is not changed by it.
+    let result = catch_unwind(AssertUnwindSafe(|| read(&reader)));
+    match (result, reader.failure.into_inner()) {
+        (_, Some(error)) => Err(error),
+        (Ok(result), None) => Ok(result),
+        (Err(panic), None) => resume_unwind(panic),
     }
 }
 
@@ -77,30 +62,28 @@ pub struct ProvenState {
 }
 
 impl Chain {
-    /// The newest state.
-    pub fn view(&self) -> StateReader<'_> {
-        StateReader { chain: self, map: self.state.read().unwrap_or_else(PoisonError::into_inner) }
-    }
-
-    /// Whether every value that was asked for so far could be read. Asked before anything that depends on values is voted
-    /// for or committed.
+    /// Reads the newest state; commits wait meanwhile, so be brief. After the first value that could not be read nothing is
+    /// read any more: nothing is voted for or committed by it, and the node halts.
     ///
     /// # Errors
     /// `StateUnreadable`.
-    pub fn check_state(&self) -> Result<(), ChainError> {
-        match self.unreadable.get() {
-            Some(reason) => Err(ChainError::StateUnreadable { reason: reason.clone() }),
-            None => Ok(()),
+    pub fn reading<T>(&self, read: impl FnOnce(&StateReader<'_>) -> T) -> Result<T, ChainError> {
+        if let Some(reason) = self.unreadable.get() {
+            return Err(ChainError::StateUnreadable { reason: reason.clone() });
         }
+        let map = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        read_whole(&map, read).map_err(|error| self.note_unreadable(error))
     }
 
-    fn note_unreadable(&self, error: StateError) {
+    /// Takes note of a value that could not be read.
+    pub(super) fn note_unreadable(&self, error: StateError) -> ChainError {
         let reason = error.to_string();
-        if self.unreadable.set(reason).is_ok() {
+        if self.unreadable.set(reason.clone()).is_ok() {
             error!(code = error.code(), %error, "a value of the state cannot be read: nothing is decided by it");
             // A damaged file is built again by the next start.
             let _ = self.noticed::<()>(Err(ChainError::from(error)));
         }
+        ChainError::StateUnreadable { reason }
     }
 
     /// A value with its proof under the newest root that a committed header certifies, for verifiers that trust the

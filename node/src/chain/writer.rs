@@ -156,9 +156,8 @@ impl Writer {
         let mut state = chain.state.write().unwrap_or_else(PoisonError::into_inner);
         state.commit(staged, height.0)?;
         chain.exports.begin(&mut state, height);
-        let view = super::state::MapView::new(&state);
-        let frame: Arc<Frame> = Arc::new(stele_ledger::frame(&view, height.next()));
-        view.finish()?;
+        let frame = super::state::read_whole(&state, |view| stele_ledger::frame(view, height.next()));
+        let frame: Arc<Frame> = Arc::new(frame.map_err(|error| chain.note_unreadable(error))?);
         for event in &applied.events {
             if let EventKind::EpochCertified(certificate) = &event.kind {
                 chain.epochs.add(certificate)?;
@@ -194,8 +193,7 @@ impl Chain {
             return Ok(applied);
         }
         let started = Instant::now();
-        let applied = stele_ledger::apply(&self.view(), &block.header, &block.statements);
-        self.check_state()?;
+        let applied = self.reading(|view| stele_ledger::apply(view, &block.header, &block.statements))?;
         let (applied, _) = block.applied.get_or_init(|| (applied, started.elapsed()));
         Ok(applied)
     }

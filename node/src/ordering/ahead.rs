@@ -189,12 +189,12 @@ impl Ahead {
         let parameters = &head.frame.parameters;
         let mut found = Vec::new();
         for (at, block) in blocks.enumerate() {
-            let known: Vec<Option<EnrolledKey>> = {
-                // Commits wait for whoever holds the view, so it is given back after each block.
-                let view = self.chain.view();
-                let mut keys = SigningKeys::new(&view);
+            // Commits wait for whoever reads the state, so every block is read for by itself.
+            let known = self.chain.reading(|view| {
+                let mut keys = SigningKeys::new(view);
                 block.statements.iter().map(|statement| keys.of(statement).ok().cloned()).collect()
-            };
+            });
+            let known: Vec<Option<EnrolledKey>> = known.unwrap_or_default();
             for (place, (statement, key)) in block.statements.iter().zip(known).enumerate() {
                 let (Some(key), Some(version)) = (key, parameters.rule_version(statement.suite())) else { continue };
                 let memory = Verified::key(version, &key.public_key, statement);

@@ -9,7 +9,7 @@ use stele_types::{Block, Header, Height, NetworkId, Statement, ValidatorId};
 
 use super::{Draw, Ordering};
 use crate::admission::unix_ms;
-use crate::chain::{Head, Prepared, tree};
+use crate::chain::{ChainError, Head, Prepared, tree};
 
 /// Room beside the statements: header, certificate of 128 validators, array heads.
 const BLOCK_OVERHEAD_BYTES: usize = 32 * 1024;
@@ -34,9 +34,8 @@ impl Ordering {
             let mut statements: Vec<Statement> = Vec::with_capacity(drawn.len());
             let mut kept = Vec::with_capacity(drawn.len());
             let mut dropped = Vec::new();
-            {
-                let view = chain.view();
-                let mut keys = SigningKeys::new(&view);
+            chain.reading(|view| {
+                let mut keys = SigningKeys::new(view);
                 for (party, pooled) in drawn {
                     if keys.of(&pooled.statement).is_ok() {
                         statements.push(pooled.statement.clone());
@@ -45,7 +44,7 @@ impl Ordering {
                         dropped.push(pooled.statement.id());
                     }
                 }
-            }
+            })?;
             let leaf_hashes = tree::leaf_hashes(statements.iter().map(|statement| &**statement.entry()));
             let header = header(&head, chain.network(), validator, (height, round), unix_ms(), &leaf_hashes);
             let block = Block {
@@ -56,10 +55,11 @@ impl Ordering {
             let bytes = block.to_bytes().into();
             let Block { header, parent_certificate, .. } = block;
             let prepared = Prepared::with_leaves(bytes, header, parent_certificate, statements, leaf_hashes);
-            (prepared, kept, dropped)
+            Ok((prepared, kept, dropped))
         })
         .await;
-        let (prepared, kept, dropped) = built.map_err(|panicked| unavailable(&panicked.to_string()))?;
+        let built: Result<_, ChainError> = built.map_err(|panicked| unavailable(&panicked.to_string()))?;
+        let (prepared, kept, dropped) = built.map_err(|error| unavailable(&error.to_string()))?;
         pool.forget(dropped.iter());
         self.drawn.lock().unwrap_or_else(PoisonError::into_inner).push(Draw { height, statements: kept });
         Ok(Arc::new(prepared))

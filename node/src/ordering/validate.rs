@@ -227,26 +227,22 @@ fn check(chain: &Chain, candidate: &Candidate, ahead: Option<Arc<Prepared>>, now
     if prepared.statements_root() != header.statements_root {
         return Err(invalid("statements_root_mismatch"));
     }
-    let view = chain.view();
-    let mut signing_keys = SigningKeys::new(&view);
     let mut keys = Vec::with_capacity(prepared.statements.len());
     let mut rule_versions = Vec::with_capacity(prepared.statements.len());
-    for statement in &prepared.statements {
-        if let ContentKind::Command { audience, .. } = statement.content()
-            && *audience != chain.network()
-        {
-            return Err(invalid(Code::ForeignNetwork.as_str()));
+    let read = chain.reading(|view| {
+        let mut signing_keys = SigningKeys::new(view);
+        for statement in &prepared.statements {
+            if let ContentKind::Command { audience, .. } = statement.content()
+                && *audience != chain.network()
+            {
+                return Err(Code::ForeignNetwork);
+            }
+            rule_versions.push(parameters.rule_version(statement.suite()).ok_or(Code::SuiteDisabled)?);
+            keys.push(signing_keys.of(statement)?.clone());
         }
-        rule_versions
-            .push(parameters.rule_version(statement.suite()).ok_or_else(|| invalid(Code::SuiteDisabled.as_str()))?);
-        keys.push(signing_keys.of(statement).cloned().map_err(|code| match chain.check_state() {
-            Ok(()) => invalid(code.as_str()),
-            Err(_) => Refusal::Undecided("the state cannot be read"),
-        })?);
-    }
-    drop(view);
-    // A key that could not be read looks like one that is not there.
-    chain.check_state().map_err(|_| Refusal::Undecided("the state cannot be read"))?;
+        Ok(())
+    });
+    read.map_err(|_| Refusal::Undecided("the state cannot be read"))?.map_err(|code| invalid(code.as_str()))?;
     Ok(Checked { prepared, diverged: false, keys, rule_versions })
 }
 

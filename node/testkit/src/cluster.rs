@@ -138,6 +138,24 @@ impl Cluster {
         value.with_context(|| format!("no series {series}"))?.parse().with_context(|| format!("value of {series}"))
     }
 
+    /// Waits until a series of a running node's metrics is at least `least`.
+    ///
+    /// # Errors
+    /// When it is not after `wait_max`; those of [`Cluster::metric`].
+    pub async fn wait_metric(&self, node: usize, series: &str, least: f64, wait_max: Duration) -> Result<()> {
+        let deadline = Instant::now() + wait_max;
+        loop {
+            let value = self.metric(node, series).await?;
+            if value >= least {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("{series} of node {node} is {value}, not {least}:\n{}", self.log(node)?);
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
     /// Heights that the running nodes have committed; none for a node that does not answer.
     pub async fn heights(&self) -> Vec<Option<u64>> {
         let mut heights = Vec::new();

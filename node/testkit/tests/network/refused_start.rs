@@ -98,9 +98,8 @@ async fn a_node_without_its_guard_of_checkpoints_does_not_start_until_one_is_mad
     load.wait_more(500, Duration::from_secs(60)).await?;
     let acknowledged = load.finish().await?;
     println!("{:?}", agreement::check(&cluster, &acknowledged).await?);
-    let sealed = cluster.metric(3, "stele_log_checkpoint_size").await?;
-    ensure!(sealed >= from_size as f64, "{sealed} leaves are sealed, and the guard begins at {from_size}");
-    Ok(())
+    // It seals beside the blocks, so the last one's checkpoint may still be on its way.
+    cluster.wait_metric(3, "stele_log_checkpoint_size", from_size as f64, Duration::from_secs(30)).await
 }
 
 /// Runs `stele key guard` for a validator.

@@ -48,7 +48,7 @@ async fn certificates_are_replaced_while_the_node_serves_and_a_bad_configuration
     std::fs::write(dir.config(), configuration + "\n[admission]\nparty_share_percent = 30\n")?;
     cluster.network.reload(0)?;
     cluster.wait_log(0, "wait for a restart", WAIT).await?;
-    ensure!(cluster.metric(0, "stele_config_restart_pending").await? > 0.0, "monitoring sees what waits");
+    cluster.wait_metric(0, "stele_config_restart_pending", 1.0, WAIT).await?;
     let one = load::records(&cluster.author("agency-1")?, 1)?;
     let status = cluster.settle("agency-1", &one[0]).await?;
     println!("{:?}", agreement::check(&cluster, &[status]).await?);
