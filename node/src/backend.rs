@@ -112,13 +112,13 @@ impl Backend for NodeBackend {
         InForce { parameters: head.frame.parameters.clone(), validators: head.frame.validators.clone() }
     }
 
-    fn client(&self, key: &Hash) -> Option<Client> {
+    fn client(&self, key: &Hash) -> Result<Option<Client>, Code> {
         let known = self.chain.reading(|view| {
             let party = query::party_of_tls_pin(view, key)?;
             Some((party, query::party(view, &party)?))
         });
-        let (party, record) = known.ok()??;
-        Some(Client { party, roles: record.roles, suspended: record.suspended })
+        let known = known.map_err(|_| Code::NotReady)?;
+        Ok(known.map(|(party, record)| Client { party, roles: record.roles, suspended: record.suspended }))
     }
 
     async fn submit(&self, party: PartyId, entries: Vec<Bytes>) -> Vec<Result<StatementId, Refusal>> {

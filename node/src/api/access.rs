@@ -122,7 +122,7 @@ fn authenticate(peer: &Peer, backend: &dyn Backend, now: i64) -> Result<Client, 
     if !certificate.validity.contains(now) {
         return Err(unauthenticated("the client certificate has expired; connect with a new one"));
     }
-    let client = backend.client(&certificate.key).ok_or_else(|| {
+    let client = backend.client(&certificate.key).map_err(Problem::new)?.ok_or_else(|| {
         unauthenticated("no party has pinned the key of this client certificate; pin it with tls.pin")
     })?;
     if client.suspended { Err(Problem::new(Code::PartySuspended)) } else { Ok(client) }

@@ -116,8 +116,11 @@ pub trait Backend: Send + Sync + 'static {
     fn not_ready(&self) -> Option<Cow<'static, str>>;
     /// Parameters and validators in force.
     fn in_force(&self) -> InForce;
-    /// The party of a client certificate's key.
-    fn client(&self, key: &Hash) -> Option<Client>;
+    /// The party of a client certificate's key, if there is one.
+    ///
+    /// # Errors
+    /// `not_ready` when the node cannot read its state.
+    fn client(&self, key: &Hash) -> Result<Option<Client>, Code>;
 
     /// Takes statements for `party`; answers in the same order once each is verified and queued, or known already.
     async fn submit(&self, party: PartyId, entries: Vec<Bytes>) -> Vec<Result<StatementId, Refusal>>;

@@ -21,9 +21,9 @@ use stele_types::party::{EnrolledKey, Founder, Role, RoleSet, TlsPin};
 use stele_types::record::{ContentHash, PlaceCode, RecordClass, Sensitivity};
 use stele_types::statement::Unsigned;
 use stele_types::{
-    Block, BlockId, Bundle, Checkpoint, Command, CommitCertificate, Cti, Genesis, Hash, Header, Height, InclusionProof,
-    KeyId, LogIndex, NetworkId, ObjectId, Outcome, Parameters, PartyId, Receipt, Statement, StatementId, Suite,
-    Validator, ValidatorSet,
+    Block, BlockId, Bundle, Checkpoint, Code, Command, CommitCertificate, Cti, Genesis, Hash, Header, Height,
+    InclusionProof, KeyId, LogIndex, NetworkId, ObjectId, Outcome, Parameters, PartyId, Receipt, Statement,
+    StatementId, Suite, Validator, ValidatorSet,
 };
 use tokio::sync::watch;
 
@@ -325,11 +325,14 @@ impl Backend for MemoryLedger {
     fn in_force(&self) -> InForce {
         InForce { parameters: self.genesis.parameters.clone(), validators: self.genesis.validators.clone() }
     }
-    fn client(&self, key: &Hash) -> Option<Client> {
+    fn client(&self, key: &Hash) -> Result<Option<Client>, Code> {
         let inner = self.lock();
-        let party = query::party_of_tls_pin(&View(&inner.state), key)?;
-        let record = query::party(&View(&inner.state), &party)?;
-        Some(Client { party, roles: record.roles, suspended: record.suspended })
+        let view = View(&inner.state);
+        let client = |party: PartyId| {
+            let record = query::party(&view, &party)?;
+            Some(Client { party, roles: record.roles, suspended: record.suspended })
+        };
+        Ok(query::party_of_tls_pin(&view, key).and_then(client))
     }
     async fn submit(&self, _party: PartyId, entries: Vec<Bytes>) -> Vec<Result<StatementId, Refusal>> {
         let mut taken: Vec<Arc<[u8]>> = Vec::new();
