@@ -32,6 +32,10 @@ cargo xtask: one command for each job, set-up included
   cargo xtask bench state-peers [--json FILE] [--directory DIR] [--keys N]
                                the state map against nomt and qmdb on one core; the
                                directory must be on a real disk
+  cargo xtask bench device [--json FILE] [--directory DIR]
+                               block devices: reads and writes by queue depth, against
+                               fio where it is installed; the directory must be on a
+                               real disk
   cargo xtask bench index [--json FILE]
                                the statement index against its candidates
   cargo xtask tidy             the repository's own lints
@@ -74,6 +78,7 @@ fn run(arguments: &[String]) -> Result<()> {
         }
         ["bench", "accel", rest @ ..] => cargo::bench("stele-accel", "accel", rest),
         ["bench", "state", rest @ ..] => cargo::bench("stele-state", "commit", rest),
+        ["bench", "device", rest @ ..] => cargo::bench("stele-device", "ring", rest),
         ["bench", "state-peers", rest @ ..] => cargo::run_peers("state-peers", rest),
         ["bench", "index", rest @ ..] => cargo::run_peers("index-peers", rest),
         _ => {

@@ -1,0 +1,225 @@
+//! What both backends work on: an open block device or preallocated file, and what is known about it.
+
+use std::fs::File;
+use std::io::{self, Read as _, Seek, SeekFrom};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::device::Geometry;
+use crate::request::{Operation, Request};
+use crate::{BufferPool, DeviceError};
+
+/// Bytes of a block, unless the device's own are larger: the page, and the sector of what is sold today.
+const BLOCK_BYTES: u32 = 4096;
+
+#[derive(Debug)]
+pub(crate) struct Medium {
+    file: File,
+    path: PathBuf,
+    /// Whether the page cache is passed by.
+    direct: bool,
+    block_bytes: u32,
+    blocks: AtomicU64,
+    /// Held while the file grows.
+    growing: Mutex<()>,
+    /// Set by the first failed flush or durable write. Linux drops dirty pages after a failed writeback and reports it
+    /// once, so a later success proves nothing (Rebello et al., "Can Applications Recover from fsync Failures?",
+    /// USENIX ATC 2020).
+    poisoned: AtomicBool,
+}
+
+impl Medium {
+    /// Makes a file of `blocks` blocks, all of them allocated, durable with its name or not there.
+    pub(crate) fn create(path: &Path, blocks: u64) -> Result<(), DeviceError> {
+        let file =
+            File::options().write(true).create_new(true).open(path).map_err(DeviceError::open("create", path))?;
+        let made = allocate(&file, 0, bytes(blocks, BLOCK_BYTES)).and_then(|()| {
+            let synced = file.sync_all().and_then(|()| sync_directory(path));
+            synced.map_err(DeviceError::open("flush", path))
+        });
+        if made.is_err() {
+            // What stays is found by the next attempt, which says so.
+            let _ = std::fs::remove_file(path);
+        }
+        made
+    }
+
+    /// Opens what is there, past the page cache if that is wanted and possible; says why where it is not.
+    pub(crate) fn open(path: &Path, direct: bool) -> Result<(Self, Option<String>), DeviceError> {
+        if !direct {
+            return Ok((Self::open_as(path, false)?, None));
+        }
+        let refusal = match Self::open_as(path, true) {
+            Ok(medium) => match medium.probe() {
+                Ok(()) => return Ok((medium, None)),
+                Err(error) => error,
+            },
+            Err(DeviceError::Open { source, .. }) if is_refusal(&source) => source,
+            Err(error) => return Err(error),
+        };
+        let reason = format!("the page cache is used, because the file system refuses direct I/O: {refusal}");
+        Ok((Self::open_as(path, false)?, Some(reason)))
+    }
+
+    fn open_as(path: &Path, direct: bool) -> Result<Self, DeviceError> {
+        let cache = if direct { OFlags::DIRECT } else { OFlags::empty() };
+        let opened = rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC | cache, Mode::empty());
+        let mut file = File::from(opened.map_err(|errno| DeviceError::open("open", path)(errno.into()))?);
+        let metadata = file.metadata().map_err(DeviceError::open("examine", path))?;
+        let (block_bytes, length) = if metadata.file_type().is_block_device() {
+            let sector = rustix::fs::ioctl_blksszget(&file).map_err(io::Error::from);
+            let length = file.seek(SeekFrom::End(0));
+            let (sector, length) =
+                sector.and_then(|sector| Ok((sector, length?))).map_err(DeviceError::open("examine", path))?;
+            (sector.max(BLOCK_BYTES), length)
+        } else if metadata.is_file() {
+            (BLOCK_BYTES, metadata.len())
+        } else {
+            let what = "neither a block device nor a regular file";
+            return Err(DeviceError::Unsuitable { path: path.to_owned(), what });
+        };
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            direct,
+            block_bytes,
+            blocks: AtomicU64::new(length / u64::from(block_bytes)),
+            growing: Mutex::new(()),
+            poisoned: AtomicBool::new(false),
+        })
+    }
+
+    /// Reads the first block: some file systems allow opening for direct I/O, but no I/O, or of larger blocks only.
+    fn probe(&self) -> io::Result<()> {
+        if self.geometry().blocks == 0 {
+            return Ok(());
+        }
+        let mut block = BufferPool::new(1, self.block_bytes as usize).map_err(io::Error::other)?.take();
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(0))?;
+        match file.read(&mut block) {
+            // A disk that cannot read this block will say so to who needs it.
+            Err(error) if is_refusal(&error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub(crate) fn is_direct(&self) -> bool {
+        self.direct
+    }
+
+    pub(crate) fn geometry(&self) -> Geometry {
+        Geometry { block_bytes: self.block_bytes, blocks: self.blocks.load(Ordering::Acquire) }
+    }
+
+    /// Grows a file to at least `blocks` blocks, allocated and durable.
+    pub(crate) fn grow(&self, blocks: u64) -> Result<(), DeviceError> {
+        let _alone = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.geometry();
+        if blocks <= before.blocks {
+            return Ok(());
+        }
+        if self.is_poisoned() {
+            return Err(DeviceError::Poisoned);
+        }
+        let metadata = self.file.metadata().map_err(DeviceError::open("examine", &self.path))?;
+        if !metadata.is_file() {
+            return Err(DeviceError::Unsuitable { path: self.path.clone(), what: "a block device does not grow" });
+        }
+        let (start, end) = (before.bytes(), bytes(blocks, self.block_bytes));
+        if let Err(error) = allocate(&self.file, start, end) {
+            // Part of it may have been allocated; nobody uses it, so a failure here costs room only.
+            let _ = self.file.set_len(metadata.len());
+            return Err(error);
+        }
+        if let Err(error) = self.file.sync_all() {
+            self.poison();
+            return Err(DeviceError::refused("grow", start, error));
+        }
+        self.blocks.store(blocks, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether a request may be begun.
+    pub(crate) fn check(&self, request: &Request) -> Result<(), DeviceError> {
+        if request.operation != Operation::Read && self.is_poisoned() {
+            return Err(DeviceError::Poisoned);
+        }
+        if request.operation == Operation::Flush {
+            return Ok(());
+        }
+        let (geometry, offset, bytes) = (self.geometry(), request.offset, request.bytes());
+        let block = u64::from(geometry.block_bytes);
+        if bytes == 0 || !(bytes as u64).is_multiple_of(block) || !offset.is_multiple_of(block) {
+            return Err(DeviceError::Misaligned { offset, bytes, block_bytes: geometry.block_bytes });
+        }
+        match offset.checked_add(bytes as u64) {
+            Some(end) if end <= geometry.bytes() => Ok(()),
+            _ => Err(DeviceError::OutOfRange { offset, bytes, capacity_bytes: geometry.bytes() }),
+        }
+    }
+
+    /// What the end of a request that was begun means, for it and for those after it.
+    ///
+    /// A write that succeeds beside one that poisons is not believed: the kernel may have told the other about both.
+    pub(crate) fn verdict(&self, request: &Request, outcome: io::Result<()>) -> Result<(), DeviceError> {
+        let operation = request.operation;
+        match outcome {
+            Ok(()) if operation != Operation::Read && self.is_poisoned() => Err(DeviceError::Poisoned),
+            Ok(()) => Ok(()),
+            Err(error) => {
+                if operation.is_durable() {
+                    self.poison();
+                }
+                Err(DeviceError::refused(operation.action(), request.offset, error))
+            }
+        }
+    }
+
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.poisoned.load(Ordering::Acquire)
+    }
+
+    fn poison(&self) {
+        self.poisoned.store(true, Ordering::Release);
+    }
+}
+
+/// Whether direct I/O was refused as such, and not the file.
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::OPNOTSUPP))
+}
+
+/// Bytes of some blocks; what no file can have is asked for all the same, and refused by the file system.
+fn bytes(blocks: u64, block_bytes: u32) -> u64 {
+    blocks.saturating_mul(u64::from(block_bytes))
+}
+
+/// Allocates the bytes from `start` to `end`, so that a full disk says so now and not to a write.
+fn allocate(file: &File, start: u64, end: u64) -> Result<(), DeviceError> {
+    if start == end {
+        return Ok(());
+    }
+    loop {
+        match rustix::fs::fallocate(file, FallocateFlags::empty(), start, end - start) {
+            Ok(()) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(DeviceError::refused("allocate", start, errno.into())),
+        }
+    }
+}
+
+/// Makes the name of a new file durable.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(directory)?.sync_all()
+}

@@ -1,0 +1,179 @@
+//! Requests on their way from those who submit them to the threads of a backend.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::DeviceError;
+use crate::request::{Completed, Completion, Request};
+
+/// A request and who is told of its end: by [`Job::finish`], or that the device stopped, when a job is dropped before.
+pub(crate) struct Job {
+    pub(crate) request: Request,
+    /// `None` once told.
+    completion: Option<Arc<dyn Completion>>,
+}
+
+impl Job {
+    pub(crate) fn new(request: Request, completion: &Arc<dyn Completion>) -> Self {
+        Self { request, completion: Some(Arc::clone(completion)) }
+    }
+
+    pub(crate) fn finish(mut self, result: Result<(), DeviceError>) {
+        self.tell(result);
+    }
+
+    fn tell(&mut self, result: Result<(), DeviceError>) {
+        if let Some(completion) = self.completion.take() {
+            let Request { operation, offset, ref mut buffer, tag } = self.request;
+            completion.complete(Completed { tag, operation, offset, buffer: buffer.take(), result });
+        }
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        self.tell(Err(DeviceError::Stopped));
+    }
+}
+
+/// How a sleeping thread of the backend is woken.
+pub(crate) enum Bell {
+    /// It waits for a job in [`Queue::next`].
+    Condition(Condvar),
+    /// It waits in the kernel for this eventfd, among other things.
+    Event(OwnedFd),
+}
+
+/// A bounded queue.
+pub(crate) struct Queue {
+    jobs: Mutex<Jobs>,
+    /// Rung when a queue that was full has room.
+    room: Condvar,
+    bell: Bell,
+    waiting_max: usize,
+}
+
+struct Jobs {
+    waiting: VecDeque<Job>,
+    /// Threads that wait for room.
+    submitters: usize,
+    /// Threads of the backend that sleep until the bell rings.
+    sleepers: usize,
+    /// The device is being dropped: what waits is still done, then the threads end.
+    closed: bool,
+    /// A thread of the backend is gone; nothing is done any more.
+    stopped: bool,
+}
+
+impl Queue {
+    pub(crate) fn new(waiting_max: usize, bell: Bell) -> Self {
+        let waiting = VecDeque::with_capacity(waiting_max);
+        let jobs = Jobs { waiting, submitters: 0, sleepers: 0, closed: false, stopped: false };
+        Self { jobs: Mutex::new(jobs), room: Condvar::new(), bell, waiting_max }
+    }
+
+    /// Moves requests from the front of `requests` into the queue until it is full; with `wait`, until none is left.
+    pub(crate) fn submit(&self, requests: &mut VecDeque<Request>, completion: &Arc<dyn Completion>, wait: bool) {
+        let mut jobs = self.lock();
+        while !jobs.stopped && !requests.is_empty() {
+            let room = (self.waiting_max - jobs.waiting.len()).min(requests.len());
+            let taken = requests.drain(..room);
+            jobs.waiting.extend(taken.map(|request| Job::new(request, completion)));
+            self.ring(&mut jobs, room);
+            if requests.is_empty() || !wait {
+                return;
+            }
+            jobs.submitters += 1;
+            jobs = self.room.wait(jobs).unwrap_or_else(PoisonError::into_inner);
+            jobs.submitters -= 1;
+        }
+        drop(jobs);
+        for request in requests.drain(..) {
+            drop(Job::new(request, completion));
+        }
+    }
+
+    /// For a thread that sleeps on an event: takes up to `room` jobs. If there are fewer, the event will be written when
+    /// one comes. `None` if there is none and none will come.
+    pub(crate) fn take(&self, room: usize, into: &mut Vec<Job>) -> Option<()> {
+        let mut jobs = self.lock();
+        if jobs.closed && jobs.waiting.is_empty() {
+            return None;
+        }
+        let count = room.min(jobs.waiting.len());
+        into.extend(jobs.waiting.drain(..count));
+        jobs.sleepers = usize::from(count < room);
+        self.make_room(&jobs, count);
+        Some(())
+    }
+
+    /// For a thread that does one job at a time: waits for it. `None` if none will come.
+    pub(crate) fn next(&self) -> Option<Job> {
+        let Bell::Condition(arrived) = &self.bell else { unreachable!("the thread of a ring waits in its ring") };
+        let mut jobs = self.lock();
+        loop {
+            if let Some(job) = jobs.waiting.pop_front() {
+                self.make_room(&jobs, 1);
+                return Some(job);
+            }
+            if jobs.closed || jobs.stopped {
+                return None;
+            }
+            jobs.sleepers += 1;
+            jobs = arrived.wait(jobs).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// No job comes any more.
+    pub(crate) fn close(&self) {
+        let mut jobs = self.lock();
+        jobs.closed = true;
+        self.ring(&mut jobs, usize::MAX);
+    }
+
+    /// Answers what waits, and whatever comes, with [`DeviceError::Stopped`].
+    pub(crate) fn stop(&self) {
+        let mut jobs = self.lock();
+        jobs.stopped = true;
+        let waiting = std::mem::take(&mut jobs.waiting);
+        self.room.notify_all();
+        self.ring(&mut jobs, usize::MAX);
+        // Who is told may ask for more, so not under the lock.
+        drop(jobs);
+        drop(waiting);
+    }
+
+    /// Wakes as many sleepers as there are new jobs. Who wakes one counts it as awake, so that nobody does it twice.
+    fn ring(&self, jobs: &mut Jobs, count: usize) {
+        let woken = count.min(jobs.sleepers);
+        jobs.sleepers -= woken;
+        match &self.bell {
+            Bell::Condition(arrived) => (0..woken).for_each(|_| arrived.notify_one()),
+            Bell::Event(event) if woken > 0 => {
+                // It fails only if the count would overflow, and then the thread is awake.
+                let _ = rustix::io::write(event, &1_u64.to_ne_bytes());
+            }
+            Bell::Event(_) => {}
+        }
+    }
+
+    fn make_room(&self, jobs: &Jobs, taken: usize) {
+        if taken > 0 && jobs.submitters > 0 {
+            self.room.notify_all();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Stops the queue of a thread that ends, be it by a panic.
+pub(crate) struct StopOnDrop(pub(crate) Arc<Queue>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}

@@ -1,0 +1,128 @@
+//! What is asked of a device, and how it answers.
+
+use crate::{Buffer, DeviceError};
+
+/// What a request does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// Fills the buffer from the device.
+    Read,
+    /// Writes the buffer. It survives a power cut once a later [`Operation::Flush`] has succeeded.
+    Write,
+    /// Writes the buffer, and succeeds when it survives a power cut (`RWF_DSYNC`, pwritev2(2)).
+    WriteDurable,
+    /// Makes every write that was complete *before* this was submitted survive a power cut (fdatasync(2)).
+    Flush,
+}
+
+impl Operation {
+    /// What it does, as a verb.
+    pub(crate) const fn action(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::WriteDurable => "write durably",
+            Self::Flush => "flush",
+        }
+    }
+
+    /// Whether its success promises that bytes survive a power cut.
+    pub(crate) const fn is_durable(self) -> bool {
+        matches!(self, Self::WriteDurable | Self::Flush)
+    }
+}
+
+/// One request. It owns its buffer until it is complete; the buffer's length is that of the transfer.
+///
+/// Requests in flight together are carried out in any order, as if by several writers: who needs one before the other
+/// waits for the first.
+#[derive(Debug)]
+pub struct Request {
+    pub(crate) operation: Operation,
+    pub(crate) offset: u64,
+    pub(crate) buffer: Option<Buffer>,
+    pub(crate) tag: u64,
+}
+
+impl Request {
+    /// Reads `buffer.len()` bytes at `offset`, in bytes.
+    #[must_use]
+    pub fn read(offset: u64, buffer: Buffer) -> Self {
+        Self { operation: Operation::Read, offset, buffer: Some(buffer), tag: 0 }
+    }
+
+    /// Writes the buffer at `offset`, in bytes.
+    #[must_use]
+    pub fn write(offset: u64, buffer: Buffer) -> Self {
+        Self { operation: Operation::Write, offset, buffer: Some(buffer), tag: 0 }
+    }
+
+    /// Writes the buffer at `offset`, in bytes, so that it survives a power cut.
+    #[must_use]
+    pub fn write_durable(offset: u64, buffer: Buffer) -> Self {
+        Self { operation: Operation::WriteDurable, offset, buffer: Some(buffer), tag: 0 }
+    }
+
+    /// Makes all writes that are complete by now survive a power cut.
+    #[must_use]
+    pub fn flush() -> Self {
+        Self { operation: Operation::Flush, offset: 0, buffer: None, tag: 0 }
+    }
+
+    /// The same request with a mark of the caller's, which comes back with its answer.
+    #[must_use]
+    pub fn tagged(self, tag: u64) -> Self {
+        Self { tag, ..self }
+    }
+
+    /// Bytes to transfer.
+    pub(crate) fn bytes(&self) -> usize {
+        self.buffer.as_ref().map_or(0, |buffer| buffer.len())
+    }
+}
+
+/// A request's answer.
+#[derive(Debug)]
+pub struct Completed {
+    /// The caller's mark.
+    pub tag: u64,
+    /// What was asked.
+    pub operation: Operation,
+    /// Where, in bytes.
+    pub offset: u64,
+    /// The request's buffer. A flush has none; after [`DeviceError::Stopped`] it may be lost to the kernel.
+    pub buffer: Option<Buffer>,
+    /// Whether it was done, whole. After a failure the content of a read's buffer, or of a write's blocks, is unknown.
+    pub result: Result<(), DeviceError>,
+}
+
+impl Completed {
+    /// The buffer of a read or write that succeeded.
+    ///
+    /// # Errors
+    ///
+    /// The request's own.
+    ///
+    /// # Panics
+    ///
+    /// On the answer to a flush, which has no buffer.
+    pub fn into_buffer(self) -> Result<Buffer, DeviceError> {
+        self.result.map(|()| self.buffer.expect("reads and writes come back with their buffer"))
+    }
+}
+
+/// Who is told that requests are complete.
+///
+/// It is called on the device's thread, once for each request, and must neither wait nor panic: every other request of
+/// the device waits meanwhile, and a panic stops the device. A closure is one, and so is whatever puts the answer into a
+/// channel or wakes a task; the bridge to a runtime comes with the storage engine.
+pub trait Completion: Send + Sync {
+    /// Takes the answer.
+    fn complete(&self, completed: Completed);
+}
+
+impl<F: Fn(Completed) + Send + Sync> Completion for F {
+    fn complete(&self, completed: Completed) {
+        self(completed);
+    }
+}
