@@ -7,6 +7,7 @@ use std::thread;
 
 use rustix::io::ReadWriteFlags;
 
+use crate::DeviceError;
 use crate::device::Backend;
 use crate::disk::{Options, Running};
 use crate::medium::Medium;
@@ -22,17 +23,14 @@ pub(crate) fn start(medium: &Arc<Medium>, options: &Options) -> io::Result<Runni
     let mut running = Running { queue, threads: Vec::new(), backend: Backend::Threads, registered: false };
     for number in 0..options.depth.min(THREADS_MAX) {
         let (medium, queue, lane) = (Arc::clone(medium), Arc::clone(&running.queue), Arc::clone(&lane));
-        let serve = move || {
+        let work = move || {
             let _stop = StopOnDrop(Arc::clone(&queue));
             while let Some(mut job) = queue.next() {
-                let result = medium.check(&job.request).and_then(|()| {
-                    let outcome = carry_out(&medium, &lane, &mut job.request);
-                    medium.verdict(&job.request, outcome)
-                });
+                let result = medium.check(&job.request).and_then(|()| serve(&medium, &lane, &mut job.request));
                 job.finish(result);
             }
         };
-        match thread::Builder::new().name(format!("device-{number}")).spawn(serve) {
+        match thread::Builder::new().name(format!("device-{number}")).spawn(work) {
             Ok(thread) => running.threads.push(thread),
             Err(error) if running.threads.is_empty() => return Err(error),
             // Fewer do as well.
@@ -42,11 +40,16 @@ pub(crate) fn start(medium: &Arc<Medium>, options: &Options) -> io::Result<Runni
     Ok(running)
 }
 
-fn carry_out(medium: &Medium, lane: &Mutex<()>, request: &mut Request) -> io::Result<()> {
-    let (file, offset) = (medium.file(), request.offset);
+fn serve(medium: &Medium, lane: &Mutex<()>, request: &mut Request) -> Result<(), DeviceError> {
     // The page cache tells of a failed writeback once per open file: two at a time, and one would answer for both.
     let _alone = (request.operation.is_durable() && !medium.is_direct())
         .then(|| lane.lock().unwrap_or_else(PoisonError::into_inner));
+    let outcome = carry_out(medium, request);
+    medium.verdict(request, outcome)
+}
+
+fn carry_out(medium: &Medium, request: &mut Request) -> io::Result<()> {
+    let (file, offset) = (medium.file(), request.offset);
     match (request.operation, request.buffer.as_deref_mut()) {
         (Operation::Read, Some(buffer)) => file.read_exact_at(buffer, offset),
         (Operation::Write, Some(buffer)) => file.write_all_at(buffer, offset),

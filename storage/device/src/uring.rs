@@ -118,14 +118,25 @@ impl Engine {
 
     /// Begins what waits in the queue, as far as there are slots. Whether there is anything left to wait for.
     fn begin_waiting(&mut self) -> bool {
-        let room = self.slots.free() - self.lane.len();
-        let open = self.queue.take(room, &mut self.taken).is_some();
-        let mut taken = std::mem::take(&mut self.taken);
-        for job in taken.drain(..) {
-            self.begin(job);
+        loop {
+            let room = self.room();
+            let open = self.queue.take(room, &mut self.taken).is_some();
+            let mut taken = std::mem::take(&mut self.taken);
+            let all = taken.len() < room;
+            for job in taken.drain(..) {
+                self.begin(job);
+            }
+            self.taken = taken;
+            // Those that were refused left their room to others, and the queue rings only when it was emptied.
+            if all || self.room() == 0 {
+                return open || self.slots.in_flight() > 0;
+            }
         }
-        self.taken = taken;
-        open || self.slots.in_flight() > 0
+    }
+
+    /// Jobs that may be taken: each in the lane will need a slot.
+    fn room(&self) -> usize {
+        self.slots.free() - self.lane.len()
     }
 
     fn begin(&mut self, job: Job) {

@@ -133,6 +133,25 @@ fn requests_outside_the_device_or_across_blocks_are_refused() {
     });
 }
 
+/// A refused request leaves its place at once. The ring's thread once took as many as it had places for, refused them all,
+/// and slept with the rest still waiting.
+#[test]
+fn refused_requests_do_not_hold_up_those_behind() {
+    each_access(|path, options| {
+        let pool = BufferPool::new(9, BLOCK).unwrap();
+        let disk = Disk::create(path, 1, &Options { depth: 2, ..options.clone() }).unwrap();
+        let mut batch = Batch::new(&disk, 32);
+        for number in 0..9 {
+            // The last one is fine.
+            let offset = if number < 8 { 512 } else { 0 };
+            assert!(batch.push(Request::read(offset, pool.take()).tagged(number)).is_none());
+        }
+        while let Some(completed) = batch.wait() {
+            assert_eq!(completed.result.is_ok(), completed.tag == 8);
+        }
+    });
+}
+
 #[test]
 fn a_device_grows_and_keeps_what_it_has() {
     each_access(|path, options| {
