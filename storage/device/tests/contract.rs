@@ -1,5 +1,8 @@
 //! What every backend owes, with and without direct I/O.
 
+#![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
+#![expect(clippy::print_stdout, reason = "shown when a test fails")]
+
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -307,19 +310,19 @@ fn the_last_owner_may_be_a_completion() {
 #[test]
 fn a_panic_in_a_completion_stops_the_device() {
     each_access(|path, options| {
-        const READS: u64 = 64;
+        const READS: usize = 64;
         let options = Options { depth: 16, ..options.clone() };
-        let pool = BufferPool::new(READS as usize, BLOCK).unwrap();
-        let disk = Disk::create(path, READS, &options).unwrap();
+        let pool = BufferPool::new(READS, BLOCK).unwrap();
+        let disk = Disk::create(path, READS as u64, &options).unwrap();
         let (sender, receiver) = mpsc::channel();
         let completion: Arc<dyn Completion> = Arc::new(move |completed: Completed| {
             sender.send(completed.result).unwrap();
             assert_ne!(completed.tag, 1, "this panic is part of the test");
         });
-        let reads = (0..READS).map(|block| Request::read(block * BLOCK as u64, pool.take()).tagged(block));
+        let reads = (0..READS as u64).map(|block| Request::read(block * BLOCK as u64, pool.take()).tagged(block));
         disk.submit(&mut reads.collect(), &completion);
-        let answers: Vec<_> = receiver.iter().take(READS as usize).collect();
-        assert_eq!(answers.len(), READS as usize, "each is answered");
+        let answers: Vec<_> = receiver.iter().take(READS).collect();
+        assert_eq!(answers.len(), READS, "each is answered");
         // One thread of several may be at work still; after it everything is refused.
         while one(&disk, Request::flush()).result.is_ok() {}
         assert_eq!(code(one(&disk, Request::flush())), "device_stopped");

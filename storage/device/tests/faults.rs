@@ -3,6 +3,9 @@
 //! Failures are the kernel's own: memory files sealed against writing, small file systems, limits of a process. Tests that
 //! need a process of their own run this program again, under a shell that sets the stage.
 
+#![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
+#![expect(clippy::print_stdout, reason = "shown when a test fails")]
+
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};

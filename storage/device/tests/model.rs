@@ -1,12 +1,14 @@
 //! Any sequence of requests leaves a device as it leaves an array of blocks.
 
+#![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use stele_device::{Backend, Batch, BlockDevice, BufferPool, Completed, Disk, Options, Request};
 
 const BLOCK: usize = 4096;
-const BLOCKS: u64 = 24;
+const BLOCKS: usize = 24;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -19,13 +21,13 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     // Past the end now and then.
-    let place = || (0..BLOCKS + 2, 1..5_u64);
+    let place = || (0..BLOCKS as u64 + 2, 1..5_u64);
     prop_oneof![
         4 => place().prop_map(|(block, blocks)| Step::Read { block, blocks }),
         6 => (place(), any::<u8>(), any::<bool>())
             .prop_map(|((block, blocks), mark, durable)| Step::Write { block, blocks, mark, durable }),
         1 => Just(Step::Flush),
-        1 => (0..BLOCKS).prop_map(|blocks| Step::Grow { blocks }),
+        1 => (0..BLOCKS as u64).prop_map(|blocks| Step::Grow { blocks }),
         1 => Just(Step::Open),
     ]
 }
@@ -55,15 +57,15 @@ fn run(steps: &[Step], options: &Options, depth: usize) {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
     let path = directory.path().join("disk");
     let pool = &options.pools[0];
-    let mut model = vec![0_u8; BLOCKS as usize / 2];
+    let mut model = vec![0_u8; BLOCKS / 2];
     let mut disk = Disk::create(&path, model.len() as u64, options).expect("a new disk");
     let mut steps = (0_u64..).zip(steps).peekable();
     while steps.peek().is_some() {
         let mut batch = Batch::new(&disk, depth);
         let mut expected = BTreeMap::new();
-        let mut touched = vec![false; 2 * BLOCKS as usize];
+        let mut touched = [false; 2 * BLOCKS];
         let mut reopen = false;
-        while let Some((tag, step)) = steps.next() {
+        for (tag, step) in steps.by_ref() {
             let request = match *step {
                 Step::Read { block, blocks } | Step::Write { block, blocks, .. } => {
                     let range = usize::try_from(block).unwrap()..usize::try_from(block + blocks).unwrap();
