@@ -1,10 +1,12 @@
 //! What a disk gives through this crate, and through fio's io_uring engine on the same file, round by round.
 //!
-//! `cargo xtask bench device [--seconds 2] [--rounds 5] [--mebibytes 1024] [--directory DIR] [--json FILE]`
+//! `cargo xtask bench device [--seconds 2] [--rounds 5] [--mebibytes 1024] [--directory DIR] [--only NAME] [--json FILE]`
 //!
-//! One thread submits and waits. fio has the same depth, size, `O_DIRECT`, registered file and buffers, and its best
-//! thread layout: it runs the ring on the thread that submits. The ratio is the median of those of the rounds, the rate
-//! the median of ours. The directory must be on a real disk.
+//! One thread submits and waits; fio runs its ring on that thread, ours has the device's between them. Both have the same
+//! requests in flight at the disk, of the same size, with `O_DIRECT` and registered file and buffers. As a state map or a
+//! segment writer does it, ours has as many again waiting at the device, except with one in flight, which is to show the
+//! whole way there and back. The ratio is the median of those of the rounds, the rate the median of ours. The directory
+//! must be on a real disk.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(clippy::cast_precision_loss, reason = "figures are printed with a few digits")]
@@ -24,12 +26,18 @@ struct Load {
     /// fio's name for the pattern.
     pattern: &'static str,
     bytes: usize,
+    /// Requests in flight at the disk.
     depth: usize,
 }
 
 impl Load {
     fn is_small(&self) -> bool {
         self.bytes < MEBIBYTE / 16
+    }
+
+    /// Requests that the thread has not yet back.
+    fn outstanding(&self) -> usize {
+        if self.depth == 1 { 1 } else { 2 * self.depth }
     }
 
     /// Small requests are counted, large ones weighed.
@@ -56,12 +64,20 @@ struct Arguments {
     rounds: usize,
     mebibytes: u64,
     directory: PathBuf,
+    /// The beginning of the names of the loads to run.
+    only: String,
     json: Option<PathBuf>,
 }
 
 fn arguments() -> Arguments {
-    let mut parsed =
-        Arguments { seconds: 2.0, rounds: 5, mebibytes: 1024, directory: std::env::temp_dir(), json: None };
+    let mut parsed = Arguments {
+        seconds: 2.0,
+        rounds: 5,
+        mebibytes: 1024,
+        directory: std::env::temp_dir(),
+        only: String::new(),
+        json: None,
+    };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().unwrap_or_else(|| panic!("{word} needs a value"));
@@ -70,6 +86,7 @@ fn arguments() -> Arguments {
             "--rounds" => parsed.rounds = value().parse().expect("a number of rounds"),
             "--mebibytes" => parsed.mebibytes = value().parse().expect("a number of mebibytes"),
             "--directory" => parsed.directory = value().into(),
+            "--only" => parsed.only = value(),
             "--json" => parsed.json = Some(value().into()),
             // What `cargo bench` passes to every benchmark.
             "--bench" => {}
@@ -90,7 +107,7 @@ fn main() {
     }
     println!("{:<20} {:>12} {:<5} {:>12} {:>6}", "", "here", "", "fio", "ratio");
     let mut lines = String::new();
-    for load in &LOADS {
+    for load in LOADS.iter().filter(|load| load.name.starts_with(&arguments.only)) {
         let mut rounds: Vec<(f64, Option<f64>)> = Vec::new();
         for _ in 0..arguments.rounds {
             let here = run(&path, load, Duration::from_secs_f64(arguments.seconds));
@@ -150,8 +167,9 @@ fn prepare(path: &Path, mebibytes: u64) {
 
 /// Our rate.
 fn run(path: &Path, load: &Load, time: Duration) -> f64 {
-    let pool = BufferPool::new(load.depth, load.bytes).expect("memory");
-    let options = Options { pools: vec![pool.clone()], ..Options::default() };
+    let pool = BufferPool::new(load.outstanding(), load.bytes).expect("memory");
+    let depth = u32::try_from(load.depth).expect("a small depth");
+    let options = Options { depth, pools: vec![pool.clone()], ..Options::default() };
     let disk = Disk::open(path, &options).expect("the file");
     let places = disk.geometry().bytes() / load.bytes as u64;
     let (mut random, mut sequence) = (Random(7), 0);
@@ -161,8 +179,8 @@ fn run(path: &Path, load: &Load, time: Duration) -> f64 {
         let offset = place * load.bytes as u64;
         if load.pattern == "write" { Request::write(offset, buffer) } else { Request::read(offset, buffer) }
     };
-    let mut batch = Batch::new(&disk, load.depth);
-    for _ in 0..load.depth {
+    let mut batch = Batch::new(&disk, load.outstanding());
+    for _ in 0..load.outstanding() {
         assert!(batch.push(request(pool.take())).is_none());
     }
     let (start, mut requests) = (Instant::now(), 0_u64);

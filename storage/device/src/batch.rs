@@ -1,7 +1,7 @@
 //! Many requests from one thread that waits for them.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::{BlockDevice, Buffer, BufferPool, Completed, Completion, DeviceError, Request};
 
@@ -43,9 +43,15 @@ struct Inner {
 
 impl Completion for Arrivals {
     fn complete(&self, completed: Completed) {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.completed.push_back(completed);
-        if std::mem::take(&mut inner.waiting) {
+        self.lock().completed.push_back(completed);
+    }
+
+    fn settle(&self) {
+        let mut inner = self.lock();
+        let wake = !inner.completed.is_empty() && std::mem::take(&mut inner.waiting);
+        // Who is woken wants the lock.
+        drop(inner);
+        if wake {
             self.arrived.notify_one();
         }
     }
@@ -54,12 +60,16 @@ impl Completion for Arrivals {
 impl Arrivals {
     /// Moves all into `ready`, waiting for the first.
     fn take(&self, ready: &mut VecDeque<Completed>) {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.lock();
         while inner.completed.is_empty() {
             inner.waiting = true;
             inner = self.arrived.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
         std::mem::swap(&mut inner.completed, ready);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

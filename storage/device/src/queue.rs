@@ -19,21 +19,31 @@ impl Job {
         Self { request, completion: Some(Arc::clone(completion)) }
     }
 
-    pub(crate) fn finish(mut self, result: Result<(), DeviceError>) {
-        self.tell(result);
+    /// Tells the answer.
+    pub(crate) fn finish(self, result: Result<(), DeviceError>) {
+        if let Some(completion) = self.answer(result) {
+            completion.settle();
+        }
     }
 
-    fn tell(&mut self, result: Result<(), DeviceError>) {
-        if let Some(completion) = self.completion.take() {
-            let Request { operation, offset, ref mut buffer, tag } = self.request;
-            completion.complete(Completed { tag, operation, offset, buffer: buffer.take(), result });
-        }
+    /// Tells the answer, and leaves it to the caller to settle.
+    pub(crate) fn answer(mut self, result: Result<(), DeviceError>) -> Option<Arc<dyn Completion>> {
+        self.tell(result)
+    }
+
+    fn tell(&mut self, result: Result<(), DeviceError>) -> Option<Arc<dyn Completion>> {
+        let completion = self.completion.take()?;
+        let Request { operation, offset, ref mut buffer, tag } = self.request;
+        completion.complete(Completed { tag, operation, offset, buffer: buffer.take(), result });
+        Some(completion)
     }
 }
 
 impl Drop for Job {
     fn drop(&mut self) {
-        self.tell(Err(DeviceError::Stopped));
+        if let Some(completion) = self.tell(Err(DeviceError::Stopped)) {
+            completion.settle();
+        }
     }
 }
 
@@ -76,16 +86,18 @@ impl Queue {
     /// Moves requests from the front of `requests` into the queue until it is full; with `wait`, until none is left.
     pub(crate) fn submit(&self, requests: &mut VecDeque<Request>, completion: &Arc<dyn Completion>, wait: bool) {
         let mut jobs = self.lock();
-        while !jobs.stopped && !requests.is_empty() {
+        while !jobs.stopped {
             let room = (self.waiting_max - jobs.waiting.len()).min(requests.len());
             let taken = requests.drain(..room);
             jobs.waiting.extend(taken.map(|request| Job::new(request, completion)));
-            self.ring(&mut jobs, room);
+            self.ring(jobs, room);
             if requests.is_empty() || !wait {
                 return;
             }
+            jobs = self.lock();
             jobs.submitters += 1;
-            jobs = self.room.wait(jobs).unwrap_or_else(PoisonError::into_inner);
+            let full = |jobs: &mut Jobs| jobs.waiting.len() == self.waiting_max && !jobs.stopped;
+            jobs = self.room.wait_while(jobs, full).unwrap_or_else(PoisonError::into_inner);
             jobs.submitters -= 1;
         }
         drop(jobs);
@@ -129,7 +141,7 @@ impl Queue {
     pub(crate) fn close(&self) {
         let mut jobs = self.lock();
         jobs.closed = true;
-        self.ring(&mut jobs, usize::MAX);
+        self.ring(jobs, usize::MAX);
     }
 
     /// Answers what waits, and whatever comes, with [`DeviceError::Stopped`].
@@ -138,16 +150,17 @@ impl Queue {
         jobs.stopped = true;
         let waiting = std::mem::take(&mut jobs.waiting);
         self.room.notify_all();
-        self.ring(&mut jobs, usize::MAX);
+        self.ring(jobs, usize::MAX);
         // Who is told may ask for more, so not under the lock.
-        drop(jobs);
         drop(waiting);
     }
 
-    /// Wakes as many sleepers as there are new jobs. Who wakes one counts it as awake, so that nobody does it twice.
-    fn ring(&self, jobs: &mut Jobs, count: usize) {
+    /// Wakes as many sleepers as there are new jobs, without the lock, which they want. Who wakes one counts it as awake, so
+    /// that nobody does it twice.
+    fn ring(&self, mut jobs: MutexGuard<'_, Jobs>, count: usize) {
         let woken = count.min(jobs.sleepers);
         jobs.sleepers -= woken;
+        drop(jobs);
         match &self.bell {
             Bell::Condition(arrived) => (0..woken).for_each(|_| arrived.notify_one()),
             Bell::Event(event) if woken > 0 => {

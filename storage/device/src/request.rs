@@ -113,12 +113,15 @@ impl Completed {
 
 /// Who is told that requests are complete.
 ///
-/// It is called on the device's thread, once for each request, and must neither wait nor panic: every other request of
-/// the device waits meanwhile, and a panic stops the device. A closure is one, and so is whatever puts the answer into a
-/// channel or wakes a task; the bridge to a runtime comes with the storage engine.
+/// It is called on the device's thread and must neither wait nor panic: every other request of the device waits
+/// meanwhile, and a panic stops the device. A closure is one, and so is whatever puts the answer into a channel or wakes a
+/// task; the bridge to a runtime comes with the storage engine.
 pub trait Completion: Send + Sync {
-    /// Takes the answer.
+    /// Takes the answer to one request.
     fn complete(&self, completed: Completed);
+
+    /// Called after one or more answers, when the device has no more at hand: the time to wake whoever waits for them.
+    fn settle(&self) {}
 }
 
 impl<F: Fn(Completed) + Send + Sync> Completion for F {

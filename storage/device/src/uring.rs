@@ -19,7 +19,7 @@ use crate::device::Backend;
 use crate::disk::{Options, Running};
 use crate::medium::Medium;
 use crate::queue::{Bell, Job, Queue, StopOnDrop};
-use crate::request::Operation;
+use crate::request::{Completion, Operation};
 
 /// Marks the completion that says: a request waits in the queue.
 const BELL: u64 = u64::MAX;
@@ -78,6 +78,7 @@ struct Engine {
     /// Room for jobs on their way from the queue, and for completions on their way out of the ring.
     taken: Vec<Job>,
     reaped: Vec<cqueue::Entry>,
+    unsettled: Unsettled,
 }
 
 impl Engine {
@@ -98,7 +99,8 @@ impl Engine {
         };
         let (lane, taken, reaped) = (VecDeque::new(), Vec::with_capacity(depth), Vec::with_capacity(2 * depth));
         let slots = Slots::new(depth);
-        let engine = Self { ring, slots, lane, lane_busy: false, medium, queue, bell, pools, taken, reaped };
+        let unsettled = Unsettled(Vec::with_capacity(depth));
+        let engine = Self { ring, slots, lane, lane_busy: false, medium, queue, bell, pools, taken, reaped, unsettled };
         Ok((engine, unregistered))
     }
 
@@ -129,6 +131,7 @@ impl Engine {
             self.taken = taken;
             // Those that were refused left their room to others, and the queue rings only when it was emptied.
             if all || self.room() == 0 {
+                self.unsettled.settle();
                 return open || self.slots.in_flight() > 0;
             }
         }
@@ -141,7 +144,7 @@ impl Engine {
 
     fn begin(&mut self, job: Job) {
         if let Err(error) = self.medium.check(&job.request) {
-            return job.finish(Err(error));
+            return self.unsettled.note(job.answer(Err(error)));
         }
         if self.takes_lane(&job) {
             if self.lane_busy {
@@ -188,7 +191,7 @@ impl Engine {
         let job = self.slots.take(index);
         let leaves_lane = self.takes_lane(&job);
         let result = self.medium.verdict(&job.request, outcome);
-        job.finish(result);
+        self.unsettled.note(job.answer(result));
         if leaves_lane {
             self.lane_busy = false;
             // Those that are refused at once do not keep the lane busy.
@@ -214,6 +217,30 @@ impl Engine {
         let entry = opcode::PollAdd::new(types::Fd(self.bell), events).multi(true).build().user_data(BELL);
         // SAFETY: a poll points to no memory; the queue keeps the eventfd open.
         unsafe { push(&mut self.ring, &entry) };
+    }
+}
+
+/// Who was given answers since the thread last slept. A thread that is woken for each of them takes the processor from
+/// this one a hundred thousand times a second.
+struct Unsettled(Vec<Arc<dyn Completion>>);
+
+impl Unsettled {
+    fn note(&mut self, completion: Option<Arc<dyn Completion>>) {
+        // Answers of one batch come in a row, and to settle twice does no harm.
+        let Some(completion) = completion else { return };
+        if !self.0.last().is_some_and(|last| Arc::ptr_eq(last, &completion)) {
+            self.0.push(completion);
+        }
+    }
+
+    fn settle(&mut self) {
+        self.0.drain(..).for_each(|completion| completion.settle());
+    }
+}
+
+impl Drop for Unsettled {
+    fn drop(&mut self) {
+        self.settle();
     }
 }
 
