@@ -17,6 +17,10 @@ pub const BUFFER_ALIGNMENT: usize = 4096;
 /// Most bytes of a pool: the kernel takes one registration of that size (io_uring_register(2)).
 pub const POOL_BYTES_MAX: usize = 1 << 30;
 
+/// Larger pools lie in pages of this size where the system has them: a large transfer is then a few pieces of memory to the
+/// kernel and the drive instead of hundreds.
+const HUGE_PAGE: usize = 2 << 20;
+
 /// Buffers of one capacity, as many as were asked for and never more. Clones share the buffers.
 #[derive(Clone)]
 pub struct BufferPool {
@@ -209,9 +213,17 @@ unsafe impl Sync for Arena {}
 impl Arena {
     /// Zeroed memory; `bytes` is not zero.
     fn new(bytes: usize) -> Option<Self> {
-        let layout = Layout::from_size_align(bytes, BUFFER_ALIGNMENT).ok().filter(|layout| layout.size() > 0)?;
+        let alignment = if bytes < HUGE_PAGE { BUFFER_ALIGNMENT } else { HUGE_PAGE };
+        let layout = Layout::from_size_align(bytes, alignment).ok().filter(|layout| layout.size() > 0)?;
         // SAFETY: the layout's size is not zero.
-        let start = NonNull::new(unsafe { alloc::alloc_zeroed(layout) })?;
+        let start = NonNull::new(unsafe { alloc::alloc(layout) })?;
+        if alignment == HUGE_PAGE {
+            // SAFETY: the range is this allocation, to which the advice changes nothing that can be seen. Without huge pages
+            // it is refused, and small ones serve.
+            unsafe { libc::madvise(start.as_ptr().cast(), bytes / HUGE_PAGE * HUGE_PAGE, libc::MADV_HUGEPAGE) };
+        }
+        // SAFETY: as many bytes were just allocated. They are touched after the advice, which is for pages to come.
+        unsafe { start.write_bytes(0, bytes) };
         Some(Self { start, layout })
     }
 }
