@@ -2,11 +2,11 @@
 //!
 //! `cargo xtask bench device [--seconds 2] [--rounds 5] [--mebibytes 1024] [--directory DIR] [--only NAME] [--json FILE]`
 //!
-//! One thread submits and waits; fio runs its ring on that thread, ours has the device's between them. Both have the same
-//! requests in flight at the disk, of the same size, with `O_DIRECT` and registered file and buffers. As a state map or a
-//! segment writer does it, ours has as many again waiting at the device, except with one in flight, which is to show the
-//! whole way there and back. The ratio is the median of those of the rounds, the rate the median of ours. The directory
-//! must be on a real disk.
+//! One thread submits and waits; fio runs its ring on that thread, ours has the device's between them. Both have the
+//! same requests in flight at the disk, of the same size, with `O_DIRECT` and registered file and buffers. As a state
+//! map or a segment writer does it, ours has as many again waiting at the device, except with one in flight, which is
+//! to show the whole way there and back. Our buffers lie in huge pages, fio's in what its allocator gives. The ratio is
+//! the median of those of the rounds, the rate the median of ours. The directory must be on a real disk.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(clippy::cast_precision_loss, reason = "figures are printed with a few digits")]
