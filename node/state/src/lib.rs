@@ -22,6 +22,7 @@
 //! * *Snapshots* are files of all pairs in ranges of keys, written beside the commits when the log has grown enough; two
 //!   generations are kept, with the log since the older one. [`StateMap::export`] writes the same for others, who fetch it
 //!   in [`Chunk`]s that prove themselves and put it together with [`SnapshotBuilder`].
+//! * [`fsck`] reads every file of a stopped map and names what is damaged; it writes nothing.
 //!
 //! What it is not: it knows no ledger types, no blocks and no clock but for the age of roots; keys and values are bytes.
 //! The tree is in memory, about 140 bytes per key.
@@ -30,6 +31,7 @@
 
 mod arena;
 mod error;
+mod fsck;
 mod hashing;
 mod history;
 mod map;
@@ -42,6 +44,7 @@ mod values;
 mod write_log;
 
 pub use error::StateError;
+pub use fsck::{FINDINGS_MAX, Finding, FindingKind, Report, fsck};
 pub use history::HistoryBounds;
 pub use map::{Durability, Figures, Opened, Options, Pairs, Proven, ProvenMany, Recovery, StateMap, Write};
 pub use memory::{MemoryMap, Staged};

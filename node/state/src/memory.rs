@@ -416,7 +416,8 @@ impl StateMap for MemoryMap {
         let depth = SnapshotHeader::depth_for(self.tree.pair_bytes());
         let (height, root) = (newest.height, newest.root_hash());
         let header = SnapshotHeader { hash: self.tree.hash(), height, root, pairs: 0, depth };
-        self.export = Some(SnapshotJob::start(directory, header)?);
+        let started = SnapshotJob::start(directory, header);
+        self.export = Some(started.inspect_err(|_| self.figures.snapshot_failures += 1)?);
         self.history.pin(height);
         Ok(true)
     }

@@ -171,10 +171,10 @@ fn put_aside(directory: &Path, listing: &Listing, loaded: Option<u64>) -> Result
 }
 
 /// A state to which records are applied.
-struct Redo {
+pub(crate) struct Redo {
     tree: Tree,
     history: History,
-    records: u64,
+    pub(crate) records: u64,
     log_bytes: u64,
     snapshot_bytes: u64,
     /// Height of the snapshot it began with.
@@ -185,7 +185,7 @@ struct Redo {
 }
 
 impl Redo {
-    fn new(tree: Tree, report_height: Option<u64>, options: &Options) -> Self {
+    pub(crate) fn new(tree: Tree, report_height: Option<u64>, options: &Options) -> Self {
         Self {
             tree,
             history: History::new(options.history),
@@ -198,16 +198,16 @@ impl Redo {
         }
     }
 
-    fn position(&self) -> Position {
+    pub(crate) fn position(&self) -> Position {
         Position { height: self.history.newest().map(|version| version.height), root: self.tree.root().hash }
     }
 
     /// Retains the tree as the version of a height.
-    fn push(&mut self, height: u64) {
+    pub(crate) fn push(&mut self, height: u64) {
         self.history.push(&mut self.tree, height, Undo::default());
     }
 
-    fn redo(&mut self, file: &LogFile, last: bool, height_max: Option<u64>) -> Result<LogEnd, StateError> {
+    pub(crate) fn redo(&mut self, file: &LogFile, last: bool, height_max: Option<u64>) -> Result<LogEnd, StateError> {
         let corrupt = |offset, what| StateError::Corrupt { path: file.path.clone(), offset, what };
         if file.header.start != self.position() {
             return Err(corrupt(0, "the file does not continue the state before it"));

@@ -308,7 +308,7 @@ impl LogFile {
     }
 
     /// Whether a sound record header stands anywhere at or behind an offset.
-    fn has_header_after(&self, offset: u64) -> io::Result<bool> {
+    pub(crate) fn has_header_after(&self, offset: u64) -> io::Result<bool> {
         let mut file = File::open(&self.path)?;
         file.seek(SeekFrom::Start(offset))?;
         // A window and what is left of the one before it, so that a header on the border is seen.

@@ -160,6 +160,16 @@ fn a_damaged_byte_of_a_snapshot_is_found_and_its_chunk_named() {
 }
 
 #[test]
+fn an_export_that_cannot_be_begun_is_counted() {
+    let directory = TempDir::new().unwrap();
+    let mut map = MemoryMap::ephemeral(HASH);
+    commit(&mut map, 0, batch(0, 0..20));
+    assert!(matches!(map.export(&directory.path().join("none")), Err(StateError::Io { .. })));
+    assert_eq!(map.figures().snapshot_failures, 1);
+    assert!(map.export(directory.path()).unwrap(), "the next one can be begun");
+}
+
+#[test]
 fn the_two_newest_exports_are_kept() {
     let directory = TempDir::new().unwrap();
     let mut map = MemoryMap::ephemeral(HASH);

@@ -1,0 +1,339 @@
+//! Checking the directory of a stopped map: everything is read, nothing is written.
+//!
+//! Opening looks for one way to the newest state and repairs what a crash explains. [`fsck`] looks at every file, so that
+//! damage is known while the copy that an opening would fall back to is still sound. It names each damaged place and
+//! leaves it as it is.
+//!
+//! * A snapshot's table has to lead to its root, and each chunk to what the table says of it: the hash of every value is
+//!   computed again.
+//! * Each log file has to begin where the one before it ends, or at a snapshot. Its records are redone, and every root is
+//!   compared. What follows the first damaged record of a file cannot be redone, and the check goes on at the next sound
+//!   snapshot.
+//!
+//! It needs the memory of an opened map without its values: about 140 bytes per key.
+
+use std::fs::{File, TryLockError};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use stele_merkle::state::{EMPTY, StateHash};
+
+use crate::recovery::Redo;
+use crate::snapshot::{SnapshotReader, file_name as snapshot_name, list, load};
+use crate::tree::Tree;
+use crate::write_log::{LogEnd, LogFile, Position, file_name as log_name};
+use crate::{Hash, HistoryBounds, Options, StateError};
+
+/// Findings that are reported one by one; more are counted. A snapshot has up to a million chunks.
+pub const FINDINGS_MAX: usize = 1_000;
+
+/// What a check found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Height and root of the state that the files lead to; none when they lead to none.
+    pub reaches: Option<(u64, Hash)>,
+    /// Snapshots that were read.
+    pub snapshots: u64,
+    /// Chunks of snapshots that are sound.
+    pub chunks: u64,
+    /// Log files that were read.
+    pub logs: u64,
+    /// Records of the log that were redone.
+    pub records: u64,
+    /// What is not as it should be, the first [`FINDINGS_MAX`] of it.
+    pub findings: Vec<Finding>,
+    /// Damages among all findings.
+    pub damages: u64,
+    /// Findings that are not in the list.
+    pub findings_left_out: u64,
+}
+
+/// One thing that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What kind of thing.
+    pub kind: FindingKind,
+    /// The file.
+    pub path: PathBuf,
+    /// Where in it.
+    pub offset: u64,
+    /// What is wrong there.
+    pub what: String,
+}
+
+/// Kinds of findings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FindingKind {
+    /// Bytes are not those that were written, or cannot be read.
+    Damaged,
+    /// A file is gone that others need.
+    Missing,
+    /// A crash interrupted the last write. Opening drops what is left of it.
+    Torn,
+    /// No snapshot stands where a log begins: it was not finished, or it is gone. What lies before leads there.
+    Unsupported,
+    /// A file that nothing needs; the next opening or snapshot removes it.
+    LeftOver,
+}
+
+impl FindingKind {
+    /// Stable name for interfaces.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Damaged => "damaged",
+            Self::Missing => "missing",
+            Self::Torn => "torn",
+            Self::Unsupported => "unsupported",
+            Self::LeftOver => "left_over",
+        }
+    }
+
+    /// Whether no crash explains it.
+    #[must_use]
+    pub const fn is_damage(self) -> bool {
+        matches!(self, Self::Damaged | Self::Missing)
+    }
+}
+
+/// Checks a directory that no map has open, without changing it. A directory with snapshots only is checked, too.
+///
+/// # Errors
+/// [`StateError::Locked`] when a map has it open, [`StateError::NoBase`] when it has no state files,
+/// [`StateError::OtherHash`], [`StateError::Full`], and [`StateError::Io`] when the directory cannot be listed. Files that
+/// are damaged or cannot be read are findings.
+pub fn fsck(directory: &Path, hash: StateHash) -> Result<Report, StateError> {
+    let _lock = hold(directory)?;
+    let listing = list(directory)?;
+    if listing.snapshots.is_empty() && listing.logs.is_empty() {
+        return Err(StateError::NoBase { path: directory.to_owned(), refused: String::new() });
+    }
+    let mut check = Check { directory, options: options(hash), report: Report::default() };
+    for path in &listing.leftovers {
+        check.find(FindingKind::LeftOver, path.clone(), 0, "an unfinished file, or one that was put aside");
+    }
+    let mut bases = Vec::new();
+    for (height, path) in listing.snapshots.iter().rev() {
+        bases.extend(check.snapshot(*height, path)?);
+    }
+    let logs = check.open_logs(&listing.logs)?;
+    if listing.logs.is_empty() {
+        check.report.reaches = bases.last().and_then(Base::reached);
+        return Ok(check.report);
+    }
+    let oldest = listing.logs.first().map(|(sequence, _)| *sequence);
+    check.compare(&bases, &logs, oldest);
+    check.redo(&bases, &logs, oldest)?;
+    Ok(check.report)
+}
+
+/// Keeps maps out as long as it is held, as an open map would. Nobody can hold what has no lock file: a copy has none.
+fn hold(directory: &Path) -> Result<Option<File>, StateError> {
+    let path = directory.join("lock");
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StateError::io("open", &path)(error)),
+    };
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Err(StateError::Locked { path: directory.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(StateError::io("lock", &path)(error)),
+    }
+}
+
+/// Neither values nor older versions stay in memory.
+const fn options(hash: StateHash) -> Options {
+    let history = HistoryBounds { roots: 1, age: Duration::ZERO, bytes: 0 };
+    Options { history, values_memory_bytes: 0, ..Options::new(hash) }
+}
+
+/// A sound snapshot.
+struct Base<'l> {
+    path: &'l Path,
+    position: Position,
+}
+
+impl Base<'_> {
+    fn reached(&self) -> Option<(u64, Hash)> {
+        self.position.height.map(|height| (height, self.position.root))
+    }
+}
+
+struct Check<'d> {
+    directory: &'d Path,
+    options: Options,
+    report: Report,
+}
+
+impl Check<'_> {
+    fn find(&mut self, kind: FindingKind, path: PathBuf, offset: u64, what: impl Into<String>) {
+        self.report.damages += u64::from(kind.is_damage());
+        if self.report.findings.len() < FINDINGS_MAX {
+            self.report.findings.push(Finding { kind, path, offset, what: what.into() });
+        } else {
+            self.report.findings_left_out += 1;
+        }
+    }
+
+    /// Takes note of what is wrong with a file; what is wrong with the check itself stays an error.
+    fn note(&mut self, error: StateError) -> Result<(), StateError> {
+        match error {
+            StateError::Corrupt { path, offset, what } => self.find(FindingKind::Damaged, path, offset, what),
+            StateError::Io { path, source, .. } => {
+                self.find(FindingKind::Damaged, path, 0, format!("cannot be read: {source}"));
+            }
+            error => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Reads a snapshot whole; where it stands, if all of it is sound.
+    fn snapshot<'l>(&mut self, height: u64, path: &'l Path) -> Result<Option<Base<'l>>, StateError> {
+        self.report.snapshots += 1;
+        let before = self.report.damages;
+        let reader = match SnapshotReader::open(path) {
+            Ok(reader) => reader,
+            Err(error) => return self.note(error).map(|()| None),
+        };
+        if reader.hash() != self.options.hash {
+            return Err(StateError::OtherHash { path: path.to_owned() });
+        }
+        if reader.height() != height {
+            self.find(FindingKind::Damaged, path.to_owned(), 0, "the header is of another height than the name");
+        }
+        for chunk in reader.checks() {
+            match chunk {
+                Ok(()) => self.report.chunks += 1,
+                Err(error) => self.note(error)?,
+            }
+        }
+        let position = Position { height: Some(reader.height()), root: reader.root() };
+        Ok((self.report.damages == before).then_some(Base { path, position }))
+    }
+
+    /// The log files whose headers are sound.
+    fn open_logs(&mut self, listed: &[(u64, PathBuf)]) -> Result<Vec<LogFile>, StateError> {
+        let mut logs = Vec::with_capacity(listed.len());
+        let mut expected = None;
+        for (sequence, path) in listed {
+            if let Some(expected) = expected.filter(|expected| expected != sequence) {
+                let missing = self.directory.join(log_name(expected));
+                self.find(FindingKind::Missing, missing, 0, "the log goes on behind it");
+            }
+            expected = sequence.checked_add(1);
+            self.report.logs += 1;
+            match LogFile::open(path.clone(), *sequence) {
+                Ok(file) if file.header.hash != self.options.hash => {
+                    return Err(StateError::OtherHash { path: path.clone() });
+                }
+                Ok(file) => logs.push(file),
+                Err(error) => self.note(error)?,
+            }
+        }
+        Ok(logs)
+    }
+
+    /// Compares where snapshots stand with where log files begin.
+    fn compare(&mut self, bases: &[Base<'_>], logs: &[LogFile], oldest: Option<u64>) {
+        for base in bases {
+            if !logs.iter().any(|file| file.header.start == base.position) {
+                let what = "no sound log file begins at this snapshot";
+                self.find(FindingKind::Missing, base.path.to_owned(), 0, what);
+            }
+        }
+        for file in logs.iter().filter(|file| Some(file.sequence) != oldest) {
+            let Some(height) = file.header.start.height else { continue };
+            let path = self.directory.join(snapshot_name(height));
+            if !path.exists() {
+                let what = "there is no snapshot where a log file begins: it was not finished, or it is gone";
+                self.find(FindingKind::Unsupported, path, 0, what);
+            }
+        }
+    }
+
+    /// Redoes the log from its beginning, and from the next snapshot when something is damaged before.
+    fn redo(&mut self, bases: &[Base<'_>], logs: &[LogFile], oldest: Option<u64>) -> Result<(), StateError> {
+        let mut state: Option<Redo> = None;
+        for (index, file) in logs.iter().enumerate() {
+            let (last, start) = (index + 1 == logs.len(), file.header.start);
+            if state.take_if(|state| state.position() != start).is_some() {
+                let what = "the file does not continue the state before it";
+                self.find(FindingKind::Damaged, file.path.clone(), 0, what);
+            }
+            if state.is_none() {
+                state = self.base(start, bases)?;
+            }
+            if state.is_none() && Some(file.sequence) == oldest {
+                self.without_beginning(start);
+            }
+            let end = match &mut state {
+                Some(state) => {
+                    let before = state.records;
+                    let end = state.redo(file, last, None);
+                    self.report.records += state.records - before;
+                    end
+                }
+                // No root is known to begin with; the checksums are.
+                None => file.replay(None, |_| Ok(())),
+            };
+            match end {
+                Ok(end) => self.end(file, end, last)?,
+                Err(error) => {
+                    self.note(error)?;
+                    state = None;
+                }
+            }
+        }
+        let reached = state.map(|state| state.position());
+        self.report.reaches = reached.and_then(|position| Some((position.height?, position.root)));
+        Ok(())
+    }
+
+    /// The state at a position, if there is a way to it without the log.
+    fn base(&mut self, start: Position, bases: &[Base<'_>]) -> Result<Option<Redo>, StateError> {
+        if start == (Position { height: None, root: EMPTY }) {
+            let tree = Tree::new(self.options.hash, self.options.values_memory_bytes);
+            return Ok(Some(Redo::new(tree, None, &self.options)));
+        }
+        let Some(base) = bases.iter().find(|base| base.position == start) else { return Ok(None) };
+        match load(base.path, &self.options) {
+            Ok((header, tree, _)) => {
+                let mut state = Redo::new(tree, Some(header.height), &self.options);
+                state.push(header.height);
+                Ok(Some(state))
+            }
+            Err(error) => self.note(error).map(|()| None),
+        }
+    }
+
+    /// The oldest log file begins at a snapshot that is not there; one that is there and damaged is known already.
+    fn without_beginning(&mut self, start: Position) {
+        let path = self.directory.join(snapshot_name(start.height.unwrap_or_default()));
+        if !path.exists() {
+            self.find(FindingKind::Missing, path, 0, "the oldest log file begins at this snapshot");
+        }
+    }
+
+    /// What stands behind the last sound record of a file.
+    fn end(&mut self, file: &LogFile, end: LogEnd, last: bool) -> Result<(), StateError> {
+        if end.torn == 0 {
+            return Ok(());
+        }
+        let follows = file.has_header_after(end.length + 1).map_err(StateError::io("read", &file.path));
+        let follows = match follows {
+            Ok(follows) => follows,
+            Err(error) => return self.note(error),
+        };
+        let (path, offset) = (file.path.clone(), end.length);
+        if follows || !last {
+            let what = format!("a record is damaged and others follow: opening drops {} bytes from here on", end.torn);
+            self.find(FindingKind::Damaged, path, offset, what);
+        } else {
+            let what = format!("the last record is incomplete: opening drops its {} bytes", end.torn);
+            self.find(FindingKind::Torn, path, offset, what);
+        }
+        Ok(())
+    }
+}
