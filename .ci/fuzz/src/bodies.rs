@@ -9,7 +9,7 @@ use stele_merkle::tile::{self, Tile};
 use stele_types::asset::CertificateNumber;
 use stele_types::{Checkpoint, cbor};
 use stele_verify::statement::{attach_receipts, strip_receipts};
-use stele_verify::{Expectation, PublicKey, TrustAnchor, bundle, receipt};
+use stele_verify::{Expectation, PublicKey, TrustAnchor, bundle, receipt, state};
 
 use crate::Target;
 use crate::fixture::Network;
@@ -38,6 +38,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "entry_bundle", body: entry_bundle, corpus: entry_bundles },
     Target { name: "state_range_proof", body: state_range_proof, corpus: state_range_proofs },
     Target { name: "state_multi_proof", body: state_multi_proof, corpus: state_multi_proofs },
+    Target { name: "state_bundle_verify", body: state_bundle_verify, corpus: state_bundles },
 ];
 
 /// Refuse, or give back what was read.
@@ -99,6 +100,20 @@ fn bundle_verify(bytes: &[u8]) {
 
 fn bundles() -> Vec<Vec<u8>> {
     [1, 3, 4].map(|number| cbor::to_vec(&network().bundle(number))).into()
+}
+
+/// Whatever is accepted says of each key what the network's state holds.
+fn state_bundle_verify(bytes: &[u8]) {
+    static ANCHOR: OnceLock<TrustAnchor> = OnceLock::new();
+    let anchor = ANCHOR.get_or_init(|| TrustAnchor::genesis(&network().genesis.to_bytes()).unwrap());
+    for proven in state::verify_bundle_bytes(bytes, anchor).iter().flat_map(|verdict| &verdict.values) {
+        assert_eq!(proven.value.as_ref(), network().state.pairs().get(&proven.key.0), "{proven:?} is not true");
+    }
+}
+
+fn state_bundles() -> Vec<Vec<u8>> {
+    let (present, absent) = (network().statement(4).0, [7; 32]);
+    [&[present][..], &[absent], &[present, absent]].map(|keys| cbor::to_vec(&network().state_bundle(keys))).into()
 }
 
 fn receipt_verify(bytes: &[u8]) {

@@ -1,9 +1,10 @@
-//! The quorum bundle: everything that proves an outcome offline, from genesis (or a pinned height) to the receipt.
+//! Bundles: everything that proves an outcome or values of the state offline, from genesis (or a pinned height) on.
 
 use crate::cbor::{Blob, List};
+use crate::exchange::{CertifiedHeader, STATE_PROOF_BYTES_MAX, STATE_VALUE_BYTES_MAX};
 use crate::hash::Hash;
-use crate::header::Header;
-use crate::limits::{CHAIN_LINKS_MAX, PATH_MAX, STATEMENT_BYTES_MAX, VALIDATORS_MAX};
+use crate::header::{Header, Height};
+use crate::limits::{CHAIN_LINKS_MAX, PATH_MAX, STATE_BUNDLE_VALUES_MAX, STATEMENT_BYTES_MAX, VALIDATORS_MAX};
 use crate::outcome::Outcome;
 use crate::receipt::Receipt;
 use crate::validator::ValidatorSet;
@@ -56,5 +57,31 @@ crate::record! {
         8 => chain: List<ChainLink, CHAIN_LINKS_MAX>,
         /// The checkpoint key (SPKI of the node's seal key), P-256 SEC1 compressed, for the receipt's signature.
         9 => checkpoint_key: Option<[u8; 33]>,
+    }
+}
+
+crate::record! {
+    /// A value of the state, or its absence, in a state bundle.
+    pub struct ProvenValue {
+        /// Key of the state tree.
+        1 => key: Hash,
+        /// The value; absent when the proof is one of non-membership.
+        2 => value: Option<Blob<STATE_VALUE_BYTES_MAX>>,
+        /// The proof, in the encoding of the state tree.
+        3 => proof: Blob<STATE_PROOF_BYTES_MAX>,
+        /// Height after which it stands: one below that of the header that certifies it.
+        4 => height: Height,
+    }
+}
+
+crate::record! {
+    /// Proof of values of the state, vouched for by a quorum. Three pairs, where a [`Bundle`] has six or more.
+    pub struct StateBundle {
+        /// Version of this form: 1.
+        1 => version: u8,
+        /// The values, ascending by key.
+        2 => values: List<ProvenValue, STATE_BUNDLE_VALUES_MAX>,
+        /// The headers that certify them, ascending by height; each certifies one value at least.
+        3 => headers: List<CertifiedHeader, STATE_BUNDLE_VALUES_MAX>,
     }
 }

@@ -46,7 +46,7 @@ pub mod validator;
 pub mod vote;
 
 pub use block::Block;
-pub use bundle::{Bundle, ChainLink};
+pub use bundle::{Bundle, ChainLink, StateBundle};
 pub use code::Code;
 pub use command::{Command, Family};
 pub use genesis::Genesis;

@@ -40,5 +40,9 @@ pub const RECEIPT_PROOFS_MAX: usize = 4;
 pub const CHAIN_LINKS_MAX: usize = 4_096;
 /// One encoded quorum bundle.
 pub const BUNDLE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Values of one state bundle.
+pub const STATE_BUNDLE_VALUES_MAX: usize = 256;
+/// One encoded state bundle.
+pub const STATE_BUNDLE_BYTES_MAX: usize = 4 * BUNDLE_BYTES_MAX;
 /// One encoded genesis file.
 pub const GENESIS_BYTES_MAX: usize = 8 * 1024 * 1024;

@@ -54,6 +54,8 @@ const PINNED: &[(&str, &str)] = &[
     ("certified-header", "68a9c0c2148e81f1094da5a771dd20d7d03d168f394d78b5972a48ef7c25b4fd"),
     ("certified-block", "3c97cf3807349f3f4f550c37c1879180338cc539df2a5b43053afcc29e21f1cf"),
     ("state-proof", "bda7a88e55f01594c4a95fcd6f3417a1533400a76f28ea136e2002ff62fe05ee"),
+    ("proven-value", "997adbd3aef0f1ab0988fd15ef5bea20b3ccdd44b8d1215dbc9b2ec8570cf3b5"),
+    ("state-bundle", "2e045467a7b8055bc253859b3205066cb0f706ad02c827d878ab1e7abef96968"),
     ("bundle-reply", "f763c10b45d6938292043986106f1f195c20b36696cf78825d6950a9637378c1"),
     ("asset-register", "5decd1f7c8246337137d10dfb1fa30708588280a66d772961cc45cb09f3e4115"),
     ("asset-cancel", "c1c6fb699c093baa19a7f99d6f78f37f3940aae3b036667e14669b4ab566bbdb"),

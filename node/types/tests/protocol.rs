@@ -231,6 +231,8 @@ fn limits() {
         RECEIPT_PROOFS_MAX,
         CHAIN_LINKS_MAX,
         BUNDLE_BYTES_MAX,
+        STATE_BUNDLE_VALUES_MAX,
+        STATE_BUNDLE_BYTES_MAX,
         GENESIS_BYTES_MAX,
     );
     assert_eq!(table(&["limit", "value"]), expected);

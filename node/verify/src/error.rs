@@ -18,6 +18,8 @@ pub enum Part {
     TransparentStatement,
     /// A public key.
     PublicKey,
+    /// A bundle of values of the state.
+    StateBundle,
 }
 
 impl fmt::Display for Part {
@@ -27,6 +29,7 @@ impl fmt::Display for Part {
             Self::Receipt => "receipt",
             Self::TransparentStatement => "statement with attached receipts",
             Self::PublicKey => "public key",
+            Self::StateBundle => "state bundle",
         })
     }
 }
@@ -112,6 +115,13 @@ pub enum VerifyError {
     },
     /// A bundle needs exactly one of receipt and outcome.
     BundleForm,
+    /// A state bundle needs values, each key once and in order, and exactly the headers that certify them, in order.
+    StateBundleForm,
+    /// The state bundle proves nothing about a key.
+    StateKeyMissing {
+        /// The key.
+        key: Hash,
+    },
     /// The genesis file is refused.
     GenesisInvalid(GenesisError),
     /// The proof is of another network.
@@ -228,6 +238,8 @@ impl VerifyError {
             Self::VersionUnsupported { .. } => "version_unsupported",
             Self::ProtocolUnsupported { .. } => "protocol_unsupported",
             Self::BundleForm => "bundle_form",
+            Self::StateBundleForm => "state_bundle_form",
+            Self::StateKeyMissing { .. } => "state_key_missing",
             Self::GenesisInvalid(_) => "genesis_invalid",
             Self::OtherNetwork { .. } => "other_network",
             Self::AnchorSetMissing { .. } => "anchor_set_missing",
@@ -279,11 +291,12 @@ impl VerifyError {
                 "fetch the bundle again; it lacks a certificate that its votes name"
             }
             Self::EntryMissing => "give the statement's file too",
+            Self::StateKeyMissing { .. } => "ask for a proof of that key; this one is about others",
             Self::StatementMismatch => "compare the statement with the bundle: they do not belong together",
             Self::CheckpointKeyMissing => "give the node's checkpoint key",
             Self::KeyMismatch => "use the key whose id the signature names",
             Self::KeyInvalid(_) => "check the key file: it holds no key of that suite",
-            Self::Malformed { .. } | Self::TooLarge { .. } | Self::BundleForm => {
+            Self::Malformed { .. } | Self::TooLarge { .. } | Self::BundleForm | Self::StateBundleForm => {
                 "check that this is the right file and that it arrived whole"
             }
             Self::CheckpointMismatch(_) => {
@@ -307,6 +320,10 @@ impl fmt::Display for VerifyError {
             Self::BundleForm => {
                 f.write_str("a bundle has either a receipt with its checkpoint key, or an outcome and no such key")
             }
+            Self::StateBundleForm => f.write_str(
+                "a state bundle has values in the order of their keys and the headers that certify them, no more and no fewer",
+            ),
+            Self::StateKeyMissing { key } => write!(f, "nothing is proven about state key {key}"),
             Self::GenesisInvalid(error) => error.fmt(f),
             Self::OtherNetwork { found } => write!(f, "the proof is of network {found}"),
             Self::AnchorSetMissing { validators } => write!(f, "no validator set with the pinned hash {validators}"),

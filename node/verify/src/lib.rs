@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!  TrustAnchor ─► chain of validator sets ─► CertifiedHeader ─┬─► bundle      registered, or rejected
-//!                 (each link certified       (quorum of the   ├─► state       a value under the state root
+//!                 (each link certified       (quorum of the   ├─► state       values under the state root
 //!                  by the set before)         height's set)   └─► checkpoint  a node that contradicts the quorum
 //!
 //!  receipt + entry + checkpoint key ─────────────────────────────► receipt    vouched by one node only
@@ -46,4 +46,5 @@ pub use bundle::Expectation;
 pub use chain::CertifiedHeader;
 pub use error::VerifyError;
 pub use key::PublicKey;
+pub use state::StateVerdict;
 pub use verdict::{Registered, Rejected, Verdict, Vouched};

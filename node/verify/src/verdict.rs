@@ -2,16 +2,19 @@
 //!
 //! | code | meaning |
 //! |---|---|
-//! | 0 | registered, certified by a quorum |
+//! | 0 | registered, or every value present; certified by a quorum |
 //! | 1 | invalid: the proof does not hold |
 //! | 2 | usage: files or arguments are missing |
 //! | 3 | vouched by one node only |
 //! | 4 | rejected, certified by a quorum |
+//! | 5 | a value of the state is absent, certified by a quorum |
 
 use stele_types::{Code, Hash, Height, KeyId, LogIndex, NetworkId, PartyId, StatementId};
 
 /// Exit code: registered, certified by a quorum.
 pub const EXIT_REGISTERED: u8 = 0;
+/// Exit code: every value of the state is present, certified by a quorum.
+pub const EXIT_PRESENT: u8 = 0;
 /// Exit code: the proof does not hold.
 pub const EXIT_INVALID: u8 = 1;
 /// Exit code: files or arguments are missing or contradict each other.
@@ -20,6 +23,8 @@ pub const EXIT_USAGE: u8 = 2;
 pub const EXIT_VOUCHED_BY_ONE_NODE: u8 = 3;
 /// Exit code: rejected, certified by a quorum.
 pub const EXIT_REJECTED: u8 = 4;
+/// Exit code: a value of the state is absent, certified by a quorum.
+pub const EXIT_ABSENT: u8 = 5;
 
 /// A statement in the log, certified by a quorum.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! The samples themselves.
 
 use stele_types::asset::{AssetCancel, AssetKind, AssetRegister, CancelReason, CertificateNumber, Origin, RightClass};
-use stele_types::bundle::{ChainLink, OutcomeProof};
+use stele_types::bundle::{ChainLink, OutcomeProof, ProvenValue};
 use stele_types::cbor::{self, Blob, Field, List, Text};
 use stele_types::custody::{RecordCorrect, RecordPut};
 use stele_types::exchange::{
@@ -21,8 +21,8 @@ use stele_types::statement::Unsigned;
 use stele_types::vote::{CommitSignature, VoteSignature};
 use stele_types::{
     Block, BlockId, Bundle, Checkpoint, Code, Command, CommitCertificate, Cti, EpochCertificate, Genesis, Hash, Header,
-    Height, InclusionProof, KeyId, LogIndex, NetworkId, ObjectId, Outcome, Parameters, PartyId, Receipt, StatementId,
-    Suite, Validator, ValidatorId, ValidatorSet, VoteKey,
+    Height, InclusionProof, KeyId, LogIndex, NetworkId, ObjectId, Outcome, Parameters, PartyId, Receipt, StateBundle,
+    StatementId, Suite, Validator, ValidatorId, ValidatorSet, VoteKey,
 };
 
 use super::{Structure, field};
@@ -338,6 +338,11 @@ pub fn structures() -> Vec<Structure> {
         height: Height(9),
         certified_by: Some(certified.clone()),
     };
+    let proven =
+        ProvenValue { key: hash(1), value: proof.value.clone(), proof: proof.proof.clone(), height: Height(9) };
+    let absent = ProvenValue { value: None, ..proven.clone() };
+    let state_bundle =
+        StateBundle { version: 1, values: list(vec![proven.clone()]), headers: list(vec![certified.clone()]) };
     let submitted =
         Submitted { statement: Some(StatementId([1; 32])), refusal: Some(Code::Saturated), retry_after_ms: Some(250) };
     let reply = BundleReply { statement: StatementId([1; 32]), bundle: Some(bundle()), refusal: None };
@@ -383,6 +388,8 @@ pub fn structures() -> Vec<Structure> {
         record!("certified-header" CertifiedHeader: certified, near),
         record!("certified-block" CertifiedBlock: certified_block),
         record!("state-proof" StateProof: proof, no_proof),
+        record!("proven-value" ProvenValue: proven, absent),
+        record!("state-bundle" StateBundle: state_bundle),
         record!("bundle-reply" BundleReply: reply, no_bundle),
     ]
 }
