@@ -65,7 +65,10 @@ pub enum ChainError {
         found: String,
     },
     /// Blocks below the first one held are needed to rebuild the derived stores.
-    #[error("the derived stores need blocks from height 1, the oldest held is {oldest}; join again from a snapshot")]
+    #[error(
+        "the derived stores need blocks from height 1, the oldest held is {oldest}: move the chain directory away and \
+             begin at a snapshot again with `stele network join`"
+    )]
     HistoryMissing {
         /// Oldest block held.
         oldest: u64,

@@ -46,14 +46,14 @@ impl Chain {
         let mark = directory.join(REBUILD_MARK);
         if mark.exists() {
             warn!("a derived store was damaged when it was read: rebuilding all of them from the blocks");
-            remove_derived(directory)?;
+            clear_derived(directory)?;
             std::fs::remove_file(mark).map_err(ChainError::io("remove the mark of a damaged store"))?;
         }
         match Self::recover(directory, genesis_bytes, &genesis, options) {
             Ok(opened) => Ok(opened),
             Err(error) if is_derived(&error) => {
                 warn!(code = error.code(), %error, "derived stores are damaged: rebuilding them from the blocks");
-                remove_derived(directory)?;
+                clear_derived(directory)?;
                 Self::recover(directory, genesis_bytes, &genesis, options)
             }
             Err(error) => Err(error),
@@ -241,6 +241,16 @@ fn recovered_head(
     Ok(Head { tip, certificate: Some(Arc::new(cbor::from_slice(stored.certificate())?)), certified, frame })
 }
 
+/// Removes the derived stores if they can be built again. Those of a node that joined by a snapshot cannot: its blocks do
+/// not reach down to genesis, and what is left of them is all that there is.
+fn clear_derived(directory: &Path) -> Result<(), ChainError> {
+    let oldest = BlockStore::open(&directory.join("blocks"), BlockStoreOptions::default())?.min()?;
+    match oldest.filter(|oldest| *oldest > GENESIS_HEIGHT.0 + 1) {
+        Some(oldest) => Err(ChainError::HistoryMissing { oldest }),
+        None => remove_derived(directory),
+    }
+}
+
 fn remove_derived(directory: &Path) -> Result<(), ChainError> {
     for name in DERIVED {
         match std::fs::remove_dir_all(directory.join(name)) {
@@ -279,5 +289,48 @@ pub(super) fn mark_network(directory: &Path, network: NetworkId) -> Result<(), C
                 .map_err(ChainError::io("mark the data directory"))
         }
         Err(error) => Err(ChainError::io("read the data directory's mark")(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stele_types::cbor::{List, Text};
+    use stele_types::record::PlaceCode;
+    use stele_types::{Parameters, PartyId, Validator, ValidatorSet};
+
+    use super::*;
+
+    /// A node that joined by a snapshot once deleted a damaged state and only then found that it has no blocks to build it
+    /// from.
+    #[test]
+    fn derived_stores_that_cannot_be_built_again_are_left_as_they_are() {
+        let directory = tempfile::tempdir().unwrap();
+        let chain = directory.path().join("chain");
+        let blocks = BlockStore::open(&chain.join("blocks"), BlockStoreOptions::default()).unwrap();
+        blocks.append(7, &[7; 32], b"block", b"certificate").unwrap();
+        drop(blocks);
+        let log = chain.join("state").join("writes-00000000000000000000.log");
+        durable::create_directory(&chain.join("state")).unwrap();
+        std::fs::write(&log, b"damaged").unwrap();
+        let validator = Validator { public_key: [2; 33], peer_key: [9; 32], party: PartyId([1; 16]) };
+        let genesis = Genesis {
+            name: Text::new("test").unwrap(),
+            region: PlaceCode::new(110_000).unwrap(),
+            time_ms: 1,
+            parameters: Parameters::default(),
+            validators: ValidatorSet::new(vec![validator]).unwrap(),
+            epoch_certificates: List::default(),
+            founders: List::default(),
+        };
+        for is_marked in [false, true] {
+            if is_marked {
+                std::fs::write(chain.join(REBUILD_MARK), "state_corrupt").unwrap();
+            }
+            let opened = Chain::open(&chain, &genesis.to_bytes(), genesis.clone(), ChainOptions::default());
+            let error = opened.err().unwrap();
+            assert!(matches!(error, ChainError::HistoryMissing { oldest: 7 }), "{error}");
+            assert!(error.to_string().contains("stele network join"), "{error}");
+            assert_eq!(std::fs::read(&log).unwrap(), b"damaged");
+        }
     }
 }
