@@ -16,6 +16,7 @@ use crate::config::{Config, ConfigError, LogFormat, LogSection};
 use crate::join::Join;
 use crate::metrics::{MessageCounter, Metrics, Version};
 use crate::node::{Node, NodeError};
+use crate::state::StateCommand;
 
 /// Daemon of a Stele node: admits, orders, executes, logs and seals signed statements.
 #[derive(Parser)]
@@ -40,6 +41,9 @@ enum Command {
         config: PathBuf,
     },
     Join(Join),
+    /// Export and check the state.
+    #[command(subcommand)]
+    State(StateCommand),
     /// Measure how fast this machine verifies and hashes, on its cores and on a GPU.
     BenchAccel(AccelBench),
 }
@@ -82,6 +86,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             start_terminal_log();
             join.run()?;
             Ok(ExitCode::SUCCESS)
+        }
+        Command::State(command) => {
+            start_terminal_log();
+            command.run()
         }
         Command::Run { config: path } => {
             let config = Config::load(&path)?;
