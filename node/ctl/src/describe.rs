@@ -58,6 +58,17 @@ impl Object {
         };
         object.ok_or_else(|| Failure::new("parameter_invalid", format!("{id} is no {kind} id")).hint(expected).into())
     }
+    /// Reads `KIND/ID`.
+    ///
+    /// # Errors
+    /// As [`Object::parse`].
+    pub fn parse_path(path: &str) -> Result<Self> {
+        let (kind, id) = path.split_once('/').ok_or_else(|| {
+            Failure::new("parameter_invalid", format!("{path} is no KIND/ID"))
+                .hint(format!("kinds are: {}", Self::KINDS.join(", ")))
+        })?;
+        Self::parse(kind, id)
+    }
     /// The word of its kind.
     pub const fn kind(&self) -> &'static str {
         match self {

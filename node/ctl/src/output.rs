@@ -48,6 +48,12 @@ impl Record {
     }
 }
 
+impl From<Vec<(&'static str, Value)>> for Record {
+    fn from(values: Vec<(&'static str, Value)>) -> Self {
+        Self(values)
+    }
+}
+
 /// Prints records in the chosen form.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Output {

@@ -1,5 +1,5 @@
-//! Offline verification of bundles and receipts, as `stele receipt verify` and `stele-verify` share it. It needs files
-//! only: no network, no clock, no runtime.
+//! Offline verification of bundles, receipts and values of the state, as `stele receipt verify`, `stele state verify` and
+//! `stele-verify` share it. It needs files only: no network, no clock, no runtime.
 
 use std::fmt;
 use std::fs;
@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use stele_merkle::state::StateHash;
-use stele_types::limits::{BUNDLE_BYTES_MAX, GENESIS_BYTES_MAX, STATEMENT_BYTES_MAX};
+use stele_types::limits::{BUNDLE_BYTES_MAX, GENESIS_BYTES_MAX, STATE_BUNDLE_BYTES_MAX, STATEMENT_BYTES_MAX};
 use stele_types::{Hash, Height, NetworkId, StatementId, Suite};
 use stele_verify::verdict::{EXIT_INVALID, EXIT_USAGE};
-use stele_verify::{Expectation, PublicKey, TrustAnchor, Verdict, VerifyError, bundle, receipt};
+use stele_verify::{Expectation, PublicKey, StateVerdict, TrustAnchor, Verdict, VerifyError, bundle, receipt, state};
 
 /// Bytes of a statement file: attached receipts are allowed.
 const STATEMENT_FILE_BYTES_MAX: usize = 64 * STATEMENT_BYTES_MAX;
@@ -18,6 +18,8 @@ const STATEMENT_FILE_BYTES_MAX: usize = 64 * STATEMENT_BYTES_MAX;
 const KEY_FILE_BYTES_MAX: usize = 16 * 1024;
 /// First byte of a receipt: CBOR tag 18. A bundle is a map.
 const RECEIPT_HEAD: u8 = 0xd2;
+/// First byte of a state bundle: a map of three pairs. Other bundles have more.
+const STATE_BUNDLE_HEAD: u8 = 0xa3;
 
 /// What to verify and what is known besides.
 #[derive(Clone, Debug, Default)]
@@ -118,6 +120,25 @@ impl Request {
         Ok(bundle::verify_bytes(&proof, &self.anchor()?, &expectation)?)
     }
 
+    /// Whether the file is a state bundle by its first byte; what cannot be read is none.
+    pub fn is_about_state(&self) -> bool {
+        use std::io::Read as _;
+        let mut head = [0];
+        fs::File::open(&self.proof).and_then(|mut file| file.read_exact(&mut head)).is_ok()
+            && head == [STATE_BUNDLE_HEAD]
+    }
+
+    /// Verifies a state bundle, which has to prove something about each of `keys`.
+    ///
+    /// # Errors
+    /// [`VerificationError`].
+    pub fn run_state(&self, keys: &[Hash]) -> Result<StateVerdict, VerificationError> {
+        let proof = read(&self.proof, STATE_BUNDLE_BYTES_MAX)?;
+        let verdict = state::verify_bundle_bytes(&proof, &self.anchor()?)?;
+        keys.iter().try_for_each(|key| verdict.about(key).map(drop))?;
+        Ok(verdict)
+    }
+
     fn expected(&self, verdict: Verdict) -> Result<Verdict, VerificationError> {
         match self.id {
             Some(id) if id != verdict.statement() => Err(VerifyError::StatementMismatch.into()),
@@ -196,6 +217,24 @@ pub fn verdict_values(verdict: &Verdict) -> Vec<(&'static str, Value)> {
         ]),
     }
     values
+}
+
+/// What is proven about the state as named values, in order.
+pub fn state_values(verdict: &StateVerdict) -> Vec<(&'static str, Value)> {
+    let value = |proven: &state::ProvenState| {
+        serde_json::json!({
+            "key": proven.key.to_hex(),
+            "value": proven.value.as_ref().map(hex::encode),
+            "height": proven.height.0,
+            "time_ms": proven.time_ms,
+            "header": proven.header.to_hex(),
+        })
+    };
+    vec![
+        ("verdict", verdict.as_str().into()),
+        ("network", verdict.network.to_hex().into()),
+        ("values", verdict.values.iter().map(value).collect()),
+    ]
 }
 
 /// A refusal as named values, in order: what scripts read in place of a verdict.

@@ -176,6 +176,17 @@ fn the_verifier_tells_usage_from_an_invalid_proof() {
     for arguments in [&[][..], &["a", "b"], &["none"], &["--genesis"], &["--pin", "x", "none"], &["--what", "none"]] {
         assert_eq!(verify(arguments).0, Some(2), "{arguments:?}");
     }
+    // A state bundle is told by its first byte; what it lacks then makes it invalid.
+    let cut = directory.path().join("cut.state");
+    std::fs::write(&cut, [0xa3, 1, 1]).unwrap();
+    let cut = cut.to_str().unwrap();
+    let key = "00".repeat(32);
+    let (code, error) = verify(&[cut, "--genesis", genesis, "--state-key", &key]);
+    assert!(code == Some(1) && error.contains("the state bundle does not decode"), "{error}");
+    let error = text(&stele(&["state", "verify", cut, "--genesis", genesis]).stderr);
+    assert!(error.starts_with("error[malformed]: "), "{error}");
+    assert_eq!(verify(&[genesis, "--genesis", genesis, "--state-key", &key]).0, Some(2));
+    assert_eq!(stele(&["state", "verify", "none", "--genesis", genesis]).status.code(), Some(2));
     // A genesis file is no bundle.
     let (code, error) = verify(&[genesis, "--genesis", genesis]);
     assert_eq!(code, Some(1), "{error}");

@@ -8,17 +8,17 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use serde_json::Value;
-use stele_ctl::verification::{Request, VerificationError, parse_pin, refusal_values, verdict_values};
-use stele_types::{NetworkId, StatementId};
-use stele_verify::Verdict;
+use stele_ctl::verification::{Request, VerificationError, parse_pin, refusal_values, state_values, verdict_values};
+use stele_types::{Hash, NetworkId, StatementId};
+use stele_verify::{StateVerdict, Verdict};
 
 const HELP: &str = "\
-Verifies a quorum bundle or a bare receipt of a Stele network, offline.
+Verifies a quorum bundle, a bare receipt or values of the state of a Stele network, offline.
 
 Usage: stele-verify FILE --genesis FILE [OPTIONS]
 
 Arguments:
-  FILE                  a quorum bundle (`stele receipt get`) or a bare receipt
+  FILE                  a quorum bundle (`stele receipt get`), a bare receipt, or a state bundle (`stele state prove`)
 
 Options:
   --genesis FILE        genesis file of the network: trust begins here
@@ -27,10 +27,11 @@ Options:
   --statement FILE      the statement, when the bundle does not carry it
   --id ID               statement id that the proof must be about
   --key KEY             public checkpoint key, for a bare receipt: PEM or DER file, or a SEC1 point in hexadecimal
+  --state-key KEY       key that a state bundle must be about; may be given again
   --json                print JSON, refusals too
   --help, --version
 
-Exit codes: 0 registered, 1 invalid, 2 usage, 3 vouched by one node only, 4 rejected.
+Exit codes: 0 registered or present, 1 invalid, 2 usage, 3 vouched by one node only, 4 rejected, 5 a value is absent.
 ";
 
 fn main() -> ExitCode {
@@ -45,6 +46,11 @@ fn main() -> ExitCode {
         }
         Ok(Answer::Verdict(verdict)) => {
             let values = verdict_values(&verdict);
+            let _ = stdout.write_all(if json { as_json(values) } else { as_lines(values) }.as_bytes());
+            ExitCode::from(verdict.exit_code())
+        }
+        Ok(Answer::State(verdict)) => {
+            let values = state_values(&verdict);
             let _ = stdout.write_all(if json { as_json(values) } else { as_lines(values) }.as_bytes());
             ExitCode::from(verdict.exit_code())
         }
@@ -76,12 +82,13 @@ fn as_lines(values: Values) -> String {
 enum Answer {
     Text(String),
     Verdict(Verdict),
+    State(StateVerdict),
 }
 
 fn run(arguments: Vec<OsString>) -> Result<Answer, VerificationError> {
     let usage = |what: String| VerificationError::Usage(what);
     let mut request = Request::default();
-    let mut proof = None;
+    let (mut proof, mut state_keys) = (None, Vec::new());
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
         let option = argument.to_string_lossy().into_owned();
@@ -98,12 +105,19 @@ fn run(arguments: Vec<OsString>) -> Result<Answer, VerificationError> {
             }
             "--network" => request.network = Some(id("--network", &text(value()?), NetworkId::from_hex)?),
             "--id" => request.id = Some(id("--id", &text(value()?), StatementId::from_hex)?),
+            "--state-key" => state_keys.push(id("--state-key", &text(value()?), Hash::from_hex)?),
             other if other.starts_with("--") => return Err(usage(format!("unknown option {other}"))),
             _ if proof.is_none() => proof = Some(argument.into()),
             other => return Err(usage(format!("one proof at a time; {other} is a second one"))),
         }
     }
     request.proof = proof.ok_or_else(|| usage("name the file of a bundle or receipt".into()))?;
+    if request.is_about_state() {
+        return request.run_state(&state_keys).map(Answer::State);
+    }
+    if !state_keys.is_empty() {
+        return Err(usage("--state-key is for state bundles, and this is none".into()));
+    }
     request.run().map(Answer::Verdict)
 }
 

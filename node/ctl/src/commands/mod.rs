@@ -13,6 +13,7 @@ pub mod proposal;
 pub mod query;
 pub mod receipt;
 pub mod record;
+pub mod state;
 pub mod status;
 pub mod submit;
 pub mod upgrade;
@@ -101,6 +102,9 @@ pub enum Command {
     /// What the network says, proven where a proof exists
     #[command(subcommand)]
     Query(query::QueryCommand),
+    /// Prove values of the state in a file, export it, check that of a stopped node
+    #[command(subcommand)]
+    State(state::StateCommand),
     /// Registered statements in log order
     Feed(feed::FeedArguments),
     /// Measure a network under load
@@ -143,6 +147,7 @@ impl Cli {
             Command::Receipt(receipt::ReceiptCommand::Get(arguments)) => block_on(arguments.run(&session)),
             Command::Receipt(receipt::ReceiptCommand::Verify(arguments)) => arguments.run(&session),
             Command::Query(command) => block_on(command.run(&session)),
+            Command::State(command) => command.run(&session),
             Command::Feed(arguments) => block_on(arguments.run(&session)),
             Command::Bench(arguments) => block_on(arguments.run(&session)),
             Command::Man { dir } => manual::man(&dir),
@@ -154,4 +159,10 @@ impl Cli {
 /// Runs a future on this thread: commands wait, they do not compute.
 fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("runtime")?.block_on(future)
+}
+
+/// Runs `steled` for a command whose work is the daemon's; its own words are on the terminal. Returns its exit code.
+fn run_daemon(command: &mut std::process::Command) -> Result<u8> {
+    let status = command.status().with_context(|| format!("cannot run {}", command.get_program().display()))?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
 }

@@ -10,7 +10,7 @@ use stele_types::Suite;
 
 use crate::commands::governed::party_id;
 use crate::commands::upgrade::UpgradeCommand;
-use crate::commands::{block_on, words};
+use crate::commands::{block_on, run_daemon, words};
 use crate::failure::Failure;
 use crate::localnet::{LocalNetwork, READY_WAIT_MAX, steled_beside_this_program};
 use crate::network::init::{BASE_PORT, InitOptions, NewNode, VoteMode, add_node, init};
@@ -170,9 +170,7 @@ impl JoinArguments {
         if let Some(height) = self.height {
             command.arg("--height").arg(height.to_string());
         }
-        let status = command.status().with_context(|| format!("cannot run {}", steled.display()))?;
-        // Its own words are on the terminal.
-        Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+        run_daemon(&mut command)
     }
 }
 
@@ -188,19 +186,33 @@ pub fn join_command(
     party: &str,
     from: &[String],
 ) -> Result<std::process::Command> {
+    let mut command = std::process::Command::new(steled);
+    command.arg("join").arg("--config").arg(dir.node(name).config());
+    add_peers(&mut command, dir, party, from, Some(name))?;
+    Ok(command)
+}
+
+/// Adds from which nodes `steled` fetches, and as which party. `from` are names or addresses; none: all but `except`.
+pub(crate) fn add_peers(
+    command: &mut std::process::Command,
+    dir: &NetworkDir,
+    party: &str,
+    from: &[String],
+    except: Option<&str>,
+) -> Result<()> {
     let profile = Profile::load(dir)?;
     let party_of = |name: &String| profile.nodes.iter().find(|node| node.name == *name).map(|node| node.party.clone());
     let from: Vec<String> = if from.is_empty() {
-        profile.nodes.iter().filter(|node| node.name != name).map(|node| node.party.clone()).collect()
+        let others = profile.nodes.iter().filter(|node| except.is_none_or(|except| node.name != except));
+        others.map(|node| node.party.clone()).collect()
     } else {
         from.iter().map(|from| party_of(from).unwrap_or_else(|| from.clone())).collect()
     };
-    let mut command = std::process::Command::new(steled);
-    command.arg("join").arg("--config").arg(dir.node(name).config()).arg("--from").arg(from.join(","));
+    command.arg("--from").arg(from.join(","));
     command.arg("--authorities").arg(dir.ca_certificate());
     command.arg("--certificate").arg(dir.party(party).tls_certificate());
     command.arg("--key").arg(dir.party(party).tls_key());
-    Ok(command)
+    Ok(())
 }
 
 impl InitArguments {

@@ -68,7 +68,7 @@ pub struct VerifyArguments {
     pub key: Option<String>,
 }
 
-fn network_id(text: &str) -> Result<NetworkId, String> {
+pub(crate) fn network_id(text: &str) -> Result<NetworkId, String> {
     NetworkId::from_hex(text).ok_or_else(|| "64 lower-case hexadecimal digits".to_owned())
 }
 
@@ -115,13 +115,13 @@ impl VerifyArguments {
         };
         match request.run() {
             Ok(verdict) => {
-                session.output.record(&record(verdict_values(&verdict)))?;
+                session.output.record(&verdict_values(&verdict).into())?;
                 Ok(verdict.exit_code())
             }
             Err(error) => {
                 // Scripts find a refusal where they look for the verdict; people read it as any other error.
                 if session.output.is_json() {
-                    session.output.record(&record(refusal_values(&error)))?;
+                    session.output.record(&refusal_values(&error).into())?;
                 } else {
                     let failure = Failure::new(error.code(), error.to_string()).hint(error.advice());
                     report(&failure.into(), session.output);
@@ -130,8 +130,4 @@ impl VerifyArguments {
             }
         }
     }
-}
-
-fn record(values: Vec<(&'static str, serde_json::Value)>) -> Record {
-    values.into_iter().fold(Record::new(), |record, (name, value)| record.with(name, value))
 }

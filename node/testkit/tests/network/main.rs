@@ -16,6 +16,7 @@ mod power_loss;
 mod quorum_lost;
 mod refused_start;
 mod reload;
+mod state_commands;
 mod tampered_state;
 mod upgrade_height;
 mod validators_change;
