@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use stele_merkle::log::Frontier;
-use stele_state::{KeyRange, MemoryMap, SnapshotReader, StateMap};
+use stele_state::{KeyRange, SnapshotReader, StateMap, TreeMap};
 use stele_types::{Hash, Height, Outcome};
 use tracing::{info, warn};
 
@@ -62,7 +62,7 @@ impl Exports {
     }
 
     /// Begins a snapshot when it is time for one. What fails here is logged; the commit is unaffected.
-    pub(super) fn begin(&self, state: &mut MemoryMap, height: Height) {
+    pub(super) fn begin(&self, state: &mut TreeMap, height: Height) {
         if self.interval == 0 || !height.0.is_multiple_of(self.interval) {
             return;
         }

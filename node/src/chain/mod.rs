@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use stele_ledger::Frame;
 use stele_merkle::tile::{Tile, TileKind};
-use stele_state::{MemoryMap, StateError};
+use stele_state::{StateError, TreeMap};
 use stele_types::{
     Block, BlockId, CommitCertificate, EpochCertificate, Genesis, Hash, Header, Height, LogIndex, NetworkId, Outcome,
     StatementId, ValidatorSet, cbor,
@@ -129,7 +129,7 @@ pub struct Chain {
     log: Arc<LogStore>,
     outcomes: OutcomeStore,
     index: StatementIndex,
-    state: RwLock<MemoryMap>,
+    state: RwLock<TreeMap>,
     exports: Exports,
     links: LinkRecords,
     epochs: EpochRecords,

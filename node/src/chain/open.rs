@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use stele_ledger::Frame;
-use stele_state::{Durability, MemoryMap, StateMap};
+use stele_state::{Durability, StateMap, TreeMap};
 use stele_types::{Block, Genesis, Hash, Height, NetworkId, cbor};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -77,7 +77,7 @@ impl Chain {
             values_memory_bytes: options.values_memory_bytes,
             ..stele_state::Options::new(hash)
         };
-        let opened = MemoryMap::open(&directory.join("state"), state_options)?;
+        let opened = TreeMap::open(&directory.join("state"), state_options)?;
         let mut state = opened.map;
         if opened.height.is_none() {
             let staged = state.stage(&state.root(), stele_ledger::genesis_writes(genesis))?;
@@ -183,7 +183,7 @@ fn recovered_head(
     genesis: &Genesis,
     blocks: &BlockStore,
     outcomes: &OutcomeStore,
-    state: &MemoryMap,
+    state: &TreeMap,
     log: &LogWriter,
     height: Height,
     frame: Arc<Frame>,

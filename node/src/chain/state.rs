@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{OnceLock, PoisonError};
 
 use stele_ledger::{StateKey, StateView};
-use stele_state::{MemoryMap, StateError, StateMap};
+use stele_state::{StateError, StateMap, TreeMap};
 use stele_types::exchange::CertifiedHeader;
 use stele_types::{Hash, Height};
 use tracing::error;
@@ -16,7 +16,7 @@ use super::{Chain, ChainError};
 /// The ledger takes a value that it cannot find for one that is not there, and for values that belong together that is an
 /// invariant. A value that cannot be read from its file is neither: the reading ends there.
 pub struct StateReader<'m> {
-    map: &'m MemoryMap,
+    map: &'m TreeMap,
     failure: OnceLock<StateError>,
 }
 
@@ -35,7 +35,7 @@ impl StateView for StateReader<'_> {
 }
 
 /// Reads a state: what comes of it, if every value that was asked for could be read.
-pub(super) fn read_whole<T>(map: &MemoryMap, read: impl FnOnce(&StateReader<'_>) -> T) -> Result<T, StateError> {
+pub(super) fn read_whole<T>(map: &TreeMap, read: impl FnOnce(&StateReader<'_>) -> T) -> Result<T, StateError> {
     let reader = StateReader { map, failure: OnceLock::new() };
     // What the reading was about to make is gone with it, and the map is not changed by it.
     let result = catch_unwind(AssertUnwindSafe(|| read(&reader)));

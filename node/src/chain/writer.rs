@@ -108,7 +108,7 @@ impl Writer {
         let (staged, state_root) = {
             let state = chain.state.read().unwrap_or_else(PoisonError::into_inner);
             let staged = state.stage(&state.root(), applied.writes.clone())?;
-            let root = stele_state::MemoryMap::staged_root(&staged);
+            let root = stele_state::TreeMap::staged_root(&staged);
             (staged, root)
         };
 

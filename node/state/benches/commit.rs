@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use stele_state::{
-    Chunk, Durability, Hash, Key, KeyRange, MemoryMap, Options, SnapshotBuilder, SnapshotReader, StateHash, StateMap,
+    Chunk, Durability, Hash, Key, KeyRange, Options, SnapshotBuilder, SnapshotReader, StateHash, StateMap, TreeMap,
     Write,
 };
 
@@ -113,7 +113,7 @@ fn measure(keys: u64, directory: &Path, arguments: &Arguments, figures: &mut Fig
         ..Options::new(StateHash::Sha256)
     };
     let state = directory.join("state");
-    let mut driver = Driver { map: MemoryMap::open(&state, options).expect("a new map").map, height: 0, keys };
+    let mut driver = Driver { map: TreeMap::open(&state, options).expect("a new map").map, height: 0, keys };
     let mut random = Random(7);
     driver.load(&mut random);
     let suffix = power(keys);
@@ -142,14 +142,14 @@ fn measure(keys: u64, directory: &Path, arguments: &Arguments, figures: &mut Fig
     let root = driver.map.root();
     drop(driver);
     let start = Instant::now();
-    let opened = MemoryMap::open(&state, options).expect("recovery");
+    let opened = TreeMap::open(&state, options).expect("recovery");
     assert_eq!(opened.root, root, "the map recovers to the same root");
     figures.add(format!("recovery.{suffix}"), start.elapsed().as_secs_f64(), "s");
 }
 
 /// The map without files: what hashing and the tree cost.
 fn in_memory(keys: u64, hash: StateHash, arguments: &Arguments, figures: &mut Figures) {
-    let mut driver = Driver { map: MemoryMap::ephemeral(hash), height: 0, keys };
+    let mut driver = Driver { map: TreeMap::ephemeral(hash), height: 0, keys };
     let mut random = Random(7);
     driver.load(&mut random);
     let run = driver.run(10_000, Duration::from_secs(arguments.seconds), &mut random);
@@ -216,7 +216,7 @@ fn join(driver: &mut Driver, directory: &Path, suffix: &str, figures: &mut Figur
 }
 
 struct Driver {
-    map: MemoryMap,
+    map: TreeMap,
     height: u64,
     keys: u64,
 }

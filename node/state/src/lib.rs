@@ -13,7 +13,7 @@
 //! ```
 //!
 //! * [`StateMap`] is the interface. An engine may be replaced by another without changing a root.
-//! * [`MemoryMap`] is the engine: a binary tree in memory, changed in place level by level; its leaves know where in a file
+//! * [`TreeMap`] is the engine: a binary tree in memory, changed in place level by level; its leaves know where in a file
 //!   their values lie, and the newest values stay in memory too. What a commit exchanges is the way back to the version
 //!   before, which is what keeps older roots provable ([`HistoryBounds`]).
 //! * The *write-set log* has one record per commit: heights, roots, sorted writes, checksum. Opening loads the newest
@@ -30,12 +30,12 @@
 #![forbid(unsafe_code)]
 
 mod arena;
+mod engine;
 mod error;
 mod fsck;
 mod hashing;
 mod history;
-mod map;
-mod memory;
+mod interface;
 mod record;
 mod recovery;
 mod snapshot;
@@ -43,11 +43,11 @@ mod tree;
 mod values;
 mod write_log;
 
+pub use engine::{Staged, TreeMap};
 pub use error::StateError;
 pub use fsck::{FINDINGS_MAX, Finding, FindingKind, Report, fsck};
 pub use history::HistoryBounds;
-pub use map::{Durability, Figures, Opened, Options, Pairs, Proven, ProvenMany, Recovery, StateMap, Write};
-pub use memory::{MemoryMap, Staged};
+pub use interface::{Durability, Figures, Opened, Options, Pairs, Proven, ProvenMany, Recovery, StateMap, Write};
 pub use record::BATCH_BYTES_MAX;
 pub use snapshot::{CHUNK_BYTES_MAX, Chunk, ChunkError, SnapshotBuilder, SnapshotReader};
 pub use stele_merkle::Hash;

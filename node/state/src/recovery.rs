@@ -6,7 +6,7 @@ use std::path::Path;
 use stele_merkle::state::EMPTY;
 
 use crate::history::History;
-use crate::map::Recovery;
+use crate::interface::Recovery;
 use crate::record::{HEADER_BYTES, value_offsets};
 use crate::snapshot::{Listing, list, load};
 use crate::tree::{Tree, Undo, Written};

@@ -7,8 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use stele_state::{
-    Durability, Finding, FindingKind, Hash, Key, MemoryMap, Options, Report, StateError, StateHash, StateMap, Write,
-    fsck,
+    Durability, Finding, FindingKind, Hash, Key, Options, Report, StateError, StateHash, StateMap, TreeMap, Write, fsck,
 };
 use tempfile::TempDir;
 
@@ -30,7 +29,7 @@ fn batch(height: u64) -> Vec<Write> {
     batch.into_iter().collect()
 }
 
-fn commit(map: &mut MemoryMap, height: u64) -> Hash {
+fn commit(map: &mut TreeMap, height: u64) -> Hash {
     let staged = map.stage(&map.root(), batch(height)).unwrap();
     map.commit(staged, height).unwrap()
 }
@@ -38,7 +37,7 @@ fn commit(map: &mut MemoryMap, height: u64) -> Hash {
 /// Snapshots of heights 9 and 19, a log from each of them on, and the last root.
 fn two_generations(durability: Durability) -> (TempDir, Hash) {
     let directory = TempDir::new().unwrap();
-    let mut map = MemoryMap::open(directory.path(), Options { durability, ..OPTIONS }).unwrap().map;
+    let mut map = TreeMap::open(directory.path(), Options { durability, ..OPTIONS }).unwrap().map;
     for height in 0..30 {
         commit(&mut map, height);
         if height == 9 || height == 19 {
@@ -189,7 +188,7 @@ fn a_file_that_is_gone_is_named() {
     // A log file begins whenever the mode of writing changes.
     let directory = TempDir::new().unwrap();
     for (round, durability) in [Durability::Sync, Durability::None, Durability::Sync].into_iter().enumerate() {
-        let mut map = MemoryMap::open(directory.path(), Options { durability, ..OPTIONS }).unwrap().map;
+        let mut map = TreeMap::open(directory.path(), Options { durability, ..OPTIONS }).unwrap().map;
         commit(&mut map, round as u64);
     }
     let missing = file(directory.path(), "writes-00000000000000000001");
@@ -253,7 +252,7 @@ fn leftovers_are_told_and_files_of_others_are_not() {
 #[test]
 fn what_cannot_be_checked_is_an_error() {
     let (directory, _) = two_generations(Durability::Sync);
-    let map = MemoryMap::open(directory.path(), OPTIONS).unwrap();
+    let map = TreeMap::open(directory.path(), OPTIONS).unwrap();
     assert!(matches!(fsck(directory.path(), HASH), Err(StateError::Locked { .. })));
     drop(map);
     assert!(matches!(fsck(directory.path(), StateHash::Sm3), Err(StateError::OtherHash { .. })));

@@ -7,7 +7,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use stele_state::{MemoryMap, Options, StateHash, StateMap, Write};
+use stele_state::{Options, StateHash, StateMap, TreeMap, Write};
 use tempfile::TempDir;
 
 const DIRECTORY: &str = "STELE_STATE_KILL_DIRECTORY";
@@ -24,7 +24,7 @@ fn batch(height: u64) -> Vec<Write> {
     batch.into_iter().collect()
 }
 
-fn commit(map: &mut MemoryMap, height: u64) {
+fn commit(map: &mut TreeMap, height: u64) {
     let staged = map.stage(&map.root(), batch(height)).unwrap();
     map.commit(staged, height).unwrap();
 }
@@ -35,7 +35,7 @@ fn commit(map: &mut MemoryMap, height: u64) {
 fn commits_until_killed() {
     // Nothing to do when somebody runs the ignored tests.
     let Some(directory) = std::env::var_os(DIRECTORY).map(PathBuf::from) else { return };
-    let opened = MemoryMap::open(&directory, OPTIONS).unwrap();
+    let opened = TreeMap::open(&directory, OPTIONS).unwrap();
     let mut map = opened.map;
     for height in opened.height.map_or(0, |height| height + 1).. {
         commit(&mut map, height);
@@ -46,7 +46,7 @@ fn commits_until_killed() {
 #[test]
 fn no_acknowledged_commit_is_lost_when_the_process_is_killed() {
     let directory = TempDir::new().unwrap();
-    let mut model = MemoryMap::ephemeral(StateHash::Sha256);
+    let mut model = TreeMap::ephemeral(StateHash::Sha256);
     let mut next = 0;
     let mut snapshots = std::collections::BTreeSet::new();
     for kill in 0..KILLS {
@@ -69,7 +69,7 @@ fn no_acknowledged_commit_is_lost_when_the_process_is_killed() {
         }
         child.wait().unwrap();
         let acknowledged = acknowledged.unwrap();
-        let opened = MemoryMap::open(directory.path(), OPTIONS).unwrap();
+        let opened = TreeMap::open(directory.path(), OPTIONS).unwrap();
         let height = opened.height.unwrap();
         assert!(height >= acknowledged, "height {acknowledged} was durable, {height} came back");
         assert!(opened.recovery.snapshots_refused.is_empty());

@@ -4,7 +4,7 @@
 
 use proptest::prelude::*;
 use stele_merkle::state::reference::ReferenceMap;
-use stele_state::{HistoryBounds, Key, MemoryMap, StateError, StateHash, StateMap, VALUE_BYTES_MAX, Write};
+use stele_state::{HistoryBounds, Key, StateError, StateHash, StateMap, TreeMap, VALUE_BYTES_MAX, Write};
 
 const HISTORY_ROOTS_MAX: usize = HistoryBounds::DEFAULT.roots;
 const BOTH: [StateHash; 2] = [StateHash::Sha256, StateHash::Sm3];
@@ -25,7 +25,7 @@ fn batches() -> impl Strategy<Value = Vec<Vec<Write>>> {
     proptest::collection::vec(batch, 1..10)
 }
 
-fn commit(map: &mut MemoryMap, writes: Vec<Write>) -> [u8; 32] {
+fn commit(map: &mut TreeMap, writes: Vec<Write>) -> [u8; 32] {
     let staged = map.stage(&map.root(), writes).unwrap();
     let height = map.height().map_or(0, |height| height + 1);
     let root = staged.root();
@@ -44,7 +44,7 @@ proptest! {
     #[test]
     fn every_batch_leads_to_the_reference_root_and_proofs(batches in batches(), sm3: bool, probe in keys()) {
         let hash = BOTH[usize::from(sm3)];
-        let mut map = MemoryMap::ephemeral(hash);
+        let mut map = TreeMap::ephemeral(hash);
         let mut model = ReferenceMap::new(hash);
         let mut past = Vec::new();
         for batch in batches {
@@ -81,8 +81,8 @@ proptest! {
 
     #[test]
     fn how_writes_are_batched_does_not_change_the_root(batches in batches()) {
-        let mut by_batch = MemoryMap::ephemeral(StateHash::Sha256);
-        let mut one_by_one = MemoryMap::ephemeral(StateHash::Sha256);
+        let mut by_batch = TreeMap::ephemeral(StateHash::Sha256);
+        let mut one_by_one = TreeMap::ephemeral(StateHash::Sha256);
         for batch in batches {
             for write in batch.iter().rev() {
                 commit(&mut one_by_one, vec![write.clone()]);
@@ -95,7 +95,7 @@ proptest! {
 
 #[test]
 fn deleting_everything_leads_back_to_the_empty_root_and_frees_the_memory() {
-    let mut map = MemoryMap::ephemeral(StateHash::Sha256);
+    let mut map = TreeMap::ephemeral(StateHash::Sha256);
     let mut keys: Vec<Key> = (0..5_000).map(key).collect();
     keys.sort_unstable();
     for round in 0..5_u8 {
@@ -116,7 +116,7 @@ fn deleting_everything_leads_back_to_the_empty_root_and_frees_the_memory() {
 
 #[test]
 fn memory_is_bounded_under_endless_updates() {
-    let mut map = MemoryMap::ephemeral(StateHash::Sha256);
+    let mut map = TreeMap::ephemeral(StateHash::Sha256);
     let mut keys: Vec<Key> = (0..500).map(key).collect();
     keys.sort_unstable();
     let mut after_warming = 0;
@@ -133,7 +133,7 @@ fn memory_is_bounded_under_endless_updates() {
 
 #[test]
 fn only_the_newest_roots_are_provable() {
-    let mut map = MemoryMap::ephemeral(StateHash::Sha256);
+    let mut map = TreeMap::ephemeral(StateHash::Sha256);
     for round in 0..300_u64 {
         commit(&mut map, vec![(key(round % 10), Some(round.to_be_bytes().to_vec()))]);
     }
@@ -156,13 +156,13 @@ fn only_the_newest_roots_are_provable() {
 
 #[test]
 fn staging_has_no_side_effects_and_stale_batches_are_refused() {
-    let mut map = MemoryMap::ephemeral(StateHash::Sha256);
+    let mut map = TreeMap::ephemeral(StateHash::Sha256);
     commit(&mut map, vec![(key(1), Some(b"one".to_vec()))]);
     let (root, figures) = (map.root(), map.figures());
     let first = map.stage(&root, vec![(key(1), Some(b"two".to_vec()))]).unwrap();
     let second = map.stage(&root, vec![(key(1), None)]).unwrap();
     assert_ne!(first.root(), second.root());
-    assert_eq!(MemoryMap::staged_root(&second), [0; 32]);
+    assert_eq!(TreeMap::staged_root(&second), [0; 32]);
     assert_eq!((map.root(), map.figures()), (root, figures));
     assert_eq!(map.get(&key(1)).unwrap().as_deref(), Some(&b"one"[..]));
     assert_eq!(map.get_many(&[key(1), key(2)]).unwrap(), [Some(b"one".to_vec()), None]);
@@ -177,7 +177,7 @@ fn staging_has_no_side_effects_and_stale_batches_are_refused() {
 
 #[test]
 fn writes_that_break_the_contract_are_refused() {
-    let mut map = MemoryMap::ephemeral(StateHash::Sha256);
+    let mut map = TreeMap::ephemeral(StateHash::Sha256);
     let root = map.root();
     let put = |key: u8, length: usize| ([key; 32], Some(vec![0; length]));
     let code = |result: Result<_, StateError>| result.map(drop).unwrap_err().code();
@@ -198,7 +198,7 @@ fn writes_that_break_the_contract_are_refused() {
 
 #[test]
 fn writing_what_is_there_already_changes_nothing() {
-    let mut map = MemoryMap::ephemeral(StateHash::Sha256);
+    let mut map = TreeMap::ephemeral(StateHash::Sha256);
     let mut writes: Vec<Write> = (0..100).map(|seed| (key(seed), Some(seed.to_be_bytes().to_vec()))).collect();
     writes.sort_unstable();
     let root = commit(&mut map, writes.clone());
@@ -220,8 +220,8 @@ fn several_threads_stage_what_one_does() {
     };
     let directory = tempfile::TempDir::new().unwrap();
     let options = stele_state::Options { threads: 8, ..stele_state::Options::new(StateHash::Sha256) };
-    let mut threads = MemoryMap::open(directory.path(), options).unwrap().map;
-    let mut one = MemoryMap::ephemeral(StateHash::Sha256);
+    let mut threads = TreeMap::open(directory.path(), options).unwrap().map;
+    let mut one = TreeMap::ephemeral(StateHash::Sha256);
     for height in 0..6 {
         assert_eq!(commit(&mut threads, batch(height)), commit(&mut one, batch(height)));
     }
@@ -230,7 +230,7 @@ fn several_threads_stage_what_one_does() {
 
 #[test]
 fn a_proof_about_many_keys_is_asked_for_in_order_and_in_bounds() {
-    let mut map = MemoryMap::ephemeral(StateHash::Sha256);
+    let mut map = TreeMap::ephemeral(StateHash::Sha256);
     let mut keys: Vec<Key> = (0..20_000).map(key).collect();
     keys.sort_unstable();
     commit(&mut map, keys.iter().map(|key| (*key, Some(vec![1; 40]))).collect());
@@ -250,7 +250,7 @@ fn a_proof_about_many_keys_is_asked_for_in_order_and_in_bounds() {
 /// Longer than the property tests: a map that grows, shrinks and is rewritten at random over many commits.
 #[test]
 fn a_long_random_walk_stays_equal_to_the_reference() {
-    let mut map = MemoryMap::ephemeral(StateHash::Sha256);
+    let mut map = TreeMap::ephemeral(StateHash::Sha256);
     let mut model = ReferenceMap::new(StateHash::Sha256);
     let mut state = 42_u64;
     let mut random = |below: u64| {

@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use stele_state::{Durability, Hash, Key, MemoryMap, Opened, Options, StateError, StateHash, StateMap, Write};
+use stele_state::{Durability, Hash, Key, Opened, Options, StateError, StateHash, StateMap, TreeMap, Write};
 use tempfile::TempDir;
 
 const OPTIONS: Options = Options::new(StateHash::Sha256);
 
-fn open(directory: &Path, options: Options) -> Opened<MemoryMap> {
-    MemoryMap::open(directory, options).unwrap()
+fn open(directory: &Path, options: Options) -> Opened<TreeMap> {
+    TreeMap::open(directory, options).unwrap()
 }
 
 fn key(seed: u64) -> Key {
@@ -29,14 +29,14 @@ fn batch(height: u64) -> Vec<Write> {
     batch.into_iter().collect()
 }
 
-fn commit(map: &mut MemoryMap, height: u64) -> Hash {
+fn commit(map: &mut TreeMap, height: u64) -> Hash {
     let staged = map.stage(&map.root(), batch(height)).unwrap();
     map.commit(staged, height).unwrap()
 }
 
 /// Roots after each height from a map without files.
 fn roots(heights: u64) -> Vec<Hash> {
-    let mut map = MemoryMap::ephemeral(StateHash::Sha256);
+    let mut map = TreeMap::ephemeral(StateHash::Sha256);
     (0..heights).map(|height| commit(&mut map, height)).collect()
 }
 
@@ -118,7 +118,7 @@ fn values_out_of_memory_come_from_their_files_through_snapshots_and_restarts() {
         let directory = TempDir::new().unwrap();
         let options = Options { values_memory_bytes, snapshot_log_bytes: 3_000, ..OPTIONS };
         let mut map = open(directory.path(), options).map;
-        let mut model = MemoryMap::ephemeral(StateHash::Sha256);
+        let mut model = TreeMap::ephemeral(StateHash::Sha256);
         let mut snapshots = std::collections::BTreeSet::new();
         let mut proven = 0;
         for height in 0..400 {
@@ -170,7 +170,7 @@ fn a_damaged_value_is_an_error_and_never_an_answer() {
 fn a_second_process_is_kept_out() {
     let directory = TempDir::new().unwrap();
     let first = open(directory.path(), OPTIONS);
-    assert!(matches!(MemoryMap::open(directory.path(), OPTIONS), Err(StateError::Locked { .. })));
+    assert!(matches!(TreeMap::open(directory.path(), OPTIONS), Err(StateError::Locked { .. })));
     drop(first);
     open(directory.path(), OPTIONS);
 }
@@ -182,11 +182,11 @@ fn another_hash_function_is_refused() {
     commit(&mut map, 0);
     let other = Options::new(StateHash::Sm3);
     drop(map);
-    assert!(matches!(MemoryMap::open(directory.path(), other), Err(StateError::OtherHash { .. })));
+    assert!(matches!(TreeMap::open(directory.path(), other), Err(StateError::OtherHash { .. })));
     let mut map = open(directory.path(), OPTIONS).map;
     map.checkpoint().unwrap();
     drop(map);
-    assert!(matches!(MemoryMap::open(directory.path(), other), Err(StateError::OtherHash { .. })));
+    assert!(matches!(TreeMap::open(directory.path(), other), Err(StateError::OtherHash { .. })));
 }
 
 /// A crash can leave any prefix of the last write. Whatever it is, the map opens at the last whole record, and goes on.
@@ -243,7 +243,7 @@ fn a_last_record_with_holes_is_dropped_and_damage_before_it_is_an_error() {
         let mut damaged = content.clone();
         damaged[at] ^= 0x41;
         fs::write(&log, &damaged).unwrap();
-        let opened = MemoryMap::open(directory.path(), OPTIONS);
+        let opened = TreeMap::open(directory.path(), OPTIONS);
         if at >= ends[3] {
             let opened = opened.unwrap();
             assert_eq!((opened.height, opened.root), (Some(2), roots[2]), "byte {at}");
@@ -264,7 +264,7 @@ fn a_last_record_with_holes_is_dropped_and_damage_before_it_is_an_error() {
         let mut damaged = content.clone();
         damaged[at] ^= 1;
         fs::write(&log, &damaged).unwrap();
-        assert!(matches!(MemoryMap::open(directory.path(), OPTIONS), Err(StateError::Corrupt { .. })), "byte {at}");
+        assert!(matches!(TreeMap::open(directory.path(), OPTIONS), Err(StateError::Corrupt { .. })), "byte {at}");
     }
 }
 
@@ -396,7 +396,7 @@ fn with_both_snapshots_damaged_the_map_does_not_open() {
         content[100] ^= 1;
         fs::write(&path, content).unwrap();
     }
-    let error = MemoryMap::open(directory.path(), OPTIONS).unwrap_err();
+    let error = TreeMap::open(directory.path(), OPTIONS).unwrap_err();
     assert!(matches!(error, StateError::NoBase { .. }), "{error}");
     assert!(error.to_string().contains("snapshot-"), "{error}");
 }

@@ -7,8 +7,8 @@ use std::fs;
 use std::path::Path;
 
 use stele_state::{
-    Chunk, ChunkError, Hash, Key, KeyRange, MemoryMap, Options, SnapshotBuilder, SnapshotReader, StateError, StateHash,
-    StateMap, Write,
+    Chunk, ChunkError, Hash, Key, KeyRange, Options, SnapshotBuilder, SnapshotReader, StateError, StateHash, StateMap,
+    TreeMap, Write,
 };
 use tempfile::TempDir;
 
@@ -25,18 +25,18 @@ fn batch(height: u64, keys: std::ops::Range<u64>) -> Vec<Write> {
     keys.map(|seed| (key(seed), value(seed))).collect::<BTreeMap<_, _>>().into_iter().collect()
 }
 
-fn commit(map: &mut MemoryMap, height: u64, writes: Vec<Write>) -> Hash {
+fn commit(map: &mut TreeMap, height: u64, writes: Vec<Write>) -> Hash {
     let staged = map.stage(&map.root(), writes).unwrap();
     map.commit(staged, height).unwrap()
 }
 
-fn pairs(map: &MemoryMap) -> Vec<(Key, Vec<u8>)> {
+fn pairs(map: &TreeMap) -> Vec<(Key, Vec<u8>)> {
     map.iter().map(Result::unwrap).collect()
 }
 
 /// A map of some thousand keys, and the snapshot of one of its heights, with commits before and after.
-fn exported(directory: &Path) -> (MemoryMap, Hash, Vec<(Key, Vec<u8>)>) {
-    let mut map = MemoryMap::ephemeral(HASH);
+fn exported(directory: &Path) -> (TreeMap, Hash, Vec<(Key, Vec<u8>)>) {
+    let mut map = TreeMap::ephemeral(HASH);
     for height in 0..4 {
         commit(&mut map, height, batch(height, height * 500..height * 500 + 1_500));
     }
@@ -89,7 +89,7 @@ fn a_snapshot_travels_in_chunks_that_prove_themselves_and_opens_as_the_same_map(
     }
     assert!(builder.is_complete());
     builder.finish().unwrap();
-    let opened = MemoryMap::open(&state, Options::new(HASH)).unwrap();
+    let opened = TreeMap::open(&state, Options::new(HASH)).unwrap();
     assert_eq!((opened.height, opened.root), (Some(3), root));
     assert_eq!(pairs(&opened.map), expected);
 }
@@ -128,7 +128,7 @@ fn a_wrong_chunk_is_refused_by_itself_and_the_right_one_can_still_come() {
 #[test]
 fn a_snapshot_goes_only_where_there_is_no_map() {
     let directory = TempDir::new().unwrap();
-    let mut map = MemoryMap::open(directory.path(), Options::new(HASH)).unwrap().map;
+    let mut map = TreeMap::open(directory.path(), Options::new(HASH)).unwrap().map;
     let root = commit(&mut map, 0, batch(0, 0..10));
     let create = |depth| SnapshotBuilder::create(directory.path(), HASH, 0, root, depth);
     assert!(matches!(create(3), Err(StateError::Locked { .. })));
@@ -151,7 +151,7 @@ fn a_damaged_byte_of_a_snapshot_is_found_and_its_chunk_named() {
         let found = SnapshotReader::open(&path).and_then(|reader| reader.check());
         let Err(StateError::Corrupt { offset, .. }) = found else { panic!("byte {at}: {found:?}") };
         assert!(offset <= at as u64 || at < 64, "byte {at} was looked for at {offset}");
-        assert!(MemoryMap::open(directory.path(), Options::new(HASH)).is_err());
+        assert!(TreeMap::open(directory.path(), Options::new(HASH)).is_err());
     }
     for length in (0..sound.len()).step_by(sound.len() / 50) {
         fs::write(&path, &sound[..length]).unwrap();
@@ -162,7 +162,7 @@ fn a_damaged_byte_of_a_snapshot_is_found_and_its_chunk_named() {
 #[test]
 fn an_export_that_cannot_be_begun_is_counted() {
     let directory = TempDir::new().unwrap();
-    let mut map = MemoryMap::ephemeral(HASH);
+    let mut map = TreeMap::ephemeral(HASH);
     commit(&mut map, 0, batch(0, 0..20));
     assert!(matches!(map.export(&directory.path().join("none")), Err(StateError::Io { .. })));
     assert_eq!(map.figures().snapshot_failures, 1);
@@ -172,7 +172,7 @@ fn an_export_that_cannot_be_begun_is_counted() {
 #[test]
 fn the_two_newest_exports_are_kept() {
     let directory = TempDir::new().unwrap();
-    let mut map = MemoryMap::ephemeral(HASH);
+    let mut map = TreeMap::ephemeral(HASH);
     let mut wanted = Vec::new();
     for height in 0..60 {
         commit(&mut map, height, batch(height, height..height + 20));

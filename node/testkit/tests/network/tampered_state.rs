@@ -12,7 +12,7 @@ use stele_client::{Client, Endpoint};
 use stele_ctl::localnet::READY_WAIT_MAX;
 use stele_ledger::Stored as _;
 use stele_ledger::value::RecordAnchor;
-use stele_state::{MemoryMap, Options, StateHash, StateMap as _};
+use stele_state::{Options, StateHash, StateMap as _, TreeMap};
 use stele_testkit::{Cluster, Load, LoadOptions, agreement, load, memory};
 use stele_types::{Command, Height, ObjectId};
 
@@ -155,11 +155,11 @@ async fn a_state_that_was_changed_on_disk_is_found_and_built_again() -> Result<(
 /// Writes the state in `directory` anew as it was below its newest height, with one byte of one record's commitment
 /// changed: checksums and roots of the files are sound.
 fn tamper(directory: &Path, record: ObjectId) -> Result<()> {
-    let newest = MemoryMap::open(directory, Options::new(StateHash::Sha256))?.height.context("an empty state")?;
+    let newest = TreeMap::open(directory, Options::new(StateHash::Sha256))?.height.context("an empty state")?;
     let height = newest - 1;
     let below = Options { height_max: Some(height), ..Options::new(StateHash::Sha256) };
     let mut pairs: Vec<_> = {
-        let map = MemoryMap::open(directory, below)?.map;
+        let map = TreeMap::open(directory, below)?.map;
         map.iter().collect::<Result<_, _>>()?
     };
     let key = RecordAnchor::state_key(&record);
@@ -169,7 +169,7 @@ fn tamper(directory: &Path, record: ObjectId) -> Result<()> {
     value[at] ^= 1;
 
     std::fs::remove_dir_all(directory)?;
-    let mut map = MemoryMap::open(directory, Options::new(StateHash::Sha256))?.map;
+    let mut map = TreeMap::open(directory, Options::new(StateHash::Sha256))?.map;
     let writes = pairs.into_iter().map(|(key, value)| (key, Some(value))).collect();
     let staged = map.stage(&map.root(), writes)?;
     map.commit(staged, height)?;

@@ -52,7 +52,7 @@ use nomt::{KeyReadWrite, Nomt, SessionParams};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 use stele_bench_report::{Arguments, Figure, median};
-use stele_state::{Hash, Key, MemoryMap, Options, StateHash, StateMap, Write};
+use stele_state::{Hash, Key, TreeMap, Options, StateHash, StateMap, Write};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -277,7 +277,7 @@ trait Candidate {
 }
 
 struct Ours {
-    map: MemoryMap,
+    map: TreeMap,
     height: u64,
 }
 
@@ -285,7 +285,7 @@ impl Ours {
     fn open(directory: &Path) -> Outcome<Self> {
         std::fs::create_dir_all(directory)?;
         // Durability::Sync and one thread are the defaults.
-        Ok(Self { map: MemoryMap::open(directory, Options::new(StateHash::Sha256))?.map, height: 0 })
+        Ok(Self { map: TreeMap::open(directory, Options::new(StateHash::Sha256))?.map, height: 0 })
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::history::{History, Version};
-use crate::map::{Opened, Pairs, Proven, ProvenMany, StateMap};
+use crate::interface::{Opened, Pairs, Proven, ProvenMany, StateMap};
 use crate::record::{HEADER_BYTES, Header, encode_batch, value_offsets};
 use crate::recovery::{lock, recover};
 use crate::snapshot::{Relocation, SnapshotHeader, SnapshotJob, file_name};
@@ -29,7 +29,7 @@ const WRITES_PER_MOVED: usize = 2;
 
 /// A state map whose tree is in memory; a write-set log and snapshots on disk hold the values and bring it back.
 #[derive(Debug)]
-pub struct MemoryMap {
+pub struct TreeMap {
     tree: Tree,
     history: History,
     threads: usize,
@@ -64,7 +64,7 @@ struct Files {
     _lock: File,
 }
 
-/// Writes staged on a [`MemoryMap`].
+/// Writes staged on a [`TreeMap`].
 #[derive(Debug)]
 pub struct Staged {
     update: Update,
@@ -86,7 +86,7 @@ impl Staged {
     }
 }
 
-impl MemoryMap {
+impl TreeMap {
     /// A map that lives in memory only: for replaying a chain and comparing roots, and for tests.
     #[must_use]
     pub fn ephemeral(hash: StateHash) -> Self {
@@ -231,7 +231,7 @@ impl MemoryMap {
     }
 }
 
-impl StateMap for MemoryMap {
+impl StateMap for TreeMap {
     type Staged = Staged;
 
     fn open(directory: &Path, options: Options) -> Result<Opened<Self>, StateError> {
@@ -433,7 +433,7 @@ impl StateMap for MemoryMap {
     }
 }
 
-impl Drop for MemoryMap {
+impl Drop for TreeMap {
     fn drop(&mut self) {
         // A snapshot that is copied is finished, one that is not is abandoned; either way its thread ends first.
         let checkpoint = self.files.as_mut().and_then(|files| files.job.take());
@@ -470,8 +470,8 @@ mod tests {
     fn a_failed_write_or_flush_poisons_the_map_until_it_is_opened_again() {
         for (append, flush) in [(true, false), (false, true)] {
             let directory = tempfile::TempDir::new().expect("a temporary directory");
-            let mut map = MemoryMap::open(directory.path(), Options::new(StateHash::Sha256)).expect("a new map").map;
-            let write = |map: &MemoryMap, value: u8| map.stage(&map.root(), vec![([value; 32], Some(vec![value]))]);
+            let mut map = TreeMap::open(directory.path(), Options::new(StateHash::Sha256)).expect("a new map").map;
+            let write = |map: &TreeMap, value: u8| map.stage(&map.root(), vec![([value; 32], Some(vec![value]))]);
             let staged = write(&map, 1).expect("a valid batch");
             let root = map.commit(staged, 0).expect("a working disk");
             map.files.as_mut().expect("files").log.replace_medium(Box::new(Failing { append, flush }));
@@ -485,7 +485,7 @@ mod tests {
             assert!(matches!(map.checkpoint(), Err(StateError::Poisoned)));
             assert_eq!(map.get(&[1; 32]).expect("reads go on"), Some(vec![1]));
             drop(map);
-            let opened = MemoryMap::open(directory.path(), Options::new(StateHash::Sha256)).expect("recovery");
+            let opened = TreeMap::open(directory.path(), Options::new(StateHash::Sha256)).expect("recovery");
             assert_eq!((opened.height, opened.root), (Some(0), root));
         }
     }
