@@ -274,6 +274,8 @@ impl Checked {
             "certified": certified,
             "snapshots": report.snapshots,
             "chunks": report.chunks,
+            "tables": report.tables,
+            "pages": report.pages,
             "logs": report.logs,
             "records": report.records,
             "damages": report.damages,
@@ -289,8 +291,11 @@ impl Checked {
             ("directory", directory.display().to_string()),
             ("leads to", reaches.unwrap_or_else(|| "no state".to_owned())),
             ("snapshots", format!("{}, {} chunks sound", report.snapshots, report.chunks)),
-            ("log", format!("{} files, {} records redone", report.logs, report.records)),
+            ("log", format!("{} files, {} records", report.logs, report.records)),
         ];
+        if report.tables > 0 {
+            lines.push(("pages", format!("{} tables, {} pages sound", report.tables, report.pages)));
+        }
         if let Some(certified) = certified {
             lines.push((
                 "certified",

@@ -68,11 +68,20 @@ pub struct ChainOptions {
     pub snapshot_interval: u64,
     /// Bytes of values of the state that stay in memory.
     pub values_memory_bytes: usize,
+    /// Where the leaves of the state are.
+    pub layout: stele_state::Layout,
+    /// Bytes of its pages that stay in memory.
+    pub page_cache_bytes: usize,
 }
 
 impl Default for ChainOptions {
     fn default() -> Self {
-        Self { snapshot_interval: 0, values_memory_bytes: stele_state::Options::VALUES_MEMORY_BYTES }
+        Self {
+            snapshot_interval: 0,
+            values_memory_bytes: stele_state::Options::VALUES_MEMORY_BYTES,
+            layout: stele_state::Layout::Auto { keys: stele_state::Options::PAGED_FROM_KEYS },
+            page_cache_bytes: stele_state::Options::PAGE_CACHE_BYTES,
+        }
     }
 }
 

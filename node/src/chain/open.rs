@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use stele_ledger::Frame;
-use stele_state::{Durability, StateMap, TreeMap};
+use stele_state::{Durability, StateError, StateMap, TreeMap};
 use stele_types::{Block, Genesis, Hash, Height, NetworkId, cbor};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -75,6 +75,8 @@ impl Chain {
             durability: Durability::None,
             height_max,
             values_memory_bytes: options.values_memory_bytes,
+            layout: options.layout,
+            page_cache_bytes: options.page_cache_bytes,
             ..stele_state::Options::new(hash)
         };
         let opened = TreeMap::open(&directory.join("state"), state_options)?;
@@ -268,7 +270,8 @@ fn is_derived(error: &ChainError) -> bool {
     matches!(
         error,
         ChainError::Log(_)
-            | ChainError::State(_)
+            // A disk that is full or fails now says nothing about what it holds.
+            | ChainError::State(StateError::Corrupt { .. } | StateError::NoBase { .. })
             | ChainError::Index(_)
             | ChainError::Damaged { .. }
             | ChainError::Diverged { .. }

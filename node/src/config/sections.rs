@@ -321,6 +321,19 @@ impl Default for GpuSection {
     }
 }
 
+/// Where the leaves of the state's tree are.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum StateLayout {
+    /// In memory, and in pages once there are `paged_from_keys` keys; the node moves them while it works.
+    #[default]
+    Auto,
+    /// In memory: about 140 bytes per key.
+    Memory,
+    /// In pages on disk, with those used last in memory: about 5 bytes of memory per key beside them.
+    Paged,
+}
+
 /// `[state]`.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
@@ -330,11 +343,35 @@ pub struct StateSection {
     pub snapshot_interval: u64,
     /// Bytes of values that stay in memory, those written last; the others are read from their files.
     pub values_memory_bytes: usize,
+    /// Where the leaves are. It changes no root, and may be another at every start.
+    pub layout: StateLayout,
+    /// Keys from which on they are in pages, with `layout = "auto"`.
+    pub paged_from_keys: u64,
+    /// Bytes of pages that stay in memory, those used last.
+    pub page_cache_bytes: usize,
+}
+
+impl StateSection {
+    /// The layout for the state map.
+    #[must_use]
+    pub const fn layout(&self) -> stele_state::Layout {
+        match self.layout {
+            StateLayout::Auto => stele_state::Layout::Auto { keys: self.paged_from_keys },
+            StateLayout::Memory => stele_state::Layout::Memory,
+            StateLayout::Paged => stele_state::Layout::Paged,
+        }
+    }
 }
 
 impl Default for StateSection {
     fn default() -> Self {
-        Self { snapshot_interval: 10_000, values_memory_bytes: 1 << 30 }
+        Self {
+            snapshot_interval: 10_000,
+            values_memory_bytes: 1 << 30,
+            layout: StateLayout::Auto,
+            paged_from_keys: 100_000_000,
+            page_cache_bytes: 1 << 30,
+        }
     }
 }
 

@@ -27,6 +27,11 @@ pub struct ExecuteMetrics {
     state_snapshot_height: Gauge,
     state_export_height: Gauge,
     state_snapshot_failures: Gauge,
+    state_pages: Gauge,
+    state_pages_read: Gauge,
+    state_pages_written: Gauge,
+    state_device_bytes: Gauge,
+    state_device_used_bytes: Gauge,
     /// An invariant of the ledger or the storage did not hold. Any value but 0 needs a person.
     pub invariant_violations: Counter,
     /// A decided header names another root than this node computed. Any value but 0 needs a person.
@@ -80,6 +85,18 @@ impl ExecuteMetrics {
                 "stele_execute_state_snapshot_failures",
                 "Snapshots that could not be written since the start.",
             ),
+            state_pages: registry
+                .gauges("stele_execute_state_pages", "Pages of the state tree; 0 when it is in memory."),
+            state_pages_read: registry
+                .gauges("stele_execute_state_pages_read", "Pages of the state read from disk since the start."),
+            state_pages_written: registry
+                .gauges("stele_execute_state_pages_written", "Pages of the state written to disk since the start."),
+            state_device_bytes: registry
+                .gauges("stele_execute_state_device_bytes", "Bytes of the device that the state's pages lie on."),
+            state_device_used_bytes: registry.gauges(
+                "stele_execute_state_device_used_bytes",
+                "Bytes of that device that pages of the state, of older roots and of checkpoints take.",
+            ),
             invariant_violations: registry.counters(
                 "stele_execute_invariant_violations_total",
                 "Invariants of the ledger or the storage that did not hold.",
@@ -118,5 +135,10 @@ impl ExecuteMetrics {
         self.state_snapshot_height.set((), figures.snapshot_height.unwrap_or_default());
         self.state_export_height.set((), figures.export_height.unwrap_or_default());
         self.state_snapshot_failures.set((), figures.snapshot_failures);
+        self.state_pages.set((), figures.pages);
+        self.state_pages_read.set((), figures.pages_read);
+        self.state_pages_written.set((), figures.pages_written);
+        self.state_device_bytes.set((), figures.device_bytes);
+        self.state_device_used_bytes.set((), figures.device_used_bytes);
     }
 }

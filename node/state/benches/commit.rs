@@ -1,11 +1,13 @@
 //! The state map's figures: durable commits, latency, memory, proofs, snapshots.
 //!
 //! `cargo xtask bench state [--keys 1000000,10000000] [--seconds 5] [--directory DIR] [--json FILE]`
+//! `cargo xtask bench state --layout paged --keys 100000000 [--page-cache-bytes N]`
 //!
 //! Uniform random updates of existing keys, values of 100 bytes. A timed batch is sorted, staged, logged, flushed and
 //! applied; making its keys and values is not timed. Snapshots run as they do in a node, their thread included, and values
 //! stay in files but for [`VALUES_MEMORY_BYTES`]. Pin the program to one core (`taskset -c 1`) for figures per core. The
-//! directory must be on a real disk for the durable figures to mean anything.
+//! directory must be on a real disk for the durable figures to mean anything. A map with pages is loaded in key order,
+//! which takes minutes instead of hours; the updates then are as random as they are for the others.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(clippy::cast_precision_loss, reason = "figures are printed with a few digits")]
@@ -15,9 +17,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use stele_state::{
-    Chunk, Durability, Hash, Key, KeyRange, Options, SnapshotBuilder, SnapshotReader, StateHash, StateMap, TreeMap,
-    Write,
+    Chunk, Durability, Hash, Key, KeyRange, Layout, Options, SnapshotBuilder, SnapshotReader, StateHash, StateMap,
+    TreeMap, Write,
 };
+
+/// That of `steled`.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const VALUE_BYTES: usize = 100;
 const LOAD_BATCH: u64 = 50_000;
@@ -30,6 +36,8 @@ struct Arguments {
     keys: Vec<u64>,
     seconds: u64,
     threads: usize,
+    layout: Layout,
+    page_cache_bytes: usize,
     directory: PathBuf,
     json: Option<PathBuf>,
 }
@@ -67,7 +75,8 @@ fn main() {
         let directory = tempfile::TempDir::new_in(&arguments.directory).expect("a writable directory");
         measure(*keys, directory.path(), &arguments, &mut figures);
     }
-    for hash in [StateHash::Sha256, StateHash::Sm3] {
+    let in_memory_too = arguments.layout == Layout::Memory;
+    for hash in [StateHash::Sha256, StateHash::Sm3].into_iter().filter(|_| in_memory_too) {
         in_memory(arguments.keys[0], hash, &arguments, &mut figures);
     }
     if let Some(path) = &arguments.json {
@@ -80,8 +89,15 @@ fn main() {
 }
 
 fn arguments() -> Arguments {
-    let mut parsed =
-        Arguments { keys: vec![1_000_000], seconds: 5, threads: 1, directory: std::env::temp_dir(), json: None };
+    let mut parsed = Arguments {
+        keys: vec![1_000_000],
+        seconds: 5,
+        threads: 1,
+        layout: Layout::Memory,
+        page_cache_bytes: Options::PAGE_CACHE_BYTES,
+        directory: std::env::temp_dir(),
+        json: None,
+    };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().unwrap_or_else(|| panic!("{word} needs a value"));
@@ -89,6 +105,14 @@ fn arguments() -> Arguments {
             "--keys" => parsed.keys = value().split(',').map(|keys| keys.parse().expect("a number of keys")).collect(),
             "--seconds" => parsed.seconds = value().parse().expect("a number of seconds"),
             "--threads" => parsed.threads = value().parse().expect("a number of threads"),
+            "--layout" => {
+                parsed.layout = match value().as_str() {
+                    "memory" => Layout::Memory,
+                    "paged" => Layout::Paged,
+                    other => panic!("layout {other} is neither memory nor paged"),
+                }
+            }
+            "--page-cache-bytes" => parsed.page_cache_bytes = value().parse().expect("a number of bytes"),
             "--directory" => parsed.directory = value().into(),
             "--json" => parsed.json = Some(value().into()),
             // What `cargo bench` passes to every benchmark.
@@ -110,13 +134,26 @@ fn measure(keys: u64, directory: &Path, arguments: &Arguments, figures: &mut Fig
         durability: Durability::Sync,
         values_memory_bytes: VALUES_MEMORY_BYTES,
         threads: arguments.threads,
+        layout: arguments.layout,
+        page_cache_bytes: arguments.page_cache_bytes,
         ..Options::new(StateHash::Sha256)
     };
     let state = directory.join("state");
     let mut driver = Driver { map: TreeMap::open(&state, options).expect("a new map").map, height: 0, keys };
     let mut random = Random(7);
-    driver.load(&mut random);
-    let suffix = power(keys);
+    let start = Instant::now();
+    let paged = arguments.layout == Layout::Paged;
+    if paged {
+        driver.load_in_order(&mut random);
+    } else {
+        driver.load(&mut random);
+    }
+    let suffix = match (paged, keys) {
+        (true, _) => format!("{}.paged", power(keys)),
+        (false, 100_000_000..) => format!("{}.ram", power(keys)),
+        (false, _) => power(keys),
+    };
+    figures.add(format!("load.{suffix}"), start.elapsed().as_secs_f64(), "s");
     for batch in [10_000, 1_000] {
         let log_before = driver.map.figures();
         let run = driver.run(batch, Duration::from_secs(arguments.seconds), &mut random);
@@ -127,6 +164,12 @@ fn measure(keys: u64, directory: &Path, arguments: &Arguments, figures: &mut Fig
         figures.add(format!("{name}.p99_ms"), milliseconds(run.latencies[run.latencies.len() * 99 / 100]), "ms");
         figures.add(format!("{name}.sync_share"), 100.0 * run.sync.as_secs_f64() / run.time.as_secs_f64(), "%");
         let log_after = driver.map.figures();
+        if paged {
+            let (read, written) =
+                (log_after.pages_read - log_before.pages_read, log_after.pages_written - log_before.pages_written);
+            figures.add(format!("{name}.reads"), read as f64 / run.count as f64, "pages/update");
+            figures.add(format!("{name}.writes"), written as f64 / run.count as f64, "pages/update");
+        }
         if log_after.snapshot_height == log_before.snapshot_height && batch == 10_000 {
             let bytes = (log_after.log_bytes - log_before.log_bytes) as f64;
             figures.add(format!("log.bytes.{suffix}"), bytes / run.count as f64, "B/update");
@@ -136,15 +179,27 @@ fn measure(keys: u64, directory: &Path, arguments: &Arguments, figures: &mut Fig
     let tree = held.memory_bytes - held.history_bytes.min(held.memory_bytes);
     figures.add(format!("ram.bytes_per_key.{suffix}"), tree as f64 / held.keys as f64, "B");
     figures.add(format!("ram.history.{suffix}"), held.history_bytes as f64 / 1e6, "MB");
-    figures.add(format!("ram.resident.{suffix}"), resident_bytes() / 1e6, "MB");
+    figures.add(format!("ram.resident.{suffix}"), status_bytes("VmRSS:") / 1e6, "MB");
+    if paged {
+        let without_cache = tree.saturating_sub(arguments.page_cache_bytes as u64);
+        figures.add(format!("ram.bytes_per_key.{suffix}.without_cache"), without_cache as f64 / held.keys as f64, "B");
+        figures.add(format!("device.{suffix}"), held.device_bytes as f64 / 1e6, "MB");
+        figures.add(format!("device.used.{suffix}"), held.device_used_bytes as f64 / 1e6, "MB");
+        let live = (held.pages * 4096) as f64;
+        figures.add(format!("pages.fill.{suffix}"), 100.0 * (held.keys * 134) as f64 / live, "%");
+    }
     proofs(&driver, &suffix, &mut random, figures);
-    join(&mut driver, directory, &suffix, figures);
+    // Two more copies of everything: more than the disks of small machines hold.
+    if keys < 100_000_000 {
+        join(&mut driver, directory, &suffix, figures);
+    }
     let root = driver.map.root();
     drop(driver);
     let start = Instant::now();
     let opened = TreeMap::open(&state, options).expect("recovery");
     assert_eq!(opened.root, root, "the map recovers to the same root");
     figures.add(format!("recovery.{suffix}"), start.elapsed().as_secs_f64(), "s");
+    figures.add(format!("recovery.{suffix}.records"), opened.recovery.records_redone as f64, "records");
 }
 
 /// The map without files: what hashing and the tree cost.
@@ -239,6 +294,22 @@ impl Driver {
         self.map.checkpoint().expect("a snapshot");
     }
 
+    fn load_in_order(&mut self, random: &mut Random) {
+        // The first bytes of the keys are enough to order them for this.
+        let mut order: Vec<(u64, u32)> = (0..self.keys)
+            .map(|seed| {
+                let first = *key(seed).first_chunk().expect("a key is longer");
+                (u64::from_be_bytes(first), u32::try_from(seed).expect("fewer than 2^32 keys"))
+            })
+            .collect();
+        order.sort_unstable();
+        for seeds in order.chunks(usize::try_from(LOAD_BATCH).expect("small")) {
+            self.commit(seeds.iter().map(|(_, seed)| write(u64::from(*seed), random)).collect());
+        }
+        drop(order);
+        self.map.checkpoint().expect("a table");
+    }
+
     fn commit(&mut self, mut writes: Vec<Write>) -> (usize, Duration, Duration) {
         let (start, cpu) = (Instant::now(), cpu_time());
         writes.sort_unstable_by_key(|(key, _)| *key);
@@ -281,10 +352,10 @@ fn write(seed: u64, random: &mut Random) -> Write {
     (key(seed), Some(value))
 }
 
-/// Resident memory of this process, the benchmark's own batches included.
-fn resident_bytes() -> f64 {
+/// Memory of this process, the benchmark's own batches included.
+fn status_bytes(field: &str) -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+    let kilobytes = status.lines().find_map(|line| line.strip_prefix(field)?.trim().strip_suffix(" kB"));
     1024.0 * kilobytes.and_then(|number| number.parse::<f64>().ok()).unwrap_or(0.0)
 }
 

@@ -1,42 +1,42 @@
-//! The engine with the tree in memory and values in files.
+//! The engine: tree, history, write-set log and checkpoints put together.
 
 use std::borrow::Cow;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::checkpoint::{Checkpoint, Pace};
 use crate::history::{History, Version};
 use crate::interface::{Opened, Pairs, Proven, ProvenMany, StateMap};
+use crate::moving::Moving;
+use crate::pages::{Pages, table_name};
 use crate::record::{HEADER_BYTES, Header, encode_batch, value_offsets};
-use crate::recovery::{lock, recover};
-use crate::snapshot::{Relocation, SnapshotHeader, SnapshotJob, file_name};
-use crate::tree::{Tree, Update, Written};
+use crate::recovery::{Redo, lock, recover};
+use crate::snapshot::{GENERATIONS, Relocation, SnapshotHeader, SnapshotJob, file_name};
+use crate::tree::{Standing, Tree, Update, Written};
 use crate::values::{FileId, FileSet, Place};
 use crate::write_log::{Position, WriteLog};
-use crate::{Durability, Figures, Hash, HistoryBounds, Key, MULTI_KEYS_MAX, Options, StateError, StateHash, Write};
-
-/// Pairs copied into a running snapshot per commit, whatever the commit's size: a million pairs take a thousand empty
-/// blocks.
-const SNAPSHOT_PAIRS_PER_COMMIT: usize = 1024;
-
-/// Pairs copied per write of a commit, so that a snapshot ends before the map has changed by a quarter.
-const SNAPSHOT_PAIRS_PER_WRITE: usize = 4;
+use crate::{
+    Durability, Figures, Hash, HistoryBounds, Key, Layout, MULTI_KEYS_MAX, Options, StateError, StateHash, Write,
+};
 
 /// Values moved to the newest snapshot per commit, whatever its size, and one more for so many writes. The next snapshot
-/// waits for it, and until then the log holds twice as many writes as there are keys.
+/// waits for it: by then the log holds at most twice as many writes as there are keys.
 const MOVED_PER_COMMIT: usize = 512;
 const WRITES_PER_MOVED: usize = 2;
 
-/// A state map whose tree is in memory; a write-set log and snapshots on disk hold the values and bring it back.
+/// A state map whose tree is in memory; a write-set log and checkpoints on disk hold the values and bring it back.
 #[derive(Debug)]
 pub struct TreeMap {
     tree: Tree,
     history: History,
-    threads: usize,
+    options: Options,
     /// `None` for a map that lives in memory only.
     files: Option<Files>,
     /// A snapshot for others, in the making.
     export: Option<SnapshotJob>,
+    /// A page could not be written: the tree is behind its log until it is opened again.
+    poisoned: bool,
     figures: Figures,
 }
 
@@ -46,16 +46,20 @@ struct Files {
     durability: Durability,
     snapshot_log_bytes: u64,
     log: WriteLog,
-    /// The log, open to read values from.
-    log_file: FileId,
+    /// The log, open to read values from; none in a map with pages.
+    log_file: Option<FileId>,
     /// Files from before the running snapshot.
     old_files: FileSet,
+    /// The map on its way into pages.
+    moving: Option<Moving>,
     /// Values on their way to the newest snapshot.
     relocation: Option<Relocation>,
     /// Files that only versions below a height need.
     leaving: Vec<(u64, FileSet)>,
     durable_height: Option<u64>,
-    job: Option<SnapshotJob>,
+    job: Option<Checkpoint>,
+    /// Whether a checkpoint is wanted however short the log is: the map has another form than it was opened from.
+    due: bool,
     /// Bytes of log when the running snapshot began.
     log_bytes_before: u64,
     /// After a failed snapshot: bytes of log at which the next is tried.
@@ -93,22 +97,32 @@ impl TreeMap {
         Self {
             tree: Tree::new(hash, usize::MAX),
             history: History::new(HistoryBounds::ROOTS),
-            threads: 1,
+            options: Options::new(hash),
             files: None,
             export: None,
+            poisoned: false,
             figures: Figures::default(),
         }
     }
 
+    /// After a page that could not be written nothing is done any more.
+    fn check(&self) -> Result<(), StateError> {
+        if self.poisoned { Err(StateError::Poisoned) } else { Ok(()) }
+    }
+
     /// Goes on with an export.
-    fn go_on_exporting(&mut self, pairs: usize) {
+    fn go_on_exporting(&mut self, pace: Pace) {
         let Some(job) = &mut self.export else { return };
-        job.step(&self.tree, pairs, self.history.is_burdened());
+        job.step(&self.tree, pace.pairs(), pace.waits());
         let height = job.height();
         if let Some(height) = job.take_pin() {
             self.history.unpin(&mut self.tree, height);
         }
-        if let Some(job) = self.export.take_if(|job| job.is_finished()) {
+        if let Some(mut job) = self.export.take_if(|job| job.is_finished()) {
+            // It may have ended since it was asked.
+            if let Some(height) = job.take_pin() {
+                self.history.unpin(&mut self.tree, height);
+            }
             match job.finish() {
                 Ok(_) => self.figures.export_height = Some(height),
                 Err(_) => self.figures.snapshot_failures += 1,
@@ -119,81 +133,149 @@ impl TreeMap {
     /// Goes on with a running snapshot, and starts one when the log has grown enough. What fails here is counted and
     /// tried again; the commit before it is unaffected.
     fn maintain(&mut self, writes: u32) {
-        let pairs = SNAPSHOT_PAIRS_PER_COMMIT + writes as usize * SNAPSHOT_PAIRS_PER_WRITE;
-        self.go_on_exporting(pairs);
-        self.go_on_moving(Some(MOVED_PER_COMMIT + writes as usize / WRITES_PER_MOVED));
+        // A disk that cannot keep up must slow the commits down: what is retained for it is memory.
+        let pace = Pace::Commit { writes, wait: self.history.is_burdened() };
+        self.go_on_exporting(pace);
+        self.go_on_relocating(Some(MOVED_PER_COMMIT + writes as usize / WRITES_PER_MOVED));
         let Some(files) = &mut self.files else { return };
         if let Some(job) = &mut files.job {
-            // A disk that cannot keep up must slow the commits down: what is retained for it is memory.
-            let wait = self.history.is_burdened();
-            job.step(&self.tree, pairs, wait);
+            job.step(&self.tree, pace);
             if let Some(height) = job.take_pin() {
                 self.history.unpin(&mut self.tree, height);
             }
             if job.is_finished() {
                 // The outcome is in the figures.
-                let _ = self.finish_snapshot();
+                let _ = self.finish_checkpoint();
+            }
+            return;
+        }
+        if files.moving.is_some() {
+            // The log that it reads goes on until it is done, and a snapshot for others ends with the tree that it began with.
+            if self.export.is_none() && files.moving.as_ref().is_some_and(Moving::is_finished) {
+                self.end_moving();
             }
             return;
         }
         if files.relocation.is_some() {
             return;
         }
-        let threshold = files.snapshot_log_bytes.max(2 * self.figures.snapshot_bytes).max(files.retry_log_bytes);
-        if self.figures.log_bytes >= threshold && self.start_snapshot().is_err() {
+        // All pairs are copied once for twice as many bytes of log; a table is copied for as many.
+        let size = self.figures.snapshot_bytes * if self.tree.pages().is_some() { 1 } else { 2 };
+        let threshold = if files.due { 0 } else { files.snapshot_log_bytes.max(size) };
+        let wanted = self.figures.log_bytes >= threshold.max(files.retry_log_bytes);
+        if wanted && self.start_checkpoint().is_err() {
             self.count_failure();
         }
     }
 
-    /// Begins a new log file and a snapshot of the newest commit.
-    fn start_snapshot(&mut self) -> Result<(), StateError> {
+    /// Begins a new log file and a checkpoint of the newest commit.
+    fn start_checkpoint(&mut self) -> Result<(), StateError> {
         let (Some(files), Some(newest)) = (&mut self.files, self.history.newest()) else { return Ok(()) };
+        if let Some(pages) = self.tree.pages_mut() {
+            // What the table will name has to be on the device when it is flushed.
+            pages.settle()?;
+        }
         files.log.flush()?;
         files.durable_height = Some(newest.height);
         let hash = self.tree.hash();
         let position = Position { height: Some(newest.height), root: newest.root_hash() };
         let log = WriteLog::create(&files.directory, files.log.sequence() + 1, hash, files.durability, position)?;
-        files.old_files = self.tree.values().files.ids();
-        // A log that is not written to must not stand beside one that is: it would not continue it.
-        files.log_file = self.tree.values_mut().files.add(log.path()).inspect_err(|_| log.remove())?;
+        if self.tree.pages().is_none() {
+            files.old_files = self.tree.values().files.ids();
+            // A log that is not written to must not stand beside one that is: it would not continue it.
+            let file = self.tree.values_mut().files.add(log.path()).inspect_err(|_| log.remove())?;
+            files.log_file = Some(file);
+        }
         files.log = log;
-        let depth = SnapshotHeader::depth_for(self.tree.pair_bytes());
-        let header = SnapshotHeader { hash, height: newest.height, root: newest.root_hash(), pairs: 0, depth };
-        files.job = Some(SnapshotJob::start(&files.directory, header)?);
+        let job = Checkpoint::start(&files.directory, &mut self.tree, newest)?;
         files.log_bytes_before = self.figures.log_bytes;
-        self.history.pin(header.height);
+        let height = job.height();
+        files.job = Some(job);
+        self.history.pin(height);
         Ok(())
     }
 
-    /// Waits for the running snapshot's writer and records the outcome.
-    fn finish_snapshot(&mut self) -> Result<(), StateError> {
+    /// Waits for the running checkpoint's writer and records the outcome.
+    fn finish_checkpoint(&mut self) -> Result<(), StateError> {
         let Some(files) = &mut self.files else { return Ok(()) };
         let Some(mut job) = files.job.take() else { return Ok(()) };
         let height = job.height();
         if let Some(height) = job.take_pin() {
             self.history.unpin(&mut self.tree, height);
         }
-        match job.finish() {
-            Ok(bytes) => {
-                self.figures.snapshot_height = Some(height);
-                self.figures.snapshot_bytes = bytes;
-                self.figures.log_bytes -= files.log_bytes_before;
-                files.retry_log_bytes = 0;
-                // The snapshot is good without it: values stay where they are, and the next one takes them along.
-                if self.begin_to_move(height).is_err() {
-                    self.figures.snapshot_failures += 1;
-                }
-                Ok(())
-            }
-            Err(error) => {
-                self.count_failure();
-                Err(error)
+        let finished = job.finish();
+        // A table that has its name is what an open begins from, whatever failed after that.
+        let path = files.directory.join(table_name(height));
+        let stands = match (&finished, self.tree.pages()) {
+            (Ok(bytes), _) => Some(*bytes),
+            (Err(_), Some(_)) => std::fs::metadata(path).ok().map(|table| table.len()),
+            (Err(_), None) => None,
+        };
+        if let Some(pages) = self.tree.pages_mut() {
+            match stands {
+                Some(_) => pages.space_mut().keep_checkpoints(GENERATIONS),
+                None => pages.space_mut().abandon_checkpoint(),
             }
         }
+        if let Some(bytes) = stands {
+            self.figures.snapshot_height = Some(height);
+            self.figures.snapshot_bytes = bytes;
+            self.figures.log_bytes -= files.log_bytes_before;
+            files.retry_log_bytes = 0;
+            files.due = false;
+        }
+        if let Err(error) = finished {
+            self.count_failure();
+            return Err(error);
+        }
+        if self.tree.pages().is_some() {
+            return Ok(());
+        }
+        if self.is_outgrown() && self.start_moving(height).is_err() {
+            self.figures.snapshot_failures += 1;
+        }
+        // The snapshot is good without it: values stay where they are, and the next one takes them along.
+        if self.start_relocation(height).is_err() {
+            self.figures.snapshot_failures += 1;
+        }
+        Ok(())
+    }
+
+    /// Whether the map belongs into pages by its size.
+    fn is_outgrown(&self) -> bool {
+        matches!(self.options.layout, Layout::Auto { keys } if self.tree.keys() as u64 >= keys)
+    }
+
+    /// Begins to move into pages, from the snapshot of a height and the log since.
+    fn start_moving(&mut self, height: u64) -> Result<(), StateError> {
+        let Some(files) = self.files.as_mut().filter(|files| files.moving.is_none()) else { return Ok(()) };
+        let log = (files.log.path().to_owned(), files.log.sequence());
+        files.moving = Some(Moving::start(&files.directory, height, log, self.options)?);
+        Ok(())
+    }
+
+    /// Waits for a move and takes the tree with pages for the one in memory. Roots from before the snapshot are not provable
+    /// any more. When it came to nothing the map stays as it is, and the next snapshot begins another.
+    fn end_moving(&mut self) {
+        let newest = Position { height: self.height(), root: self.root() };
+        let Some(files) = &mut self.files else { return };
+        let Some(moving) = files.moving.take() else { return };
+        if self.export.is_some() {
+            // A snapshot for others ends with the tree that it began with.
+            return moving.abandon();
+        }
+        let Ok(Redo { mut tree, history, .. }) = moving.finish(newest) else {
+            self.figures.snapshot_failures += 1;
+            return;
+        };
+        tree.succeed(&self.tree);
+        (self.tree, self.history) = (tree, history);
+        (files.relocation, files.leaving, files.old_files) = (None, Vec::new(), FileSet::default());
+        (files.log_file, files.due) = (None, true);
     }
 
     /// Begins to move values to the snapshot of a height, so that the files from before can be closed.
-    fn begin_to_move(&mut self, height: u64) -> Result<(), StateError> {
+    fn start_relocation(&mut self, height: u64) -> Result<(), StateError> {
         let Some(files) = &mut self.files else { return Ok(()) };
         let path = files.directory.join(file_name(height));
         let file = self.tree.values_mut().files.add(&path)?;
@@ -202,7 +284,7 @@ impl TreeMap {
     }
 
     /// Goes on with moving values, up to so many or all, and closes the files that no retained version needs any more.
-    fn go_on_moving(&mut self, values_max: Option<usize>) {
+    fn go_on_relocating(&mut self, values_max: Option<usize>) {
         let Some(files) = &mut self.files else { return };
         if let Some(relocation) = &mut files.relocation
             && relocation.step(&mut self.tree, values_max)
@@ -221,6 +303,25 @@ impl TreeMap {
             }
             needed
         });
+    }
+
+    /// The pairs of a leaf or a page.
+    fn pairs(&self, standing: &Standing<'_>) -> Vec<Result<(Key, Vec<u8>), StateError>> {
+        match standing {
+            Standing::Leaf(leaf, hash) => {
+                let value = self.tree.value(leaf, leaf.value, hash);
+                vec![value.map(|value| (leaf.key, value.into_owned()))]
+            }
+            Standing::Page(_, wanted, _) => {
+                match self.tree.pages().map_or(Ok(Vec::new()), |pages| pages.load(&[*wanted])) {
+                    Ok(pages) => {
+                        let pairs = pages.iter().flat_map(|page| page.pairs());
+                        pairs.map(|pair| Ok((*pair.key, pair.value.to_owned()))).collect()
+                    }
+                    Err(error) => vec![Err(error)],
+                }
+            }
+        }
     }
 
     fn count_failure(&mut self) {
@@ -252,10 +353,12 @@ impl StateMap for TreeMap {
             log: recovered.log,
             log_file: recovered.log_file,
             old_files: FileSet::default(),
+            moving: None,
             relocation: None,
             leaving: Vec::new(),
             durable_height: height,
             job: None,
+            due: recovered.due,
             log_bytes_before: 0,
             retry_log_bytes: 0,
             _lock: lock,
@@ -263,9 +366,10 @@ impl StateMap for TreeMap {
         let map = Self {
             tree: recovered.tree,
             history: recovered.history,
-            threads: options.threads,
+            options,
             files: Some(files),
             export: None,
+            poisoned: false,
             figures,
         };
         Ok(Opened { map, height, root, recovery: recovered.report })
@@ -275,18 +379,26 @@ impl StateMap for TreeMap {
         Ok(self.tree.newest().get(key)?.map(Cow::into_owned))
     }
 
+    fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Vec<u8>>>, StateError> {
+        match self.tree.pages() {
+            None => keys.iter().map(|key| self.get(key)).collect(),
+            Some(_) => self.tree.get_many(keys),
+        }
+    }
+
     fn prefetch(&self, keys: &[Key]) {
         self.tree.warm(keys);
     }
 
     fn stage(&self, parent: &Hash, writes: Vec<Write>) -> Result<Staged, StateError> {
         let start = Instant::now();
+        self.check()?;
         if *parent != self.root() {
             return Err(StateError::UnknownParent);
         }
         let record = encode_batch(&writes)?;
         let count = u32::try_from(writes.len()).expect("a batch of bounded bytes has few writes");
-        let update = self.tree.stage(&writes, self.threads)?;
+        let update = self.tree.stage(&writes, self.options.threads)?;
         let offsets = value_offsets(&writes);
         Ok(Staged { update, batch: writes, offsets, parent: *parent, record, writes: count, time: start.elapsed() })
     }
@@ -304,6 +416,8 @@ impl StateMap for TreeMap {
         if let Some(newest) = self.height().filter(|newest| *newest >= height) {
             return Err(StateError::Height { newest, height });
         }
+        self.check()?;
+        self.tree.reserve(&update)?;
         let root = update.root_hash();
         self.figures.sync_time = Duration::ZERO;
         let mut place = None;
@@ -319,19 +433,22 @@ impl StateMap for TreeMap {
             };
             room.copy_from_slice(&header.encode(files.log.salt()));
             let (offset, flushed) = files.log.append(&record)?;
-            place = Some((Place { file: files.log_file, offset: offset + HEADER_BYTES as u64 }, &*offsets));
+            let file = files.log_file;
+            place = file.map(|file| (Place { file, offset: offset + HEADER_BYTES as u64 }, &*offsets));
             self.figures.sync_time = flushed;
             self.figures.log_bytes += record.len() as u64;
-            if files.durability == Durability::Sync {
-                files.durable_height = Some(height);
-            }
         }
         self.figures.batch_writes = u64::from(writes);
         self.figures.batch_nodes = update.changes() as u64;
         self.figures.stage_time = time;
-        let undo = self.tree.apply(update, Written { writes: &batch, place });
-        let checkpoint = self.files.as_mut().and_then(|files| files.job.as_mut());
-        for job in checkpoint.into_iter().chain(self.export.as_mut()) {
+        let undo = self.tree.apply(update, Written { writes: &batch, place }).inspect_err(|_| self.poisoned = true)?;
+        if let Some(files) = self.files.as_mut().filter(|files| files.durability == Durability::Sync) {
+            files.durable_height = Some(height);
+        }
+        if let Some(job) = self.files.as_mut().and_then(|files| files.job.as_mut()) {
+            job.record(&self.tree, &undo);
+        }
+        if let Some(job) = &mut self.export {
             job.record(&self.tree, &undo);
         }
         self.history.push(&mut self.tree, height, undo);
@@ -369,21 +486,19 @@ impl StateMap for TreeMap {
         if let Some(at) = keys.windows(2).position(|pair| pair[0] >= pair[1]) {
             return Err(StateError::Unsorted { index: at + 1 });
         }
-        let view = self.history.view(&self.tree, height).ok_or(StateError::UnknownHeight { height })?;
+        let mut view = self.history.view(&self.tree, height).ok_or(StateError::UnknownHeight { height })?;
+        view.load(keys)?;
         let values = keys.iter().map(|key| Ok(view.get(key)?.map(Cow::into_owned)));
         let values = values.collect::<Result<_, StateError>>()?;
         Ok(ProvenMany { root: view.root(), values, proof: view.prove_many(keys)? })
     }
 
     fn iter(&self) -> Pairs<'_> {
-        Box::new(
-            self.tree
-                .walk(&[0; 32])
-                .map(|(leaf, hash)| Ok((leaf.key, self.tree.value(leaf, leaf.value, &hash)?.into_owned()))),
-        )
+        Box::new(self.tree.walk(&[0; 32]).flat_map(|standing| self.pairs(&standing)))
     }
 
     fn sync(&mut self) -> Result<(), StateError> {
+        self.check()?;
         let height = self.height();
         if let Some(files) = &mut self.files {
             files.log.flush()?;
@@ -393,18 +508,21 @@ impl StateMap for TreeMap {
     }
 
     fn checkpoint(&mut self) -> Result<(), StateError> {
+        self.check()?;
         loop {
-            self.go_on_moving(None);
+            self.go_on_relocating(None);
+            let height = self.height();
+            self.end_moving();
             let Some(files) = &mut self.files else { return Ok(()) };
             if files.log.is_poisoned() {
                 return Err(StateError::Poisoned);
             }
             if let Some(job) = &mut files.job {
-                job.step(&self.tree, usize::MAX, true);
-                self.finish_snapshot()?;
-            } else if self.figures.snapshot_height == self.height() {
+                job.step(&self.tree, Pace::All);
+                self.finish_checkpoint()?;
+            } else if height.is_none() || self.figures.snapshot_height == height && !files.due {
                 return Ok(());
-            } else if let Err(error) = self.start_snapshot() {
+            } else if let Err(error) = self.start_checkpoint() {
                 self.count_failure();
                 return Err(error);
             }
@@ -412,22 +530,30 @@ impl StateMap for TreeMap {
     }
 
     fn export(&mut self, directory: &Path) -> Result<bool, StateError> {
+        self.check()?;
         let Some(newest) = self.history.newest().filter(|_| self.export.is_none()) else { return Ok(false) };
         let depth = SnapshotHeader::depth_for(self.tree.pair_bytes());
         let (height, root) = (newest.height, newest.root_hash());
         let header = SnapshotHeader { hash: self.tree.hash(), height, root, pairs: 0, depth };
-        let started = SnapshotJob::start(directory, header);
+        let started = SnapshotJob::start(directory, header, &mut self.tree);
         self.export = Some(started.inspect_err(|_| self.figures.snapshot_failures += 1)?);
         self.history.pin(height);
         Ok(true)
     }
 
     fn figures(&self) -> Figures {
+        let (pages_read, pages_written) = self.tree.pages().map_or((0, 0), Pages::traffic);
+        let (device_bytes, device_used_bytes) = self.tree.pages().map_or((0, 0), Pages::device_bytes);
         Figures {
             keys: self.tree.keys() as u64,
             memory_bytes: (self.tree.bytes() + self.history.list_bytes()) as u64,
             history_bytes: self.history.bytes() as u64,
             roots: self.history.roots() as u64,
+            pages: self.tree.live_pages() as u64,
+            pages_read,
+            pages_written,
+            device_bytes,
+            device_used_bytes,
             ..self.figures
         }
     }
@@ -436,9 +562,14 @@ impl StateMap for TreeMap {
 impl Drop for TreeMap {
     fn drop(&mut self) {
         // A snapshot that is copied is finished, one that is not is abandoned; either way its thread ends first.
-        let checkpoint = self.files.as_mut().and_then(|files| files.job.take());
-        for job in checkpoint.into_iter().chain(self.export.take()) {
+        if let Some(job) = self.files.as_mut().and_then(|files| files.job.take()) {
             let _ = job.finish();
+        }
+        if let Some(job) = self.export.take() {
+            let _ = job.finish();
+        }
+        if let Some(moving) = self.files.as_mut().and_then(|files| files.moving.take()) {
+            moving.abandon();
         }
     }
 }
@@ -446,8 +577,11 @@ impl Drop for TreeMap {
 #[cfg(test)]
 mod tests {
     use std::io;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
+    use crate::pages::faulty::Faults;
     use crate::write_log::Medium;
 
     /// A disk that fails one operation and would accept everything afterwards, as Linux does after a failed flush.
@@ -488,5 +622,132 @@ mod tests {
             let opened = TreeMap::open(directory.path(), Options::new(StateHash::Sha256)).expect("recovery");
             assert_eq!((opened.height, opened.root), (Some(0), root));
         }
+    }
+
+    /// A map with pages that are all on a device which fails when it is told to, and its batches.
+    fn on_a_faulty_device(directory: &Path) -> (TreeMap, Arc<Faults>) {
+        let options = Options { layout: Layout::Paged, page_cache_bytes: 0, ..Options::new(StateHash::Sha256) };
+        let options = Options { history: HistoryBounds { roots: 1, ..HistoryBounds::ROOTS }, ..options };
+        let mut map = TreeMap::open(directory, options).expect("a map").map;
+        let faults = Arc::new(Faults::default());
+        map.tree.pages_mut().expect("pages").break_by(&faults);
+        (map, faults)
+    }
+
+    fn commit(map: &mut TreeMap, keys: std::ops::Range<u64>, byte: u8) -> Result<Hash, StateError> {
+        let mut writes: Vec<Write> =
+            keys.map(|key| (StateHash::Sha256.value(&key.to_be_bytes()), Some(vec![byte; 200]))).collect();
+        writes.sort_unstable();
+        let staged = map.stage(&map.root(), writes)?;
+        map.commit(staged, map.height().map_or(0, |height| height + 1))
+    }
+
+    fn set(fault: &AtomicBool, on: bool) {
+        fault.store(on, Ordering::SeqCst);
+    }
+
+    #[test]
+    fn a_device_that_cannot_grow_refuses_a_commit_before_anything_is_written() {
+        let directory = tempfile::TempDir::new().expect("a temporary directory");
+        let (mut map, faults) = on_a_faulty_device(directory.path());
+        set(&faults.grow, true);
+        let mut next = 0;
+        let error = loop {
+            match commit(&mut map, next..next + 500, 1) {
+                Ok(_) => next += 500,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, StateError::Device { .. }) && next > 5_000, "{error}, {next} keys");
+        let (root, height, log) = (map.root(), map.height(), map.figures().log_bytes);
+        assert!(commit(&mut map, next..next + 500, 1).is_err());
+        assert_eq!((map.root(), map.height(), map.figures().log_bytes), (root, height, log));
+        // What was there can still be read and changed, and with room it goes on.
+        commit(&mut map, 0..1, 2).expect("room for a page");
+        set(&faults.grow, false);
+        let root = commit(&mut map, next..next + 500, 1).expect("room");
+        drop(map);
+        assert_eq!(TreeMap::open(directory.path(), Options::new(StateHash::Sha256)).expect("recovery").root, root);
+    }
+
+    #[test]
+    fn a_page_that_cannot_be_read_fails_what_needs_it_and_nothing_else() {
+        let directory = tempfile::TempDir::new().expect("a temporary directory");
+        let (mut map, faults) = on_a_faulty_device(directory.path());
+        commit(&mut map, 0..2_000, 1).expect("a working disk");
+        // Only now are the pages on the device alone.
+        let root = commit(&mut map, 5_000..5_001, 1).expect("a working disk");
+        set(&faults.read, true);
+        assert!(matches!(commit(&mut map, 0..1_000, 2), Err(StateError::Device { .. })));
+        assert!(map.iter().any(|pair| pair.is_err()));
+        let keys: Vec<Key> = (0..2_000_u64).map(|key| StateHash::Sha256.value(&key.to_be_bytes())).collect();
+        assert!(map.get_many(&keys).is_err());
+        map.prefetch(&keys);
+        set(&faults.read, false);
+        assert_eq!((map.root(), map.iter().filter(Result::is_ok).count()), (root, 2_001));
+        commit(&mut map, 0..1_000, 2).expect("a working disk");
+    }
+
+    #[test]
+    fn a_table_that_cannot_be_flushed_is_none_and_the_one_before_stays() {
+        let directory = tempfile::TempDir::new().expect("a temporary directory");
+        let (mut map, faults) = on_a_faulty_device(directory.path());
+        commit(&mut map, 0..2_000, 1).expect("a working disk");
+        map.checkpoint().expect("a working disk");
+        commit(&mut map, 0..1_000, 2).expect("a working disk");
+        set(&faults.flush, true);
+        assert!(matches!(map.checkpoint(), Err(StateError::Device { .. })));
+        assert_eq!((map.figures().snapshot_failures, map.figures().snapshot_height), (1, Some(0)));
+        // Blocks of the first table are used by nobody else meanwhile.
+        for byte in 3..20 {
+            commit(&mut map, 0..2_000, byte).expect("a working disk");
+        }
+        let root = map.root();
+        drop(map);
+        let opened = TreeMap::open(directory.path(), Options::new(StateHash::Sha256)).expect("recovery");
+        assert_eq!((opened.root, opened.recovery.snapshot_height), (root, Some(0)));
+        assert!(opened.map.iter().all(|pair| pair.is_ok()));
+    }
+
+    #[test]
+    fn a_table_that_has_its_name_counts_whatever_fails_after_that() {
+        let directory = tempfile::TempDir::new().expect("a temporary directory");
+        let (mut map, _) = on_a_faulty_device(directory.path());
+        // It cannot be deleted as a file that was put aside would be.
+        std::fs::create_dir(directory.path().join("snapshot-00000000000000000007.refused")).expect("a directory");
+        for byte in 0..6 {
+            commit(&mut map, 0..2_000, byte).expect("a working disk");
+            assert!(matches!(map.checkpoint(), Err(StateError::Io { .. })));
+            assert_eq!(map.figures().snapshot_height, map.height());
+        }
+        for byte in 6..12 {
+            commit(&mut map, 0..2_000, byte).expect("a working disk");
+        }
+        let root = map.root();
+        drop(map);
+        let opened = TreeMap::open(directory.path(), Options::new(StateHash::Sha256)).expect("recovery");
+        assert_eq!((opened.root, opened.recovery.snapshot_height), (root, Some(5)));
+        assert!(opened.map.iter().all(|pair| pair.is_ok()));
+    }
+
+    #[test]
+    fn a_page_that_cannot_be_written_stops_the_map_before_the_next_record() {
+        let directory = tempfile::TempDir::new().expect("a temporary directory");
+        let (mut map, faults) = on_a_faulty_device(directory.path());
+        commit(&mut map, 0..2_000, 1).expect("a working disk");
+        map.tree.pages_mut().expect("pages").settle().expect("a working disk");
+        set(&faults.write, true);
+        // Nobody waits for it yet.
+        let root = commit(&mut map, 0..1_000, 2).expect("the log has it");
+        let log = map.figures().log_bytes;
+        assert!(matches!(commit(&mut map, 0..1_000, 3), Err(StateError::Device { .. })));
+        set(&faults.write, false);
+        assert!(matches!(commit(&mut map, 0..1_000, 3), Err(StateError::Poisoned)));
+        assert!(map.checkpoint().is_err() && map.export(directory.path()).is_err());
+        assert_eq!((map.root(), map.height(), map.figures().log_bytes), (root, Some(1), log));
+        drop(map);
+        let opened = TreeMap::open(directory.path(), Options::new(StateHash::Sha256)).expect("recovery");
+        assert_eq!((opened.root, opened.height), (root, Some(1)));
+        assert_eq!(opened.map.iter().map(|pair| pair.expect("sound").1[0]).filter(|byte| *byte == 2).count(), 1_000);
     }
 }

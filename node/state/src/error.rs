@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use stele_device::DeviceError;
 use stele_merkle::state::MULTI_KEYS_MAX;
 
 use crate::VALUE_BYTES_MAX;
@@ -20,6 +21,14 @@ pub enum StateError {
         path: PathBuf,
         /// Why it failed.
         source: io::Error,
+    },
+    /// The device of the pages failed.
+    #[error("the pages in {} failed", path.display())]
+    Device {
+        /// The device.
+        path: PathBuf,
+        /// Why.
+        source: DeviceError,
     },
     /// Another process has the directory open.
     #[error("state directory {} is open in another process", path.display())]
@@ -138,6 +147,7 @@ impl StateError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Io { .. } => "state_io",
+            Self::Device { .. } => "state_device",
             Self::Locked { .. } => "state_locked",
             Self::Poisoned => "state_poisoned",
             Self::Corrupt { .. } => "state_corrupt",
@@ -162,7 +172,15 @@ impl StateError {
     /// Whether only a restart helps: the disk failed or its content is not to be trusted.
     #[must_use]
     pub const fn is_fatal(&self) -> bool {
-        matches!(self, Self::Io { .. } | Self::Poisoned | Self::Corrupt { .. } | Self::NoBase { .. })
+        matches!(
+            self,
+            Self::Io { .. } | Self::Device { .. } | Self::Poisoned | Self::Corrupt { .. } | Self::NoBase { .. }
+        )
+    }
+
+    pub(crate) fn device(path: &Path) -> impl FnOnce(DeviceError) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Device { path, source }
     }
 
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {

@@ -9,20 +9,25 @@
 //! * Each log file has to begin where the one before it ends, or at a snapshot. Its records are redone, and every root is
 //!   compared. What follows the first damaged record of a file cannot be redone, and the check goes on at the next sound
 //!   snapshot.
+//! * A table's pages have to lead to its root, and each page on the device to the hash that the table has of it. Redoing a
+//!   log on pages would write some, so the records behind a table are not redone: their checksums are compared, and that
+//!   each goes on from the root of the one before.
 //!
-//! It needs the memory of an opened map without its values: about 140 bytes per key.
+//! It needs the memory of an opened map without its values: about 140 bytes per key, 5 where the leaves lie in pages.
 
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use stele_merkle::state::{EMPTY, StateHash};
 
-use crate::recovery::Redo;
+use crate::pages::{Page, Pages, Table, check_pages, table_name};
+use crate::recovery::{PAGES_FILE, Redo};
 use crate::snapshot::{SnapshotReader, file_name as snapshot_name, list, load};
 use crate::tree::Tree;
-use crate::write_log::{LogEnd, LogFile, Position, file_name as log_name};
+use crate::write_log::{LogEnd, LogFile, Position, Record, file_name as log_name};
 use crate::{Hash, HistoryBounds, Options, StateError};
 
 /// Findings that are reported one by one; more are counted. A snapshot has up to a million chunks.
@@ -37,9 +42,13 @@ pub struct Report {
     pub snapshots: u64,
     /// Chunks of snapshots that are sound.
     pub chunks: u64,
+    /// Tables of pages that were read.
+    pub tables: u64,
+    /// Pages of them that are sound; one that both have counts twice.
+    pub pages: u64,
     /// Log files that were read.
     pub logs: u64,
-    /// Records of the log that were redone.
+    /// Records of the log that were redone or, behind a table, followed.
     pub records: u64,
     /// What is not as it should be, the first [`FINDINGS_MAX`] of it.
     pub findings: Vec<Finding>,
@@ -106,7 +115,7 @@ impl FindingKind {
 pub fn fsck(directory: &Path, hash: StateHash) -> Result<Report, StateError> {
     let _lock = hold(directory)?;
     let listing = list(directory)?;
-    if listing.snapshots.is_empty() && listing.logs.is_empty() {
+    if listing.snapshots.is_empty() && listing.tables.is_empty() && listing.logs.is_empty() {
         return Err(StateError::NoBase { path: directory.to_owned(), refused: String::new() });
     }
     let mut check = Check { directory, options: options(hash), report: Report::default() };
@@ -117,6 +126,10 @@ pub fn fsck(directory: &Path, hash: StateHash) -> Result<Report, StateError> {
     for (height, path) in listing.snapshots.iter().rev() {
         bases.extend(check.snapshot(*height, path)?);
     }
+    for (height, path) in listing.tables.iter().rev() {
+        bases.extend(check.table(*height, path)?);
+    }
+    bases.sort_by_key(|base| base.position.height);
     let logs = check.open_logs(&listing.logs)?;
     if listing.logs.is_empty() {
         check.report.reaches = bases.last().and_then(Base::reached);
@@ -149,10 +162,11 @@ const fn options(hash: StateHash) -> Options {
     Options { history, values_memory_bytes: 0, ..Options::new(hash) }
 }
 
-/// A sound snapshot.
+/// A sound snapshot or table.
 struct Base<'l> {
     path: &'l Path,
     position: Position,
+    is_table: bool,
 }
 
 impl Base<'_> {
@@ -184,6 +198,9 @@ impl Check<'_> {
             StateError::Io { path, source, .. } => {
                 self.find(FindingKind::Damaged, path, 0, format!("cannot be read: {source}"));
             }
+            StateError::Device { path, source } => {
+                self.find(FindingKind::Damaged, path, 0, format!("cannot be read: {source}"));
+            }
             error => return Err(error),
         }
         Ok(())
@@ -210,7 +227,54 @@ impl Check<'_> {
             }
         }
         let position = Position { height: Some(reader.height()), root: reader.root() };
-        Ok((self.report.damages == before).then_some(Base { path, position }))
+        Ok((self.report.damages == before).then_some(Base { path, position, is_table: false }))
+    }
+
+    /// Reads a table and all its pages; where it stands, if all of it is sound.
+    fn table<'l>(&mut self, height: u64, path: &'l Path) -> Result<Option<Base<'l>>, StateError> {
+        self.report.tables += 1;
+        let before = self.report.damages;
+        let hash = self.options.hash;
+        let table = match Table::read(path) {
+            Ok(table) => table,
+            Err(error) => return self.note(error).map(|()| None),
+        };
+        if table.header.hash != hash {
+            return Err(StateError::OtherHash { path: path.to_owned() });
+        }
+        if table.header.height != height {
+            self.find(FindingKind::Damaged, path.to_owned(), 0, "the header is of another height than the name");
+        }
+        let pages = match Pages::open(&self.directory.join(PAGES_FILE), hash, 0) {
+            Ok(pages) => pages,
+            Err(error) => return self.note(error).map(|()| None),
+        };
+        if pages.id() != table.header.device {
+            self.find(FindingKind::Damaged, path.to_owned(), 0, "the table is about another device");
+            return Ok(None);
+        }
+        let store = Arc::clone(pages.store());
+        let tree = Tree::over(hash, pages, &table.pages).filter(|tree| tree.root().hash == table.header.root);
+        if tree.is_none() {
+            self.find(FindingKind::Damaged, path.to_owned(), 0, "the pages are not those of the root");
+            return Ok(None);
+        }
+        let blocks: Vec<Page> = table.pages.iter().map(|page| page.wanted.page).collect();
+        let mut wanted = table.pages.iter().map(|page| page.wanted);
+        let read = store.read(&blocks, |bodies| {
+            for page in check_pages(hash, wanted.by_ref().take(bodies.len()).zip(bodies).collect()) {
+                match page {
+                    Ok(_) => self.report.pages += 1,
+                    Err(page) => self.note(store.corrupt(page))?,
+                }
+            }
+            Ok(())
+        });
+        if let Err(error) = read {
+            self.note(error)?;
+        }
+        let position = Position { height: Some(height), root: table.header.root };
+        Ok((self.report.damages == before).then_some(Base { path, position, is_table: true }))
     }
 
     /// The log files whose headers are sound.
@@ -246,7 +310,7 @@ impl Check<'_> {
         for file in logs.iter().filter(|file| Some(file.sequence) != oldest) {
             let Some(height) = file.header.start.height else { continue };
             let path = self.directory.join(snapshot_name(height));
-            if !path.exists() {
+            if !path.exists() && !self.directory.join(table_name(height)).exists() {
                 let what = "there is no snapshot where a log file begins: it was not finished, or it is gone";
                 self.find(FindingKind::Unsupported, path, 0, what);
             }
@@ -256,16 +320,24 @@ impl Check<'_> {
     /// Redoes the log from its beginning, and from the next snapshot when something is damaged before.
     fn redo(&mut self, bases: &[Base<'_>], logs: &[LogFile], oldest: Option<u64>) -> Result<(), StateError> {
         let mut state: Option<Redo> = None;
+        let mut followed: Option<Position> = None;
         for (index, file) in logs.iter().enumerate() {
             let (last, start) = (index + 1 == logs.len(), file.header.start);
             if state.take_if(|state| state.position() != start).is_some() {
                 let what = "the file does not continue the state before it";
                 self.find(FindingKind::Damaged, file.path.clone(), 0, what);
             }
-            if state.is_none() {
-                state = self.base(start, bases)?;
+            if followed.take_if(|followed| *followed != start).is_some() {
+                let what = "the file does not continue the state before it";
+                self.find(FindingKind::Damaged, file.path.clone(), 0, what);
             }
-            if state.is_none() && Some(file.sequence) == oldest {
+            let base = bases.iter().find(|base| base.position == start);
+            match base {
+                Some(base) if base.is_table && state.is_none() => followed = Some(start),
+                _ if state.is_none() && followed.is_none() => state = self.base(start, base)?,
+                _ => {}
+            }
+            if state.is_none() && followed.is_none() && Some(file.sequence) == oldest {
                 self.without_beginning(start);
             }
             let end = match &mut state {
@@ -275,30 +347,46 @@ impl Check<'_> {
                     self.report.records += state.records - before;
                     end
                 }
-                // No root is known to begin with; the checksums are.
-                None => file.replay(None, |_| Ok(())),
+                None => self.follow(file, &mut followed),
             };
             match end {
                 Ok(end) => self.end(file, end, last)?,
                 Err(error) => {
                     self.note(error)?;
-                    state = None;
+                    (state, followed) = (None, None);
                 }
             }
         }
-        let reached = state.map(|state| state.position());
+        let reached = state.map(|state| state.position()).or(followed);
         self.report.reaches = reached.and_then(|position| Some((position.height?, position.root)));
         Ok(())
     }
 
+    /// Reads the records of a file without redoing them. Where it begins with a root that is known, each has to go on from
+    /// the root before it; otherwise there are only the checksums.
+    fn follow(&mut self, file: &LogFile, followed: &mut Option<Position>) -> Result<LogEnd, StateError> {
+        let records = &mut self.report.records;
+        file.replay(None, |Record { header, offset, .. }| {
+            let Some(position) = followed else { return Ok(()) };
+            if header.root_before != position.root || position.height.is_some_and(|height| height >= header.height) {
+                let (path, what) = (file.path.clone(), "the record does not continue the state before it");
+                return Err(StateError::Corrupt { path, offset, what });
+            }
+            *position = Position { height: Some(header.height), root: header.root_after };
+            *records += 1;
+            Ok(())
+        })
+    }
+
     /// The state at a position, if there is a way to it without the log.
-    fn base(&mut self, start: Position, bases: &[Base<'_>]) -> Result<Option<Redo>, StateError> {
+    fn base(&mut self, start: Position, base: Option<&Base<'_>>) -> Result<Option<Redo>, StateError> {
         if start == (Position { height: None, root: EMPTY }) {
             let tree = Tree::new(self.options.hash, self.options.values_memory_bytes);
             return Ok(Some(Redo::new(tree, None, &self.options)));
         }
-        let Some(base) = bases.iter().find(|base| base.position == start) else { return Ok(None) };
-        match load(base.path, &self.options) {
+        let Some(base) = base else { return Ok(None) };
+        let tree = Tree::new(self.options.hash, self.options.values_memory_bytes);
+        match SnapshotReader::open(base.path).and_then(|reader| load(&reader, tree, self.options.threads, None)) {
             Ok((header, tree, _)) => {
                 let mut state = Redo::new(tree, Some(header.height), &self.options);
                 state.push(header.height);
@@ -310,8 +398,9 @@ impl Check<'_> {
 
     /// The oldest log file begins at a snapshot that is not there; one that is there and damaged is known already.
     fn without_beginning(&mut self, start: Position) {
-        let path = self.directory.join(snapshot_name(start.height.unwrap_or_default()));
-        if !path.exists() {
+        let height = start.height.unwrap_or_default();
+        let path = self.directory.join(snapshot_name(height));
+        if !path.exists() && !self.directory.join(table_name(height)).exists() {
             self.find(FindingKind::Missing, path, 0, "the oldest log file begins at this snapshot");
         }
     }

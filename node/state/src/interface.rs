@@ -98,7 +98,7 @@ pub trait StateMap: Send + Sync + Sized {
     /// [`StateError::Io`] and [`StateError::Poisoned`] as for [`StateMap::commit`].
     fn sync(&mut self) -> Result<(), StateError>;
 
-    /// Writes a snapshot now and waits for it.
+    /// Writes a checkpoint now and waits for it.
     ///
     /// # Errors
     /// [`StateError::Io`]; the map stays usable.
@@ -129,6 +129,21 @@ pub enum Durability {
     None,
 }
 
+/// Where the leaves of a map are. It changes no root, and may be another at every open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// In memory: about 140 bytes per key.
+    Memory,
+    /// In pages of 4 KiB on a device, beside those used last: about 5 bytes of memory per key.
+    Paged,
+    /// As they are; in pages once a snapshot has so many keys, without an interruption. Roots from before that snapshot are
+    /// not provable then.
+    Auto {
+        /// Keys from which on there are pages.
+        keys: u64,
+    },
+}
+
 /// How to open a map.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -144,6 +159,10 @@ pub struct Options {
     /// Bytes of values that stay in memory though they lie in a file as well, those written last. What is not there is
     /// read from its file.
     pub values_memory_bytes: usize,
+    /// Where the leaves are.
+    pub layout: Layout,
+    /// Bytes of pages that stay in memory, those used last, in a map that has them.
+    pub page_cache_bytes: usize,
     /// Threads that may work on one batch, the calling one included; small batches take one anyway.
     pub threads: usize,
     /// Greatest height that is opened; commits above it are dropped, and their owner makes them again. None: all.
@@ -157,6 +176,12 @@ impl Options {
     /// Bytes of values in memory unless configured otherwise.
     pub const VALUES_MEMORY_BYTES: usize = 1 << 30;
 
+    /// Keys from which on a map has pages unless configured otherwise: 14 GB in memory.
+    pub const PAGED_FROM_KEYS: u64 = 100_000_000;
+
+    /// Bytes of pages in memory unless configured otherwise.
+    pub const PAGE_CACHE_BYTES: usize = 1 << 30;
+
     /// The defaults for a hash function: every commit on disk.
     #[must_use]
     pub const fn new(hash: StateHash) -> Self {
@@ -166,6 +191,8 @@ impl Options {
             snapshot_log_bytes: Self::SNAPSHOT_LOG_BYTES,
             history: HistoryBounds::DEFAULT,
             values_memory_bytes: Self::VALUES_MEMORY_BYTES,
+            layout: Layout::Auto { keys: Self::PAGED_FROM_KEYS },
+            page_cache_bytes: Self::PAGE_CACHE_BYTES,
             threads: 1,
             height_max: None,
         }
@@ -188,9 +215,9 @@ pub struct Opened<M> {
 /// What recovery did at open; worth a log line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovery {
-    /// Height of the snapshot that was loaded.
+    /// Height of the snapshot or table that was loaded.
     pub snapshot_height: Option<u64>,
-    /// Snapshots that were damaged and passed over, with the reason.
+    /// Snapshots and tables that were damaged and passed over, with the reason.
     pub snapshots_refused: Vec<String>,
     /// Records of the write-set log that were redone.
     pub records_redone: u64,
@@ -247,6 +274,16 @@ pub struct Figures {
     pub snapshot_height: Option<u64>,
     /// Size of the newest complete snapshot.
     pub snapshot_bytes: u64,
+    /// Pages of the newest commit; zero when the leaves are in memory.
+    pub pages: u64,
+    /// Pages read from the device since the map was opened.
+    pub pages_read: u64,
+    /// Pages written to it.
+    pub pages_written: u64,
+    /// Bytes of the device.
+    pub device_bytes: u64,
+    /// Bytes of it that pages of the tree, of retained versions and of checkpoints take.
+    pub device_used_bytes: u64,
     /// Height of the newest snapshot for others that was completed since the map was opened.
     pub export_height: Option<u64>,
     /// Snapshots that could not be written since the map was opened.

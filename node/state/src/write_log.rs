@@ -261,13 +261,22 @@ impl LogFile {
     pub(crate) fn replay(
         &self,
         height_max: Option<u64>,
+        visit: impl FnMut(Record) -> Result<(), StateError>,
+    ) -> Result<LogEnd, StateError> {
+        self.replay_from(FILE_HEADER_BYTES as u64, height_max, visit)
+    }
+
+    /// The same from where another replay ended.
+    pub(crate) fn replay_from(
+        &self,
+        mut offset: u64,
+        height_max: Option<u64>,
         mut visit: impl FnMut(Record) -> Result<(), StateError>,
     ) -> Result<LogEnd, StateError> {
         let read = |error| StateError::io("read", &self.path)(error);
         let file = File::open(&self.path).map_err(StateError::io("open", &self.path))?;
         let length = file.metadata().map_err(read)?.len();
         let mut reader = BufReader::with_capacity(READ_BUFFER_BYTES, file);
-        let mut offset = FILE_HEADER_BYTES as u64;
         reader.seek(SeekFrom::Start(offset)).map_err(read)?;
         while offset < length {
             let rest = length - offset;

@@ -7,13 +7,16 @@ use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use stele_state::{Options, StateHash, StateMap, TreeMap, Write};
+use stele_state::{Layout, Options, StateHash, StateMap, TreeMap, Write};
 use tempfile::TempDir;
 
 const DIRECTORY: &str = "STELE_STATE_KILL_DIRECTORY";
+const PAGED: &str = "STELE_STATE_KILL_PAGED";
 const KILLS: u64 = 25;
 /// Small, so that a snapshot is nearly always being written.
-const OPTIONS: Options = Options { snapshot_log_bytes: 20_000, ..Options::new(StateHash::Sha256) };
+fn options(layout: Layout) -> Options {
+    Options { snapshot_log_bytes: 20_000, layout, page_cache_bytes: 100_000, ..Options::new(StateHash::Sha256) }
+}
 
 fn batch(height: u64) -> Vec<Write> {
     let mut batch = BTreeMap::new();
@@ -35,7 +38,8 @@ fn commit(map: &mut TreeMap, height: u64) {
 fn commits_until_killed() {
     // Nothing to do when somebody runs the ignored tests.
     let Some(directory) = std::env::var_os(DIRECTORY).map(PathBuf::from) else { return };
-    let opened = TreeMap::open(&directory, OPTIONS).unwrap();
+    let layout = if std::env::var_os(PAGED).is_some() { Layout::Paged } else { Layout::Memory };
+    let opened = TreeMap::open(&directory, options(layout)).unwrap();
     let mut map = opened.map;
     for height in opened.height.map_or(0, |height| height + 1).. {
         commit(&mut map, height);
@@ -45,12 +49,30 @@ fn commits_until_killed() {
 
 #[test]
 fn no_acknowledged_commit_is_lost_when_the_process_is_killed() {
+    kill_in_turn(|_| Layout::Memory);
+}
+
+#[test]
+fn no_acknowledged_commit_of_a_map_with_pages_is_lost_when_the_process_is_killed() {
+    kill_in_turn(|_| Layout::Paged);
+}
+
+#[test]
+fn no_acknowledged_commit_is_lost_when_the_process_is_killed_while_it_moves_into_pages_and_back() {
+    kill_in_turn(|kill| if kill / 2 % 2 == 0 { Layout::Memory } else { Layout::Paged });
+}
+
+fn kill_in_turn(layout: impl Fn(u64) -> Layout) {
     let directory = TempDir::new().unwrap();
     let mut model = TreeMap::ephemeral(StateHash::Sha256);
     let mut next = 0;
     let mut snapshots = std::collections::BTreeSet::new();
     for kill in 0..KILLS {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        if layout(kill) == Layout::Paged {
+            child.env(PAGED, "1");
+        }
+        let mut child = child
             .args(["--exact", "commits_until_killed", "--ignored", "--nocapture"])
             .env(DIRECTORY, directory.path())
             .stdout(Stdio::piped())
@@ -69,7 +91,7 @@ fn no_acknowledged_commit_is_lost_when_the_process_is_killed() {
         }
         child.wait().unwrap();
         let acknowledged = acknowledged.unwrap();
-        let opened = TreeMap::open(directory.path(), OPTIONS).unwrap();
+        let opened = TreeMap::open(directory.path(), options(layout(kill))).unwrap();
         let height = opened.height.unwrap();
         assert!(height >= acknowledged, "height {acknowledged} was durable, {height} came back");
         assert!(opened.recovery.snapshots_refused.is_empty());

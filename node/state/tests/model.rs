@@ -2,11 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
+use stele_merkle::Hash;
 use stele_merkle::state::reference::ReferenceMap;
-use stele_state::{HistoryBounds, Key, StateError, StateHash, StateMap, TreeMap, VALUE_BYTES_MAX, Write};
+use stele_merkle::state::{EMPTY, Proof, Terminal, key_bit};
+use stele_state::{
+    Durability, HistoryBounds, Key, Layout, Options, StateError, StateHash, StateMap, TreeMap, VALUE_BYTES_MAX, Write,
+};
 
 const HISTORY_ROOTS_MAX: usize = HistoryBounds::DEFAULT.roots;
+const HASH: StateHash = StateHash::Sha256;
 const BOTH: [StateHash; 2] = [StateHash::Sha256, StateHash::Sm3];
 
 /// Few distinct keys with short and with very long shared prefixes, so that every shape of tree comes about.
@@ -216,10 +223,10 @@ fn several_threads_stage_what_one_does() {
     let batch = |height: u64| -> Vec<Write> {
         let value = |seed: u64| (!(seed ^ height).is_multiple_of(5)).then(|| seed.to_be_bytes().repeat(4));
         let writes = (0..20_000).map(|seed| (key(seed * (height + 1) % 30_000), value(seed)));
-        writes.collect::<std::collections::BTreeMap<_, _>>().into_iter().collect()
+        writes.collect::<BTreeMap<_, _>>().into_iter().collect()
     };
     let directory = tempfile::TempDir::new().unwrap();
-    let options = stele_state::Options { threads: 8, ..stele_state::Options::new(StateHash::Sha256) };
+    let options = Options { threads: 8, ..Options::new(StateHash::Sha256) };
     let mut threads = TreeMap::open(directory.path(), options).unwrap().map;
     let mut one = TreeMap::ephemeral(StateHash::Sha256);
     for height in 0..6 {
@@ -258,7 +265,7 @@ fn a_long_random_walk_stays_equal_to_the_reference() {
         (state >> 33) % below
     };
     for round in 0..120_u64 {
-        let mut batch = std::collections::BTreeMap::new();
+        let mut batch = BTreeMap::new();
         let deletions = if round / 20 % 2 == 0 { 2 } else { 8 };
         for _ in 0..random(400) {
             let value = (random(10) >= deletions).then(|| vec![1; usize::try_from(random(50)).unwrap()]);
@@ -274,4 +281,98 @@ fn a_long_random_walk_stays_equal_to_the_reference() {
         assert_eq!(map.prove(&key(seed), height).unwrap().proof, model.prove(&key(seed)));
     }
     assert!(map.iter().map(Result::unwrap).eq(model.pairs().clone()));
+}
+
+/// A tree built anew from all pairs, without any cleverness: what the engine's roots and proofs are compared with where the
+/// reference, which hashes everything for every proof, would take days.
+enum Naive {
+    Empty,
+    Leaf(Key, Hash),
+    Node(Hash, Box<[Naive; 2]>),
+}
+
+impl Naive {
+    fn of(leaves: &[(Key, Hash)], depth: usize) -> Self {
+        match leaves {
+            [] => Self::Empty,
+            [(key, hash)] => Self::Leaf(*key, *hash),
+            leaves => {
+                let (left, right) = leaves.split_at(leaves.partition_point(|(key, _)| !key_bit(key, depth)));
+                let sides = [Self::of(left, depth + 1), Self::of(right, depth + 1)];
+                Self::Node(HASH.node(&sides[0].hash(), &sides[1].hash()), Box::new(sides))
+            }
+        }
+    }
+
+    fn hash(&self) -> Hash {
+        match self {
+            Self::Empty => EMPTY,
+            Self::Leaf(_, hash) | Self::Node(hash, _) => *hash,
+        }
+    }
+
+    fn prove(&self, key: &Key, value_hash: impl Fn(&Key) -> Hash) -> Proof {
+        let (mut node, mut siblings) = (self, Vec::new());
+        while let Self::Node(_, sides) = node {
+            let side = usize::from(key_bit(key, siblings.len()));
+            let sibling = sides[1 - side].hash();
+            siblings.push((sibling != EMPTY).then_some(sibling));
+            node = &sides[side];
+        }
+        let terminal = match node {
+            Self::Leaf(own, _) if own == key => Terminal::Own,
+            Self::Leaf(other, _) => Terminal::Other { key: *other, value_hash: value_hash(other) },
+            _ => Terminal::Empty,
+        };
+        Proof::new(terminal, siblings).unwrap()
+    }
+}
+
+/// A million random inserts, updates and deletes in the slow tier: after every thousand the root of the naive tree, and its
+/// proofs of a thousand keys, in memory and in pages.
+#[test]
+fn many_random_operations_lead_to_the_roots_and_proofs_of_a_naive_tree() {
+    const BATCH: u64 = 1_000;
+    let slow = std::env::var_os("STELE_SLOW").is_some();
+    let batches: u64 = if slow { 1_000 } else { 30 };
+    let keys = batches * BATCH / 3;
+    let mut seed = 1_u64;
+    let mut random = move |bound: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 20) % bound
+    };
+    let directory = tempfile::TempDir::new().unwrap();
+    let paged = Options { layout: Layout::Paged, page_cache_bytes: 8 << 20, ..Options::new(HASH) };
+    let paged = Options { durability: Durability::None, snapshot_log_bytes: 8 << 20, ..paged };
+    let mut maps = [TreeMap::ephemeral(HASH), TreeMap::open(directory.path(), paged).unwrap().map];
+    let mut model: BTreeMap<Key, (Vec<u8>, Hash)> = BTreeMap::new();
+    for round in 0..batches {
+        let write = |_| {
+            let value = (random(10) < 7)
+                .then(|| (0..random(64)).map(|byte| (byte ^ round).to_le_bytes()[0]).collect::<Vec<u8>>());
+            (key(random(keys)), value)
+        };
+        let writes: BTreeMap<Key, Option<Vec<u8>>> = (0..BATCH).map(write).collect();
+        for (key, value) in &writes {
+            match value {
+                Some(value) => model.insert(*key, (value.clone(), HASH.leaf(key, &HASH.value(value)))),
+                None => model.remove(key),
+            };
+        }
+        let leaves: Vec<(Key, Hash)> = model.iter().map(|(key, (_, hash))| (*key, *hash)).collect();
+        let naive = Naive::of(&leaves, 0);
+        for map in &mut maps {
+            assert_eq!(commit(map, writes.clone().into_iter().collect()), naive.hash(), "batch {round}");
+        }
+        for _ in 0..BATCH {
+            let key = key(random(keys * 2));
+            let expected = naive.prove(&key, |key| HASH.value(&model[key].0));
+            for map in &maps {
+                let proven = map.prove(&key, round).unwrap();
+                assert_eq!(proven.value.as_ref(), model.get(&key).map(|(value, _)| value));
+                assert_eq!(proven.proof, expected);
+            }
+        }
+    }
+    assert!(model.len() as u64 > keys / 3);
 }

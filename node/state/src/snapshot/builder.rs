@@ -71,6 +71,10 @@ impl SnapshotBuilder {
         })
     }
 
+    pub(super) fn hash(&self) -> StateHash {
+        self.header.hash
+    }
+
     /// The ranges whose chunks are missing, in order.
     pub fn missing(&self) -> impl Iterator<Item = KeyRange> + '_ {
         let missing = self.entries.iter().enumerate().filter(|(_, entry)| entry.is_none());

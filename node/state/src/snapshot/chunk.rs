@@ -3,7 +3,8 @@
 use stele_merkle::state::{KeyRange, ProofError, RANGE_PROOF_BYTES_MAX, RangeContent, RangeProof, StateHash};
 
 use crate::record::{Reader, decode_batch, read_pairs};
-use crate::{Hash, Key, VALUE_BYTES_MAX, Write, tree};
+use crate::tree::{Subtree, subtree_roots};
+use crate::{Hash, Key, VALUE_BYTES_MAX, Write, hashing};
 
 /// The longest pairs of a chunk, in bytes. Keys are uniform, so chunks are rarely half as long again as the usual
 /// 512 KiB.
@@ -107,7 +108,12 @@ pub(super) fn content(hash: StateHash, range: KeyRange, pairs: &[(Key, &[u8])]) 
     Some(match pairs {
         [] => RangeContent::Empty,
         [(key, value)] => RangeContent::One { key: *key, value_hash: hash.value(value) },
-        pairs => RangeContent::Many { root: tree::subtree_root(hash, pairs, range.depth().into()) },
+        pairs => {
+            let leaves: Vec<(Key, Hash)> =
+                pairs.iter().map(|(key, _)| *key).zip(hashing::leaves(hash, pairs)).collect();
+            let subtree = Subtree { leaves: &leaves, depth: range.depth().into() };
+            RangeContent::Many { root: subtree_roots(hash, &[subtree])[0] }
+        }
     })
 }
 

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
-use stele_merkle::state::{Key, KeyRange};
+use stele_merkle::state::{Key, KeyRange, StateHash};
 
-use super::listing::prune;
-use super::{SnapshotBuilder, SnapshotHeader, file_name};
+use super::{SnapshotBuilder, SnapshotHeader, file_name, prune};
 use crate::StateError;
+use crate::pages::{Page, PageAt, PageCopy, Store, check_pages};
 use crate::record::{push_head, push_pair};
-use crate::tree::{Tree, Undo};
+use crate::tree::{Standing, Tree, Undo};
 use crate::values::{Files, ValueRef};
 
 /// Chunks that wait for the writer: enough to keep the disk busy, little memory.
@@ -22,9 +23,28 @@ struct Copied {
     range: KeyRange,
     pairs: u32,
     body: Vec<u8>,
-    /// Values that the writer has to read first, where they go in the body, and the files that they lie in now.
-    distant: Vec<(usize, ValueRef)>,
-    files: Files,
+    distant: Distant,
+}
+
+/// What the writer has to read first.
+enum Distant {
+    /// Values, where they go in the body, and the files that they lie in now.
+    Values(Vec<(usize, ValueRef)>, Files),
+    /// The pages that hold the range, and where they are.
+    Pages(Vec<PageAt>, Arc<Store>),
+}
+
+/// Where the pairs come from, and what commits have changed since; only what was not copied yet.
+#[derive(Debug)]
+enum Source {
+    /// Leaves in memory, and for changed keys the value that they had.
+    Leaves(BTreeMap<Key, Option<ValueRef>>),
+    Pages {
+        copy: PageCopy,
+        /// The page that was taken last: it may hold the next range, too.
+        last: Option<PageAt>,
+        store: Arc<Store>,
+    },
 }
 
 /// A snapshot in the making.
@@ -33,8 +53,7 @@ pub(crate) struct SnapshotJob {
     header: SnapshotHeader,
     /// Index of the range that is copied next.
     next: u64,
-    /// Keys that commits have changed since, with the value that they had; only those of ranges not copied yet.
-    before: BTreeMap<Key, Option<ValueRef>>,
+    source: Source,
     /// A chunk that the writer had no room for.
     waiting: Option<Copied>,
     /// Whether the owner still keeps the version for it.
@@ -52,7 +71,15 @@ impl std::fmt::Debug for Copied {
 
 impl SnapshotJob {
     /// Starts the writer for the newest version, which the caller keeps retained until [`SnapshotJob::take_pin`].
-    pub(crate) fn start(directory: &Path, header: SnapshotHeader) -> Result<Self, StateError> {
+    pub(crate) fn start(directory: &Path, header: SnapshotHeader, tree: &mut Tree) -> Result<Self, StateError> {
+        let source = match tree.pages_mut() {
+            None => Source::Leaves(BTreeMap::new()),
+            Some(pages) => {
+                // The writer reads them from the device.
+                pages.settle()?;
+                Source::Pages { copy: PageCopy::new(), last: None, store: Arc::clone(pages.store()) }
+            }
+        };
         let (sender, chunks) = sync_channel(CHUNKS_WAITING_MAX);
         let path = directory.join(file_name(header.height));
         let builder = SnapshotBuilder::begin(directory, header)?;
@@ -61,8 +88,7 @@ impl SnapshotJob {
             .name("state-snapshot".to_owned())
             .spawn(move || write(&directory, builder, &chunks))
             .map_err(StateError::io("start the writer of", &path))?;
-        let (before, sender) = (BTreeMap::new(), Some(sender));
-        Ok(Self { header, next: 0, before, waiting: None, pinned: true, sender, writer })
+        Ok(Self { header, next: 0, source, waiting: None, pinned: true, sender: Some(sender), writer })
     }
 
     pub(crate) fn height(&self) -> u64 {
@@ -74,9 +100,14 @@ impl SnapshotJob {
         self.sender.is_none()
     }
 
-    /// The height whose version the owner need not keep any more; told once.
+    /// The height whose version the owner need not keep any more; told once. Pages are needed until the writer has read
+    /// them, values stay in the files that it holds.
     pub(crate) fn take_pin(&mut self) -> Option<u64> {
-        (self.is_copied() && std::mem::take(&mut self.pinned)).then_some(self.header.height)
+        let done = match &self.source {
+            Source::Leaves(_) => self.is_copied(),
+            Source::Pages { .. } => self.is_finished(),
+        };
+        (done && std::mem::take(&mut self.pinned)).then_some(self.header.height)
     }
 
     /// Whether the writer has ended, well or not.
@@ -92,9 +123,14 @@ impl SnapshotJob {
     /// Takes note of what a commit changed. It has been applied to `tree`.
     pub(crate) fn record(&mut self, tree: &Tree, undo: &Undo) {
         let Some(range) = self.range().filter(|_| self.sender.is_some()) else { return };
-        let first = range.first();
-        for (key, value) in undo.changed(tree).filter(|(key, _)| *key >= first) {
-            self.before.entry(key).or_insert(value);
+        match &mut self.source {
+            Source::Leaves(before) => {
+                let first = range.first();
+                for (key, value) in undo.changed(tree).filter(|(key, _)| *key >= first) {
+                    before.entry(key).or_insert(value);
+                }
+            }
+            Source::Pages { copy, .. } => copy.record(tree, undo),
         }
     }
 
@@ -121,7 +157,7 @@ impl SnapshotJob {
                 return;
             } else if let Some(range) = self.range() {
                 let chunk = self.copy(tree, range);
-                pairs += chunk.pairs as usize;
+                pairs += chunk.size();
                 self.waiting = Some(chunk);
             } else {
                 self.sender = None;
@@ -132,13 +168,29 @@ impl SnapshotJob {
     /// The pairs of a range as they were at the snapshot's height.
     fn copy(&mut self, tree: &Tree, range: KeyRange) -> Copied {
         self.next += 1;
-        let later = self.range().map_or_else(BTreeMap::new, |next| self.before.split_off(&next.first()));
-        let mut changed = std::mem::replace(&mut self.before, later).into_iter().peekable();
-        let leaves = tree.walk(&range.first()).map(|(leaf, _)| (&leaf.key, leaf.value));
+        let next = self.range();
+        let before = match &mut self.source {
+            Source::Leaves(before) => before,
+            Source::Pages { copy, last, store } => {
+                let first = range.first();
+                let mut pages: Vec<PageAt> =
+                    last.take().filter(|page| page.end().is_none_or(|end| end > first)).into_iter().collect();
+                pages.extend(copy.take(tree, usize::MAX, next.map(KeyRange::first).as_ref()));
+                *last = pages.last().copied();
+                let distant = Distant::Pages(pages, Arc::clone(store));
+                return Copied { range, pairs: 0, body: Vec::new(), distant };
+            }
+        };
+        let later = next.map_or_else(BTreeMap::new, |next| before.split_off(&next.first()));
+        let mut changed = std::mem::replace(before, later).into_iter().peekable();
+        let leaves = tree.walk(&range.first()).filter_map(|standing| match standing {
+            Standing::Leaf(leaf, _) => Some((&leaf.key, leaf.value)),
+            Standing::Page(..) => None,
+        });
         let mut leaves = leaves.take_while(|(key, _)| range.contains(key)).peekable();
         // Values move between files meanwhile, so each chunk holds those that it was copied with.
         let files = tree.values().files.clone();
-        let mut chunk = Copied { range, pairs: 0, body: Vec::new(), distant: Vec::new(), files };
+        let (mut body, mut count, mut distant) = (Vec::new(), 0, Vec::new());
         loop {
             let pair = match (changed.peek(), leaves.peek()) {
                 (Some((key, _)), leaf) if leaf.is_none_or(|(leaf, _)| key <= *leaf) => {
@@ -149,10 +201,18 @@ impl SnapshotJob {
                 }
                 _ => leaves.next().map(|(key, value)| (*key, Some(value))),
             };
-            let Some((key, value)) = pair else { return chunk };
-            if let Some(value) = value {
-                chunk.push(&key, value, tree.values().at(value));
-                chunk.pairs += 1;
+            let Some((key, value)) = pair else {
+                return Copied { range, pairs: count, body, distant: Distant::Values(distant, files) };
+            };
+            let Some(value) = value else { continue };
+            count += 1;
+            match tree.values().at(value) {
+                Some(bytes) => push_pair(&mut body, &key, Some(bytes)),
+                None => {
+                    push_head(&mut body, &key, value.length());
+                    distant.push((body.len(), value));
+                    body.resize(body.len() + value.length(), 0);
+                }
             }
         }
     }
@@ -167,22 +227,39 @@ impl SnapshotJob {
 }
 
 impl Copied {
-    fn push(&mut self, key: &Key, value: ValueRef, bytes: Option<&[u8]>) {
-        match bytes {
-            Some(bytes) => push_pair(&mut self.body, key, Some(bytes)),
-            None => {
-                push_head(&mut self.body, key, value.length());
-                self.distant.push((self.body.len(), value));
-                self.body.resize(self.body.len() + value.length(), 0);
-            }
+    /// Pairs, about.
+    fn size(&self) -> usize {
+        match &self.distant {
+            Distant::Values(..) => self.pairs as usize,
+            Distant::Pages(pages, _) => pages.iter().map(|page| usize::from(page.wanted.page.pairs)).sum(),
         }
     }
 
-    /// Reads what is not there yet, in the order of the files. Whether it is right shows in the root.
-    fn fill(&mut self) -> Result<(), StateError> {
-        self.distant.sort_unstable_by_key(|(_, value)| value.order());
-        for (at, value) in &self.distant {
-            self.files.read(*value, &mut self.body[*at..*at + value.length()])?;
+    /// Reads what is not there yet.
+    fn fill(&mut self, hash: StateHash) -> Result<(), StateError> {
+        match &mut self.distant {
+            Distant::Values(values, files) => {
+                // In the order of the files. Whether it is right shows in the root.
+                values.sort_unstable_by_key(|(_, value)| value.order());
+                for (at, value) in values {
+                    files.read(*value, &mut self.body[*at..*at + value.length()])?;
+                }
+            }
+            Distant::Pages(pages, store) => {
+                let blocks: Vec<Page> = pages.iter().map(|page| page.wanted.page).collect();
+                let mut wanted = pages.iter().map(|page| page.wanted);
+                store.read(&blocks, |bodies| {
+                    let pages = wanted.by_ref().take(bodies.len()).zip(bodies).collect();
+                    for page in check_pages(hash, pages) {
+                        let page = page.map_err(|page| store.corrupt(page))?;
+                        for pair in page.pairs().filter(|pair| self.range.contains(pair.key)) {
+                            push_pair(&mut self.body, pair.key, Some(pair.value));
+                            self.pairs += 1;
+                        }
+                    }
+                    Ok(())
+                })?;
+            }
         }
         Ok(())
     }
@@ -191,7 +268,7 @@ impl Copied {
 /// Writes the file; returns its size, or 0 when the owner gave up before the last chunk.
 fn write(directory: &Path, mut builder: SnapshotBuilder, chunks: &Receiver<Copied>) -> Result<u64, StateError> {
     while let Ok(mut chunk) = chunks.recv() {
-        let filled = chunk.fill();
+        let filled = chunk.fill(builder.hash());
         if let Err(error) = filled.and_then(|()| builder.append(chunk.range, chunk.pairs, &chunk.body)) {
             builder.abandon();
             return Err(error);

@@ -14,6 +14,8 @@ pub(crate) fn file_name(height: u64) -> String {
 pub(crate) struct Listing {
     /// Snapshots, newest first.
     pub(crate) snapshots: Vec<(u64, PathBuf)>,
+    /// Tables of pages, newest first.
+    pub(crate) tables: Vec<(u64, PathBuf)>,
     /// Log files, oldest first.
     pub(crate) logs: Vec<(u64, PathBuf)>,
     /// Incomplete files, and damaged ones that recovery put aside.
@@ -28,28 +30,37 @@ pub(crate) fn list(directory: &Path) -> Result<Listing, StateError> {
         let number = |prefix, suffix| name.strip_prefix(prefix)?.strip_suffix(suffix)?.parse::<u64>().ok();
         if let Some(height) = number("snapshot-", ".map") {
             listing.snapshots.push((height, path));
+        } else if let Some(height) = number("pages-", ".table") {
+            listing.tables.push((height, path));
         } else if let Some(sequence) = number("writes-", ".log") {
             listing.logs.push((sequence, path));
-        } else if number("snapshot-", ".tmp").or(number("writes-", ".tmp")).is_some()
-            || number("snapshot-", ".refused").is_some()
+        } else if ["snapshot-", "pages-", "writes-"]
+            .into_iter()
+            .any(|kind| number(kind, ".tmp").or(number(kind, ".refused")).is_some())
         {
             listing.leftovers.push(path);
         }
     }
     listing.snapshots.sort_by(|left, right| right.cmp(left));
+    listing.tables.sort_by(|left, right| right.cmp(left));
     listing.logs.sort();
     Ok(listing)
 }
 
-/// Deletes what the two newest snapshots make superfluous: older snapshots, and the log before the older of the two.
-pub(super) fn prune(directory: &Path) -> Result<(), StateError> {
-    const GENERATIONS: usize = 2;
+/// Heights of which snapshots or tables are kept.
+pub(crate) const GENERATIONS: usize = 2;
+
+/// Deletes what the two newest snapshots or tables make superfluous: older ones, and the log before the older of the two.
+pub(crate) fn prune(directory: &Path) -> Result<(), StateError> {
     let listing = list(directory)?;
     let delete = |path: &Path| std::fs::remove_file(path).map_err(StateError::io("delete", path));
-    for (_, path) in listing.snapshots.iter().skip(GENERATIONS) {
-        delete(path)?;
-    }
-    if let Some((oldest, _)) = listing.snapshots.get(GENERATIONS - 1) {
+    let mut heights: Vec<u64> = listing.snapshots.iter().chain(&listing.tables).map(|(height, _)| *height).collect();
+    heights.sort_unstable_by(|left, right| right.cmp(left));
+    heights.dedup();
+    if let Some(oldest) = heights.get(GENERATIONS - 1) {
+        for (_, path) in listing.snapshots.iter().chain(&listing.tables).filter(|(height, _)| height < oldest) {
+            delete(path)?;
+        }
         let mut needed_from = None;
         for (sequence, path) in &listing.logs {
             let start = LogFile::open(path.clone(), *sequence)?.header.start;

@@ -32,7 +32,7 @@ pub use builder::SnapshotBuilder;
 pub use chunk::{CHUNK_BYTES_MAX, Chunk, ChunkError};
 pub(crate) use format::SnapshotHeader;
 pub(crate) use job::SnapshotJob;
-pub(crate) use listing::{Listing, file_name, list};
+pub(crate) use listing::{GENERATIONS, Listing, file_name, list, prune};
 pub use reader::SnapshotReader;
 pub(crate) use reader::load;
 pub(crate) use relocation::Relocation;

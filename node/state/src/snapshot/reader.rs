@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use stele_merkle::state::{KeyRange, StateHash};
 
@@ -11,7 +12,7 @@ use super::format::{ENTRY_BYTES, Entry, HEADER_BYTES, SnapshotHeader, UpperTree}
 use crate::record::{read_pairs, value_offsets};
 use crate::tree::{Moved, Tree, Written};
 use crate::values::Place;
-use crate::{Hash, Options, StateError};
+use crate::{Hash, StateError};
 
 /// A sound snapshot file, from which chunks are read.
 #[derive(Debug)]
@@ -173,31 +174,45 @@ impl SnapshotReader {
     }
 }
 
-/// Loads a snapshot: its header, the tree, and the size of the file.
+/// Loads a snapshot into an empty tree: its header, the tree, and the size of the file.
 ///
 /// # Errors
 /// [`StateError::Corrupt`] for anything but a whole snapshot whose pairs lead to its root, [`StateError::OtherHash`],
-/// [`StateError::Io`].
-pub(crate) fn load(path: &Path, options: &Options) -> Result<(SnapshotHeader, Tree, u64), StateError> {
-    let reader = SnapshotReader::open(path)?;
-    if reader.header.hash != options.hash {
-        return Err(StateError::OtherHash { path: path.to_owned() });
+/// [`StateError::Io`]; those of writing pages; [`StateError::Incomplete`] when `stop` was set meanwhile.
+pub(crate) fn load(
+    reader: &SnapshotReader,
+    mut tree: Tree,
+    threads: usize,
+    stop: Option<&AtomicBool>,
+) -> Result<(SnapshotHeader, Tree, u64), StateError> {
+    if reader.header.hash != tree.hash() {
+        return Err(StateError::OtherHash { path: reader.path.clone() });
     }
-    let mut tree = Tree::new(options.hash, options.values_memory_bytes);
-    let file = tree.values_mut().files.add(path)?;
-    for (range, entry) in reader.header.ranges().zip(&reader.entries) {
+    let file = match tree.pages() {
+        None => Some(tree.values_mut().files.add(&reader.path)?),
+        Some(_) => None,
+    };
+    for (at, (range, entry)) in reader.header.ranges().zip(&reader.entries).enumerate() {
+        if stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+            return Err(StateError::Incomplete { missing: reader.entries.len() - at });
+        }
         let pairs = pairs(&reader.body(entry)?, entry.pairs)
             .filter(|pairs| pairs.iter().all(|(key, _)| range.contains(key)))
             .ok_or_else(|| reader.corrupt(entry, "a chunk's pairs are malformed"))?;
-        let update = tree.stage(&pairs, options.threads)?;
+        let update = tree.stage(&pairs, threads)?;
         let offsets = value_offsets(&pairs);
-        let place = Some((Place { file, offset: entry.offset }, &*offsets));
-        let undo = tree.apply(update, Written { writes: &pairs, place });
+        let place = file.map(|file| (Place { file, offset: entry.offset }, &*offsets));
+        tree.reserve(&update)?;
+        let undo = tree.apply(update, Written { writes: &pairs, place })?;
         tree.free(undo);
     }
     if tree.root().hash != reader.header.root {
         reader.check()?;
-        return Err(StateError::Corrupt { path: path.to_owned(), offset: 0, what: "the pairs lead to another root" });
+        return Err(StateError::Corrupt {
+            path: reader.path.clone(),
+            offset: 0,
+            what: "the pairs lead to another root",
+        });
     }
     Ok((reader.header, tree, reader.size))
 }

@@ -68,7 +68,7 @@ impl Batch<'_> {
         for End { child, level, parent, .. } in &scratch.ends {
             deliver(&mut scratch.levels[*level as usize], *parent, self.hashed(*child));
         }
-        let changed = self.ascend(&mut scratch, depths, child);
+        let changed = self.ascend(&mut scratch, depths, child, depth);
         self.scratch = scratch;
         changed
     }
@@ -97,7 +97,12 @@ impl Batch<'_> {
                     }
                     Place::Link(Side::Left, slot) => (*self.tree.links.at(slot), Child::EMPTY),
                     Place::Link(Side::Right, slot) => (Child::EMPTY, *self.tree.links.at(slot)),
-                    Place::Empty | Place::Leaf(_) | Place::StagedLeaf(_) | Place::StagedNode(_) => continue,
+                    Place::Empty
+                    | Place::Leaf(_)
+                    | Place::Page(_)
+                    | Place::StagedLeaf(_)
+                    | Place::StagedNode(_)
+                    | Place::StagedPage(_) => continue,
                 };
                 let writes = &self.writes[visit.first as usize..(visit.first + visit.count) as usize];
                 let lower = position(writes.partition_point(|(key, _)| !key_bit(key, depth + level)));
@@ -125,7 +130,7 @@ impl Batch<'_> {
     }
 
     /// Settles the visited nodes bottom-up; returns what takes the place of the first.
-    fn ascend(&mut self, scratch: &mut Scratch, depths: usize, top: Child) -> Child {
+    fn ascend(&mut self, scratch: &mut Scratch, depths: usize, top: Child, depth: usize) -> Child {
         for level in (0..depths).rev() {
             let (above, visits) = scratch.levels.split_at_mut(level);
             let (mut parents, visits) = (above.last_mut(), &visits[0]);
@@ -137,7 +142,7 @@ impl Batch<'_> {
             scratch.pairs.clear();
             scratch.unhashed.clear();
             for (at, visit) in visits.iter().enumerate().filter(|(_, visit)| visit.changed != [false, false]) {
-                match self.settle(visit.node, visit.left, visit.right, visit.changed) {
+                match self.settle(visit.node, visit.left, visit.right, visit.changed, depth + level) {
                     Settled::Done(child) => send(visit, child),
                     Settled::Unhashed(node) => {
                         scratch.unhashed.push((position(at), node));

@@ -4,16 +4,23 @@
 //! and writes elsewhere; applying exchanges what staging found new with what the tree held, and what comes out is the
 //! way back to the version before ([`Undo`]). Nodes that a version no longer has keep their slots until no retained
 //! version needs them.
+//!
+//! In a map with pages the lowest levels are not here: a node's child may be a page, which is looked into from the
+//! outside only (`page.rs`). A page is never changed but replaced, so it needs no way back.
 
+mod forest;
 mod level;
+mod page;
 mod read;
 mod stage;
 mod undo;
 mod walk;
 
+pub(crate) use forest::{Subtree, subtree_roots};
 pub(crate) use read::View;
-pub(crate) use stage::{Update, subtree_root};
-pub(crate) use undo::Undo;
+pub(crate) use stage::Update;
+pub(crate) use undo::{RetiredPage, Undo};
+pub(crate) use walk::Standing;
 
 use std::borrow::Cow;
 
@@ -21,6 +28,7 @@ use stele_merkle::Hash;
 use stele_merkle::state::{EMPTY, Key, StateHash};
 
 use crate::arena::Arena;
+use crate::pages::{Page, Pages};
 use crate::values::{FileId, FileSet, Place as ValuePlace, ValueRef, Values};
 use crate::{StateError, Write};
 
@@ -37,9 +45,12 @@ pub(crate) enum Place {
     /// A node with something on this side only.
     Link(Side, u32),
     Leaf(u32),
-    /// A new leaf of an update, or a new node above leaves.
+    /// A page of leaves.
+    Page(u32),
+    /// A new leaf, node above leaves, or page of an update.
     StagedLeaf(u32),
     StagedNode(u32),
+    StagedPage(u32),
 }
 
 /// A side of a node.
@@ -88,6 +99,14 @@ impl NodeRef {
         Self::tagged(5, index)
     }
 
+    const fn page(index: u32) -> Self {
+        Self::tagged(6, index)
+    }
+
+    const fn staged_page(index: u32) -> Self {
+        Self::tagged(7, index)
+    }
+
     pub(crate) const fn place(self) -> Place {
         let index = self.0 & Self::INDEX_MASK;
         if self.0 == Self::EMPTY.0 {
@@ -99,7 +118,9 @@ impl NodeRef {
             2 => Place::Link(Side::Left, index),
             3 => Place::Link(Side::Right, index),
             4 => Place::StagedLeaf(index),
-            _ => Place::StagedNode(index),
+            5 => Place::StagedNode(index),
+            6 => Place::Page(index),
+            _ => Place::StagedPage(index),
         }
     }
 }
@@ -122,10 +143,6 @@ impl Child {
 
     fn is_empty(&self) -> bool {
         self.node == NodeRef::EMPTY
-    }
-
-    fn is_leaf(&self) -> bool {
-        matches!(self.node.place(), Place::Leaf(_) | Place::StagedLeaf(_))
     }
 }
 
@@ -196,7 +213,12 @@ pub(crate) struct Tree {
     links: Arena<Child>,
     leaves: Arena<Leaf>,
     values: Values,
+    page_slots: Arena<Page>,
+    /// Where all leaves are, in a map with pages.
+    pages: Option<Pages>,
     root: Child,
+    /// Pages of the newest tree.
+    live_pages: usize,
     /// Leaves of the newest tree.
     keys: usize,
     /// Bytes of all pairs of the newest tree as files hold them.
@@ -208,13 +230,25 @@ pub(crate) struct Tree {
 impl Tree {
     /// A tree that keeps up to `budget` bytes of values in memory that lie in a file as well.
     pub(crate) fn new(hash: StateHash, budget: usize) -> Self {
+        Self::with(hash, budget, None)
+    }
+
+    /// A tree whose leaves are all in pages.
+    pub(crate) fn paged(hash: StateHash, pages: Pages) -> Self {
+        Self::with(hash, 0, Some(pages))
+    }
+
+    fn with(hash: StateHash, budget: usize, pages: Option<Pages>) -> Self {
         Self {
             hash,
             inners: Arena::new(),
             links: Arena::new(),
             leaves: Arena::new(),
             values: Values::new(budget),
+            page_slots: Arena::new(),
+            pages,
             root: Child::EMPTY,
+            live_pages: 0,
             keys: 0,
             pair_bytes: 0,
             generation: 0,
@@ -238,6 +272,11 @@ impl Tree {
     /// Bytes of all pairs of the newest tree in a file.
     pub(crate) fn pair_bytes(&self) -> u64 {
         self.pair_bytes
+    }
+
+    /// Takes the place of another tree with the same root: what was staged on that one is stale.
+    pub(crate) fn succeed(&mut self, other: &Self) {
+        self.generation = self.generation.max(other.generation) + 1;
     }
 
     pub(crate) fn generation(&self) -> u64 {
@@ -289,7 +328,8 @@ impl Tree {
 
     /// Bytes of memory held.
     pub(crate) fn bytes(&self) -> usize {
-        self.inners.bytes() + self.links.bytes() + self.leaves.bytes() + self.values.bytes()
+        let pages = self.pages.as_ref().map_or(0, Pages::memory_bytes) + self.page_slots.bytes();
+        self.inners.bytes() + self.links.bytes() + self.leaves.bytes() + self.values.bytes() + pages
     }
 
     fn child(&self, slot: Slot) -> &Child {
@@ -316,7 +356,8 @@ impl Tree {
             Place::Inner(slot) => self.inners.prefetch(slot),
             Place::Link(_, slot) => self.links.prefetch(slot),
             Place::Leaf(slot) => self.leaves.prefetch(slot),
-            Place::Empty | Place::StagedLeaf(_) | Place::StagedNode(_) => {}
+            Place::Page(slot) => self.page_slots.prefetch(slot),
+            Place::Empty | Place::StagedLeaf(_) | Place::StagedNode(_) | Place::StagedPage(_) => {}
         }
     }
 }

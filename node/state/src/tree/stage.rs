@@ -5,11 +5,13 @@
 //! level by level (`level.rs`).
 
 use stele_merkle::Hash;
-use stele_merkle::state::{EMPTY, Key, StateHash, key_bit};
+use stele_merkle::state::{EMPTY, Key, key_bit};
 
+use super::page::NewPage;
 use super::undo::Retired;
 use super::{Child, Inner, NodeRef, Place, Side, Slot, Tree};
 use crate::arena::SLOTS_MAX;
+use crate::pages::Loaded;
 use crate::{StateError, Write, hashing};
 
 /// Writes of a group.
@@ -32,6 +34,8 @@ pub(crate) struct Update {
     pub(super) leaves: Vec<(Key, u32)>,
     /// New nodes, children before their parents.
     pub(super) nodes: Vec<NewNode>,
+    /// New pages; `None` for one that did not last to the end of the batch.
+    pub(super) pages: Vec<Option<NewPage>>,
     pub(super) retired: Retired,
     pub(super) root: Child,
     pub(super) generation: u64,
@@ -55,7 +59,7 @@ impl Update {
 
     /// Places and nodes that change.
     pub(crate) fn changes(&self) -> usize {
-        self.children.len() + self.values.len() + self.leaves.len() + self.nodes.len()
+        self.children.len() + self.values.len() + self.leaves.len() + self.nodes.len() + self.pages.len()
     }
 }
 
@@ -63,15 +67,23 @@ impl Tree {
     /// Stages writes whose keys are strictly ascending, on up to `threads` threads.
     ///
     /// # Errors
-    /// [`StateError::Full`] when the arenas could not hold the new nodes beside all that are retained.
+    /// [`StateError::Full`] when the arenas could not hold the new nodes beside all that are retained; those of reading
+    /// pages.
     pub(crate) fn stage(&self, writes: &[Write], threads: usize) -> Result<Update, StateError> {
-        let mut batch = Batch::new(self, writes, 0);
+        let loaded = self.load_touched(writes.iter().map(|(key, _)| key))?;
+        let mut batch = Batch::new(self, &loaded, writes, 0);
         batch.children.reserve(writes.len() * CHANGES_PER_WRITE);
-        batch.values.reserve(writes.len());
+        if self.pages.is_none() {
+            batch.values.reserve(writes.len());
+        }
         let root = if writes.is_empty() { self.root } else { batch.part(self.root, 0, writes.len(), threads) };
         let nodes = batch.nodes.len();
         let leaves = self.leaves.used() + batch.leaves.len();
-        let most = (self.inners.used().max(self.links.used()) + nodes).max(leaves);
+        let pages = self.page_slots.used() + batch.pages.len();
+        let most = (self.inners.used().max(self.links.used()) + nodes).max(leaves).max(pages);
+        if let Some(error) = batch.failure {
+            return Err(error);
+        }
         if most > SLOTS_MAX {
             return Err(StateError::Full { nodes: most });
         }
@@ -80,6 +92,7 @@ impl Tree {
             values: batch.values,
             leaves: batch.leaves,
             nodes: batch.nodes,
+            pages: batch.pages,
             retired: batch.retired,
             root,
             generation: self.generation,
@@ -87,21 +100,11 @@ impl Tree {
     }
 }
 
-/// R(pairs, depth) of the specification for two pairs or more, in order, that share `depth` bits.
-pub(crate) fn subtree_root(hash: StateHash, pairs: &[(Key, &[u8])], depth: usize) -> Hash {
-    let tree = Tree::new(hash, 0);
-    // The values are hashed where they are; what is planted is only that there is one.
-    let writes: Vec<Write> = pairs.iter().map(|(key, _)| (*key, Some(Vec::new()))).collect();
-    let mut batch = Batch::new(&tree, &writes, 0);
-    batch.leaf_hashes = hashing::leaves(hash, pairs);
-    let planted = batch.plant(Child::EMPTY, depth, 0, pairs.len());
-    batch.hash_grown();
-    batch.hashed(planted).hash
-}
-
 /// A batch, or one thread's part of it, in the making.
 pub(crate) struct Batch<'a> {
     pub(super) tree: &'a Tree,
+    /// The pages that the whole batch touches.
+    pub(super) loaded: &'a Loaded,
     pub(super) writes: &'a [Write],
     /// Position of the first of `writes` in the whole batch.
     first: usize,
@@ -109,7 +112,10 @@ pub(crate) struct Batch<'a> {
     values: Vec<(u32, u32)>,
     leaves: Vec<(Key, u32)>,
     nodes: Vec<NewNode>,
+    pub(super) pages: Vec<Option<NewPage>>,
     pub(super) retired: Retired,
+    /// A page that could not be read.
+    pub(super) failure: Option<StateError>,
     /// Hashes of the leaves that the current group's writes make, zeros for deletions.
     pub(super) leaf_hashes: Vec<Hash>,
     /// Position of the current group's first write.
@@ -130,19 +136,25 @@ pub(super) struct Grown {
     hashes: Vec<Hash>,
     /// Leaves that stand below one place after the batch; kept to save allocations.
     standing: Vec<(Key, Child)>,
+    /// Position of the group's first new page in the batch's, and their hashes.
+    pub(super) first_page: usize,
+    pub(super) page_hashes: Vec<Hash>,
 }
 
 impl<'a> Batch<'a> {
-    fn new(tree: &'a Tree, writes: &'a [Write], first: usize) -> Self {
+    fn new(tree: &'a Tree, loaded: &'a Loaded, writes: &'a [Write], first: usize) -> Self {
         Self {
             tree,
+            loaded,
             writes,
             first,
             children: Vec::new(),
             values: Vec::new(),
             leaves: Vec::new(),
             nodes: Vec::new(),
+            pages: Vec::new(),
             retired: Retired::default(),
+            failure: None,
             leaf_hashes: Vec::new(),
             group_first: 0,
             grown: Grown::default(),
@@ -159,9 +171,9 @@ impl<'a> Batch<'a> {
         let Inner { left, right } = *self.tree.inners.at(slot);
         let middle = self.writes.partition_point(|(key, _)| !key_bit(key, depth));
         let (lower, upper) = self.writes.split_at(middle);
-        let (tree, first) = (self.tree, self.first);
+        let (tree, loaded, first) = (self.tree, self.loaded, self.first);
         let run = |child, writes: &'a [Write], first, threads| {
-            let mut batch = Batch::new(tree, writes, first);
+            let mut batch = Batch::new(tree, loaded, writes, first);
             let child = if writes.is_empty() { child } else { batch.part(child, depth + 1, writes.len(), threads) };
             (batch, child)
         };
@@ -173,17 +185,19 @@ impl<'a> Batch<'a> {
         let high = high.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         let new_left = self.adopt(low.0, low.1);
         let new_right = self.adopt(high.0, high.1);
-        self.renew(child, (left, new_left), (right, new_right))
+        self.renew(child, (left, new_left), (right, new_right), depth)
     }
 
     /// Takes over what a part found.
     fn adopt(&mut self, part: Batch<'_>, child: Child) -> Child {
         let leaves = position(self.leaves.len());
         let nodes = position(self.nodes.len());
+        let pages = position(self.pages.len());
         let moved = |child: Child| {
             let node = match child.node.place() {
                 Place::StagedLeaf(index) => NodeRef::staged_leaf(index + leaves),
                 Place::StagedNode(index) => NodeRef::staged_node(index + nodes),
+                Place::StagedPage(index) => NodeRef::staged_page(index + pages),
                 _ => child.node,
             };
             Child { node, hash: child.hash }
@@ -197,7 +211,10 @@ impl<'a> Batch<'a> {
         }));
         self.retired.inners.extend(part.retired.inners);
         self.retired.links.extend(part.retired.links);
+        self.pages.extend(part.pages);
         self.retired.leaves.extend(part.retired.leaves);
+        self.retired.pages.extend(part.retired.pages);
+        self.failure = self.failure.take().or(part.failure);
         moved(child)
     }
 
@@ -213,16 +230,16 @@ impl<'a> Batch<'a> {
         let new_left = if lower == 0 { left } else { self.divide(left, depth + 1, first, lower) };
         let new_right =
             if lower == count { right } else { self.divide(right, depth + 1, first + lower, count - lower) };
-        self.renew(child, (left, new_left), (right, new_right))
+        self.renew(child, (left, new_left), (right, new_right), depth)
     }
 
     /// What takes the place of a node with two children, given as before and after.
-    fn renew(&mut self, child: Child, left: (Child, Child), right: (Child, Child)) -> Child {
+    fn renew(&mut self, child: Child, left: (Child, Child), right: (Child, Child), depth: usize) -> Child {
         let changed = [left.0 != left.1, right.0 != right.1];
         if changed == [false, false] {
             return child;
         }
-        match self.settle(child.node, left.1, right.1, changed) {
+        match self.settle(child.node, left.1, right.1, changed, depth) {
             Settled::Done(child) => child,
             Settled::Unhashed(node) => {
                 let hashes = hashing::nodes(self.tree.hash, &[[left.1.hash, right.1.hash]]);
@@ -231,9 +248,18 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// What takes the place of a node whose children are now these.
-    pub(super) fn settle(&mut self, node: NodeRef, left: Child, right: Child, changed: [bool; 2]) -> Settled {
+    /// What takes the place of a node at a depth whose children are now these.
+    pub(super) fn settle(
+        &mut self,
+        node: NodeRef,
+        left: Child,
+        right: Child,
+        changed: [bool; 2],
+        depth: usize,
+    ) -> Settled {
+        let merged = self.merge(left, right, depth);
         let same = match (node.place(), left.is_empty(), right.is_empty()) {
+            _ if merged.is_some() => false,
             (Place::Inner(slot), false, false) => {
                 let sides = [(Side::Left, left), (Side::Right, right)];
                 for ((side, child), changed) in sides.into_iter().zip(changed) {
@@ -243,11 +269,11 @@ impl<'a> Batch<'a> {
                 }
                 true
             }
-            (Place::Link(Side::Left, slot), false, true) if !left.is_leaf() => {
+            (Place::Link(Side::Left, slot), false, true) if !self.is_lone(left) => {
                 self.children.push((Slot::link(slot), left));
                 true
             }
-            (Place::Link(Side::Right, slot), true, false) if !right.is_leaf() => {
+            (Place::Link(Side::Right, slot), true, false) if !self.is_lone(right) => {
                 self.children.push((Slot::link(slot), right));
                 true
             }
@@ -261,15 +287,18 @@ impl<'a> Batch<'a> {
             Place::Link(_, slot) => self.retired.links.push(slot),
             _ => {}
         }
-        self.join(left, right)
+        match merged {
+            Some(page) => Settled::Done(page),
+            None => self.join(left, right, depth),
+        }
     }
 
-    /// The node over two children: none over nothing, and a single leaf moves up instead.
-    fn join(&mut self, left: Child, right: Child) -> Settled {
+    /// The node at a depth over two children: none over nothing, and a single leaf moves up instead.
+    fn join(&mut self, left: Child, right: Child, depth: usize) -> Settled {
         let node = match (left.is_empty(), right.is_empty()) {
             (true, true) => return Settled::Done(Child::EMPTY),
-            (false, true) if left.is_leaf() => return Settled::Done(left),
-            (true, false) if right.is_leaf() => return Settled::Done(right),
+            (false, true) if self.is_lone(left) => return Settled::Done(self.lift(left, depth)),
+            (true, false) if self.is_lone(right) => return Settled::Done(self.lift(right, depth)),
             (false, true) => NewNode::Link(Side::Left, left),
             (true, false) => NewNode::Link(Side::Right, right),
             (false, false) => NewNode::Inner(Inner { left, right }),
@@ -283,6 +312,7 @@ impl<'a> Batch<'a> {
         let writes = &self.writes[first..first + count];
         self.group_first = first;
         self.grown.first = self.nodes.len();
+        self.grown.first_page = self.pages.len();
         self.leaf_hashes.clear();
         self.leaf_hashes.resize(count, EMPTY);
         hashing::leaves_into(self.tree.hash, writes, &mut self.leaf_hashes);
@@ -291,6 +321,9 @@ impl<'a> Batch<'a> {
     /// Applies writes at a place that holds one leaf or none. The hashes of new nodes are filled in by
     /// [`Batch::hash_grown`].
     pub(super) fn plant(&mut self, child: Child, depth: usize, first: usize, count: usize) -> Child {
+        if self.tree.pages.is_some() {
+            return self.replant(child, depth, first, count);
+        }
         if let (Place::Leaf(slot), 1) = (child.node.place(), count)
             && self.tree.leaves.at(slot).key == self.writes[first].0
         {
@@ -356,19 +389,19 @@ impl<'a> Batch<'a> {
                 let (lower, upper) = standing.split_at(standing.partition_point(|(key, _)| !key_bit(key, depth)));
                 let left = self.grow(lower, depth + 1);
                 let right = self.grow(upper, depth + 1);
-                self.add(left, right)
+                self.add(left, right, depth)
             }
         }
     }
 
-    /// A new node over leaves, hashed later.
-    fn add(&mut self, left: Child, right: Child) -> Child {
+    /// A new node at a depth over leaves, hashed later.
+    pub(super) fn add(&mut self, left: Child, right: Child, depth: usize) -> Child {
         let rank = |child: Child| match child.node.place() {
             Place::StagedNode(index) => self.grown.ranks[index as usize - self.grown.first] + 1,
             _ => 0,
         };
         let rank = rank(left).max(rank(right));
-        let Settled::Unhashed(node) = self.join(left, right) else {
+        let Settled::Unhashed(node) = self.join(left, right, depth) else {
             unreachable!("there are two leaves below, so none moves up")
         };
         self.grown.ranks.push(rank);
@@ -382,6 +415,7 @@ impl<'a> Batch<'a> {
 
     /// Hashes the group's new nodes over leaves bottom-up, all of one height in one batch.
     pub(super) fn hash_grown(&mut self) {
+        self.hash_pages();
         if self.grown.ranks.is_empty() {
             return;
         }
@@ -419,6 +453,12 @@ impl<'a> Batch<'a> {
         match child.node.place() {
             Place::StagedNode(index) if index as usize >= self.grown.first => {
                 Child { hash: self.grown.hashes[index as usize - self.grown.first], ..child }
+            }
+            // Of those made later the hash is known.
+            Place::StagedPage(index) => {
+                let made = (index as usize).checked_sub(self.grown.first_page);
+                let hash = made.and_then(|at| self.grown.page_hashes.get(at));
+                hash.map_or(child, |hash| Child { hash: *hash, ..child })
             }
             _ => child,
         }

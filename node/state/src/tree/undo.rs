@@ -1,13 +1,16 @@
 //! Applying an update, and the way back.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use stele_merkle::state::Key;
 
 use super::Written;
+use super::page::NewPage;
 use super::stage::{NewNode, Update};
 use super::{Child, Inner, Leaf, NodeRef, Place, Slot, Tree};
+use crate::pages::{Page, PageData};
 use crate::values::ValueRef;
+use crate::{Hash, StateError};
 
 /// How many exchanges ahead of the current one its target is loaded.
 const PREFETCH_DISTANCE: usize = 8;
@@ -21,6 +24,15 @@ pub(crate) struct Retired {
     pub(super) inners: Vec<u32>,
     pub(super) links: Vec<u32>,
     pub(super) leaves: Vec<u32>,
+    pub(super) pages: Vec<RetiredPage>,
+}
+
+/// A page that went: its lowest key and its hash say where it was.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RetiredPage {
+    pub(crate) slot: u32,
+    pub(crate) first: Key,
+    pub(crate) hash: Hash,
 }
 
 /// What leads from a version back to the one before it: what the changed places held, and the nodes that went.
@@ -31,6 +43,8 @@ pub(crate) struct Undo {
     retired: Retired,
     /// Leaves that the version before does not have.
     inserted: Vec<u32>,
+    /// Pages that the version before does not have.
+    new_pages: Vec<u32>,
     /// Bytes of the values that only older versions have.
     value_bytes: usize,
     /// Order of `children` and `values` by place, made when an older version is first read through this.
@@ -50,6 +64,8 @@ impl Undo {
             + self.values.len() * (size_of::<(u32, ValueRef)>() + size_of::<u32>())
             + (self.retired.inners.len() + self.retired.links.len() + self.retired.leaves.len() + self.inserted.len())
                 * size_of::<u32>()
+            + self.retired.pages.len() * size_of::<RetiredPage>()
+            + self.new_pages.len() * size_of::<u32>()
     }
 
     /// Bytes of memory that only older versions need: the list, and what the tree keeps for them.
@@ -58,6 +74,7 @@ impl Undo {
             + self.retired.inners.len() * size_of::<Inner>()
             + self.retired.links.len() * size_of::<Child>()
             + self.retired.leaves.len() * size_of::<Leaf>()
+            + self.retired.pages.len() * size_of::<Page>()
             + self.value_bytes
     }
 
@@ -97,13 +114,37 @@ impl Undo {
         let inserted = self.inserted.iter().map(|slot| (tree.leaves.at(*slot).key, None));
         replaced.chain(deleted).chain(inserted)
     }
+
+    /// The pages that went with this.
+    pub(crate) fn retired_pages(&self) -> &[RetiredPage] {
+        &self.retired.pages
+    }
+
+    /// The slots of the pages that came with this.
+    pub(crate) fn new_pages(&self) -> &[u32] {
+        &self.new_pages
+    }
 }
 
 impl Tree {
+    /// Makes sure of the room on the device that an update takes, before anything depends on it.
+    ///
+    /// # Errors
+    /// [`StateError::Device`]; nothing has changed.
+    pub(crate) fn reserve(&mut self, update: &Update) -> Result<(), StateError> {
+        let Some(pages) = &mut self.pages else { return Ok(()) };
+        let new: Vec<Page> = update.pages.iter().flatten().map(NewPage::page).collect();
+        pages.reserve(&new)
+    }
+
     /// Makes an update the newest tree and returns the way back. `written` is the batch that was staged.
-    pub(crate) fn apply(&mut self, update: Update, written: Written<'_>) -> Undo {
+    ///
+    /// # Errors
+    /// [`StateError::Device`] when a page cannot be written; the tree is of no use then.
+    pub(crate) fn apply(&mut self, update: Update, written: Written<'_>) -> Result<Undo, StateError> {
         debug_assert_eq!(update.generation, self.generation);
         let mut undo = Undo { retired: update.retired, ..Undo::default() };
+        let pages = self.apply_pages(update.pages, &mut undo)?;
         self.keys = self.keys + update.leaves.len() - undo.retired.leaves.len();
         for (key, write) in update.leaves {
             let (bytes, place) = written.value(write);
@@ -119,6 +160,7 @@ impl Tree {
             let node = match child.node.place() {
                 Place::StagedLeaf(index) => NodeRef::leaf(inserted[index as usize]),
                 Place::StagedNode(index) => settled[index as usize],
+                Place::StagedPage(index) => NodeRef::page(pages[index as usize]),
                 _ => child.node,
             };
             Child { node, hash: child.hash }
@@ -168,7 +210,32 @@ impl Tree {
         }
         self.generation += 1;
         self.keep_budget();
-        undo
+        Ok(undo)
+    }
+
+    /// Begins to write an update's pages; returns the slot of each.
+    fn apply_pages(&mut self, new: Vec<Option<NewPage>>, undo: &mut Undo) -> Result<Vec<u32>, StateError> {
+        let Some(pages) = &mut self.pages else { return Ok(Vec::new()) };
+        let new = new.into_iter().enumerate().filter_map(|(index, page)| Some((index, page?)));
+        let (indices, mut new): (Vec<usize>, Vec<(Page, Arc<PageData>)>) =
+            new.map(|(index, page)| (index, (page.page(), page.data))).unzip();
+        pages.write(&mut new)?;
+        let mut slots = vec![u32::MAX; indices.last().map_or(0, |last| last + 1)];
+        for (index, (page, _)) in indices.into_iter().zip(new) {
+            let slot = self.page_slots.insert(page);
+            slots[index] = slot;
+            undo.new_pages.push(slot);
+            self.live_pages += 1;
+            self.keys += usize::from(page.pairs);
+            self.pair_bytes += u64::from(page.bytes);
+        }
+        for retired in &undo.retired.pages {
+            let page = self.page_slots.at(retired.slot);
+            self.live_pages -= 1;
+            self.keys -= usize::from(page.pairs);
+            self.pair_bytes -= u64::from(page.bytes);
+        }
+        Ok(slots)
     }
 
     /// Takes values out of memory until they keep their budget.
@@ -200,6 +267,12 @@ impl Tree {
         for slot in undo.retired.leaves {
             self.values.release(self.leaves.at(slot).value);
             self.leaves.release(slot);
+        }
+        if let Some(pages) = &mut self.pages {
+            for retired in undo.retired.pages {
+                pages.release(*self.page_slots.at(retired.slot));
+                self.page_slots.release(retired.slot);
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ mod joining_validator;
 mod kill_all;
 mod kill_one;
 mod network_split;
+mod paged_state;
 mod power_loss;
 mod quorum_lost;
 mod refused_start;
