@@ -67,14 +67,15 @@ pub(crate) async fn run(arguments: DemoArguments) -> Result<()> {
     let joined = newcomer::join(&mut stage).await?;
     println!(
         "[{:>5.1} s] a node joined by the snapshot of height {}: {} pairs, {:.1} MB, each chunk verified; {} blocks \
-         executed instead of {}; {:.1} s until it served",
+         executed instead of {}; {:.1} s until it served; its leaves lie in {} pages on disk",
         started.elapsed().as_secs_f64(),
         joined.height,
         joined.pairs,
         joined.bytes as f64 / 1e6,
         joined.reached - joined.height,
         joined.reached,
-        joined.seconds
+        joined.seconds,
+        joined.pages
     );
     figures.write("demo.join_s", joined.seconds, "s", None)?;
     let clients = stage.clients("agency-1")?;

@@ -67,7 +67,7 @@ fn excess_bytes(metrics: &str) -> Result<f64> {
     Ok(value("process_resident_memory_bytes")? - value("stele_execute_state_bytes")? - value("stele_log_index_bytes")?)
 }
 
-fn scrape(address: &str) -> Result<String> {
+pub(crate) fn scrape(address: &str) -> Result<String> {
     let mut stream = TcpStream::connect(address).context("metrics listener")?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     stream.write_all(b"GET /metrics HTTP/1.0\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;

@@ -13,6 +13,7 @@ use stele_types::governance::ValidatorsChange;
 use stele_types::party::Role;
 use stele_types::{Command, Suite};
 
+use crate::growth::scrape;
 use crate::stage::{Stage, configure, steled};
 
 /// Heights between snapshots: the demo is over after some dozens.
@@ -36,6 +37,8 @@ pub(crate) struct Joined {
     pub(crate) bytes: u64,
     /// Seconds from the start of `steled join` to a node that serves.
     pub(crate) seconds: f64,
+    /// Pages that its leaves lie in; the others' are in memory.
+    pub(crate) pages: u64,
 }
 
 /// Enrols an operator, makes a node, joins it by a snapshot and lets it into the set of validators.
@@ -54,7 +57,7 @@ pub(crate) async fn join(stage: &mut Stage) -> Result<Joined> {
     let (node, validator) = add_node(&dir, &new)?;
     let index = stage.network.len();
     stage.network.add(node);
-    configure(&dir.node(name).config(), CONFIGURATION)?;
+    configure(&dir.node(name).config(), &format!("{CONFIGURATION}layout = \"paged\"\n"))?;
 
     let client = stage.client(operator, 0)?;
     let deadline = Instant::now() + SNAPSHOT_WAIT_MAX;
@@ -78,5 +81,20 @@ pub(crate) async fn join(stage: &mut Stage) -> Result<Joined> {
     stage.network.wait_node_ready(index, READY_WAIT_MAX)?;
     let seconds = started.elapsed().as_secs_f64();
     let reached = client.network().await?.height;
-    Ok(Joined { height: snapshot.height, reached, pairs: snapshot.pairs, bytes: snapshot.bytes, seconds })
+    let pages = pages(&stage.network.profile().nodes[index].metrics).await?;
+    Ok(Joined { height: snapshot.height, reached, pairs: snapshot.pairs, bytes: snapshot.bytes, seconds, pages })
+}
+
+/// Pages of a node's state. Figures become metrics once a second.
+async fn pages(metrics: &str) -> Result<u64> {
+    let deadline = Instant::now() + SNAPSHOT_WAIT_MAX;
+    loop {
+        let text = scrape(metrics)?;
+        let series = text.lines().find_map(|line| line.strip_prefix("stele_execute_state_pages "));
+        match series.context("no figure of the state's pages")?.parse()? {
+            0 if Instant::now() > deadline => anyhow::bail!("the newcomer keeps its leaves in memory"),
+            0 => tokio::time::sleep(Duration::from_millis(200)).await,
+            pages => return Ok(pages),
+        }
+    }
 }
