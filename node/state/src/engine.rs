@@ -181,7 +181,9 @@ impl TreeMap {
         let position = Position { height: Some(newest.height), root: newest.root_hash() };
         let log = WriteLog::create(&files.directory, files.log.sequence() + 1, hash, files.durability, position)?;
         if self.tree.pages().is_none() {
+            // Those that older versions alone need are closed without this: by then their numbers may be others'.
             files.old_files = self.tree.values().files.ids();
+            files.leaving.iter().for_each(|(_, leaving)| files.old_files.remove(leaving));
             // A log that is not written to must not stand beside one that is: it would not continue it.
             let file = self.tree.values_mut().files.add(log.path()).inspect_err(|_| log.remove())?;
             files.log_file = Some(file);

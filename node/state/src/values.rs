@@ -171,6 +171,10 @@ impl Files {
 pub(crate) struct FileSet([u64; 4]);
 
 impl FileSet {
+    pub(crate) fn remove(&mut self, others: &Self) {
+        self.0.iter_mut().zip(others.0).for_each(|(word, others)| *word &= !others);
+    }
+
     fn has(&self, at: usize) -> bool {
         self.0[at / 64] >> (at % 64) & 1 == 1
     }

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use stele_state::{Durability, Hash, Key, Opened, Options, StateError, StateHash, StateMap, TreeMap, Write};
+use stele_state::{
+    Durability, Hash, HistoryBounds, Key, Opened, Options, StateError, StateHash, StateMap, TreeMap, Write,
+};
 use tempfile::TempDir;
 
 const OPTIONS: Options = Options::new(StateHash::Sha256);
@@ -461,4 +463,37 @@ fn a_snapshot_that_cannot_be_written_is_counted_and_commits_go_on() {
     map.checkpoint().unwrap();
     assert_eq!(map.figures().snapshot_height, Some(99));
     assert_eq!(map.root(), roots(100)[99]);
+}
+
+#[test]
+fn values_stay_readable_while_files_come_and_go_and_older_roots_need_some_of_them() {
+    let directory = TempDir::new().unwrap();
+    // A snapshot as often as can be, and roots that outlive several.
+    let history = HistoryBounds { roots: 30, ..HistoryBounds::ROOTS };
+    let options = Options { snapshot_log_bytes: 1, values_memory_bytes: 0, history, ..Options::new(StateHash::Sha256) };
+    let mut map = TreeMap::open(directory.path(), options).unwrap().map;
+    let mut model = BTreeMap::new();
+    let mut past = std::collections::VecDeque::new();
+    for height in 0..400_u64 {
+        // Some keys are written once, some again and again.
+        let keys = [height, height % 7, height % 31 + 1_000].map(|key| StateHash::Sha256.value(&key.to_be_bytes()));
+        let writes: BTreeMap<_, _> = keys.into_iter().map(|key| (key, Some(height.to_be_bytes().repeat(5)))).collect();
+        model.extend(writes.clone());
+        let staged = map.stage(&map.root(), writes.into_iter().collect()).unwrap();
+        map.commit(staged, height).unwrap();
+        // The writers come to their turn.
+        std::thread::sleep(std::time::Duration::from_micros(300));
+        past.push_back((height, keys[2], height.to_be_bytes().repeat(5)));
+        while past.len() > 25 {
+            past.pop_front();
+        }
+        for (key, value) in &model {
+            assert_eq!(map.get(key).unwrap().as_ref(), value.as_ref(), "height {height}");
+        }
+        for (height, key, value) in &past {
+            assert_eq!(map.prove(key, *height).unwrap().value.as_ref(), Some(value));
+        }
+    }
+    assert!(map.figures().snapshot_height.is_some_and(|height| height > 300));
+    assert_eq!(map.figures().snapshot_failures, 0);
 }
