@@ -16,7 +16,7 @@ const PAIRS_PER_COMMIT: usize = 1024;
 /// Pairs copied per write of a commit, so that a snapshot ends before the map has changed by a quarter.
 const PAIRS_PER_WRITE: usize = 4;
 
-/// Pages copied into a running table per commit, and one more for so many writes: a page has more than ten pairs.
+/// Pages copied into a running table per commit, and so many more per write.
 const PAGES_PER_COMMIT: usize = 1024;
 const PAGES_PER_WRITE: usize = 2;
 
@@ -57,7 +57,8 @@ pub(crate) enum Checkpoint {
 }
 
 impl Checkpoint {
-    /// Begins a checkpoint of the newest version, which the caller keeps retained until [`Checkpoint::take_pin`].
+    /// Begins a checkpoint of the newest version, whose pages are all on the device. The caller keeps it retained until
+    /// [`Checkpoint::take_pin`].
     pub(crate) fn start(directory: &Path, tree: &mut Tree, newest: &Version) -> Result<Self, StateError> {
         let (hash, height, root) = (tree.hash(), newest.height, newest.root_hash());
         let count = tree.live_pages() as u64;
@@ -66,7 +67,6 @@ impl Checkpoint {
             let header = SnapshotHeader { hash, height, root, pairs: 0, depth };
             return Ok(Self::Snapshot(SnapshotJob::start(directory, header, tree)?));
         };
-        pages.settle()?;
         let header = TableHeader { hash, device: pages.id(), height, root, pages: count };
         let job = TableJob::start(directory, header, Arc::clone(pages.store()))?;
         pages.space_mut().begin_checkpoint();

@@ -35,6 +35,7 @@ mod checkpoint;
 mod engine;
 mod error;
 mod fsck;
+mod handover;
 mod hashing;
 mod history;
 mod interface;

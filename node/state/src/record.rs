@@ -11,7 +11,7 @@
 //! The body lists the writes in key order: key (32), length of the value (2, or 0xFFFF for a deletion), value. The salt
 //! is random and differs between files, so that no value can imitate a record.
 
-use crate::{Hash, Key, StateError, VALUE_BYTES_MAX, Write};
+use crate::{Hash, Key, StateError, StateHash, VALUE_BYTES_MAX, Write};
 
 /// The largest body of a record: a bound for what recovery allocates. A block of 100,000 statements stays below a
 /// tenth of it.
@@ -166,6 +166,21 @@ pub(crate) fn decode_batch(bytes: &[u8], count: u32) -> Option<Vec<Write>> {
         writes.push((key, value));
     }
     reader.is_empty().then_some(writes)
+}
+
+/// What a file's header begins with: magic, format version, hash function; and ends with: a CRC-32C of all before it. The
+/// hash function, and a reader of what lies between, if these are right.
+pub(crate) fn open_header(bytes: &[u8], magic: [u8; 8], version: u16) -> Option<(StateHash, Reader<'_>)> {
+    let (covered, crc) = bytes.split_last_chunk::<4>()?;
+    if *crc != crc32c::crc32c(covered).to_be_bytes() {
+        return None;
+    }
+    let mut reader = Reader::new(covered);
+    if reader.array()? != magic || u16::from_be_bytes(reader.array()?) != version {
+        return None;
+    }
+    let [hash] = reader.array()?;
+    Some((StateHash::from_id(hash).ok()?, reader))
 }
 
 /// Reads a byte slice from its start.

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use stele_merkle::state::StateHash;
 
-use crate::record::{HEADER_BYTES, Header, MAGIC, Reader, Salt, decode_batch};
+use crate::record::{HEADER_BYTES, Header, MAGIC, Salt, decode_batch, open_header};
 use crate::{Durability, Hash, StateError, Write};
 
 const FILE_MAGIC: [u8; 8] = *b"STELEWSL";
@@ -190,20 +190,13 @@ impl FileHeader {
     }
 
     fn decode(bytes: &[u8; FILE_HEADER_BYTES]) -> Option<Self> {
-        let (covered, crc) = bytes.split_at(FILE_HEADER_BYTES - 4);
-        if crc != crc32c::crc32c(covered).to_be_bytes() {
-            return None;
-        }
-        let mut reader = Reader::new(covered);
-        if reader.array()? != FILE_MAGIC || u16::from_be_bytes(reader.array()?) != FORMAT_VERSION {
-            return None;
-        }
-        let [hash, synced] = reader.array()?;
+        let (hash, mut reader) = open_header(bytes, FILE_MAGIC, FORMAT_VERSION)?;
+        let [synced] = reader.array()?;
         let salt = reader.array()?;
         let [has_height] = reader.array()?;
         let height = u64::from_be_bytes(reader.array()?);
         Some(Self {
-            hash: StateHash::from_id(hash).ok()?,
+            hash,
             synced: synced == 1,
             salt,
             start: Position { height: (has_height == 1).then_some(height), root: reader.array()? },

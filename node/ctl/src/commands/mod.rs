@@ -25,9 +25,11 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use stele_types::{Hash, Height};
 
+use crate::failure::{Failure, report};
+use crate::network::layout::NetworkDir;
 use crate::output::{Format, Output};
 use crate::session::Session;
-use crate::verification::parse_pin;
+use crate::verification::{VerificationError, parse_pin, refusal_values};
 
 /// Command line of Stele: networks, keys, parties, statements and receipts.
 #[derive(Debug, Parser)]
@@ -165,4 +167,21 @@ fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
 fn run_daemon(command: &mut std::process::Command) -> Result<u8> {
     let status = command.status().with_context(|| format!("cannot run {}", command.get_program().display()))?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+}
+
+/// Genesis file of the network directory, if there is one.
+fn genesis(session: &Session) -> Option<PathBuf> {
+    session.network_dir.as_ref().map(|dir| NetworkDir::new(dir).genesis())
+}
+
+/// Says that a proof is refused, and returns the exit code for it. Scripts find a refusal where they look for the verdict;
+/// people read it as any other error.
+fn refuse(session: &Session, error: &VerificationError) -> Result<u8> {
+    if session.output.is_json() {
+        session.output.record(&refusal_values(error).into())?;
+    } else {
+        let failure = Failure::new(error.code(), error.to_string()).hint(error.advice());
+        report(&failure.into(), session.output);
+    }
+    Ok(error.exit_code())
 }

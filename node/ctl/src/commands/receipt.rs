@@ -8,12 +8,10 @@ use clap::{Args, Subcommand};
 use stele_types::NetworkId;
 use stele_types::hash::StatementId;
 
-use crate::commands::words;
-use crate::failure::{Failure, report};
-use crate::network::layout::NetworkDir;
+use crate::commands::{genesis, refuse, words};
 use crate::output::{Record, note};
 use crate::session::Session;
-use crate::verification::{Request, refusal_values, verdict_values};
+use crate::verification::{Request, verdict_values};
 
 /// How long the node may wait for the certificate.
 const WAIT: Duration = Duration::from_secs(20);
@@ -102,8 +100,7 @@ impl VerifyArguments {
     /// # Errors
     /// Only when the output is closed; verdicts and invalid proofs are exit codes.
     pub fn run(self, session: &Session) -> Result<u8> {
-        let in_network_dir = || session.network_dir.as_ref().map(|dir| NetworkDir::new(dir).genesis());
-        let genesis = if self.network.is_some() { self.genesis } else { self.genesis.or_else(in_network_dir) };
+        let genesis = if self.network.is_some() { self.genesis } else { self.genesis.or_else(|| genesis(session)) };
         let request = Request {
             proof: self.proof,
             genesis,
@@ -118,16 +115,7 @@ impl VerifyArguments {
                 session.output.record(&verdict_values(&verdict).into())?;
                 Ok(verdict.exit_code())
             }
-            Err(error) => {
-                // Scripts find a refusal where they look for the verdict; people read it as any other error.
-                if session.output.is_json() {
-                    session.output.record(&refusal_values(&error).into())?;
-                } else {
-                    let failure = Failure::new(error.code(), error.to_string()).hint(error.advice());
-                    report(&failure.into(), session.output);
-                }
-                Ok(error.exit_code())
-            }
+            Err(error) => refuse(session, &error),
         }
     }
 }

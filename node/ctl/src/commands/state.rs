@@ -13,15 +13,14 @@ use stele_verify::{StateVerdict, state};
 
 use crate::commands::network::add_peers;
 use crate::commands::receipt::network_id;
-use crate::commands::{block_on, run_daemon};
+use crate::commands::{block_on, genesis, refuse, run_daemon};
 use crate::describe::{self, Object};
-use crate::failure::{Failure, report};
+use crate::failure::Failure;
 use crate::localnet::steled_beside_this_program;
-use crate::network::layout::NetworkDir;
 use crate::output::{Record, note};
 use crate::session::Session;
 use crate::state_query;
-use crate::verification::{Request, refusal_values, state_values};
+use crate::verification::{Request, state_values};
 
 /// Prove values of the state in a file, export it, check that of a stopped node.
 #[derive(Debug, Subcommand)]
@@ -166,16 +165,7 @@ impl VerifyArguments {
                 show(session, &verdict, &objects)?;
                 Ok(verdict.exit_code())
             }
-            Err(error) => {
-                // As for receipts: scripts find a refusal where they look for the verdict.
-                if session.output.is_json() {
-                    session.output.record(&refusal_values(&error).into())?;
-                } else {
-                    let failure = Failure::new(error.code(), error.to_string()).hint(error.advice());
-                    report(&failure.into(), session.output);
-                }
-                Ok(error.exit_code())
-            }
+            Err(error) => refuse(session, &error),
         }
     }
 }
@@ -220,10 +210,6 @@ impl FsckArguments {
 
 fn program(named: Option<PathBuf>) -> Result<PathBuf> {
     named.map_or_else(steled_beside_this_program, Ok)
-}
-
-fn genesis(session: &Session) -> Option<PathBuf> {
-    session.network_dir.as_ref().map(|dir| NetworkDir::new(dir).genesis())
 }
 
 /// What is proven: all of it for programs, a paragraph for each value for people.

@@ -14,7 +14,7 @@ use stele_merkle::state::StateHash;
 use super::faulty;
 use super::{BLOCK_BYTES, LOAD_PAGES, Page, offset};
 use crate::StateError;
-use crate::record::Reader;
+use crate::record::open_header;
 
 const MAGIC: [u8; 8] = *b"STELEPGS";
 const FORMAT_VERSION: u16 = 1;
@@ -310,14 +310,6 @@ fn encode_header(hash: StateHash, id: &DeviceId) -> [u8; HEADER_BYTES] {
 }
 
 fn decode_header(bytes: &[u8; HEADER_BYTES]) -> Option<(StateHash, DeviceId)> {
-    let (covered, crc) = bytes.split_at(27);
-    if crc != crc32c::crc32c(covered).to_be_bytes() {
-        return None;
-    }
-    let mut reader = Reader::new(covered);
-    if reader.array()? != MAGIC || u16::from_be_bytes(reader.array()?) != FORMAT_VERSION {
-        return None;
-    }
-    let [hash] = reader.array()?;
-    Some((StateHash::from_id(hash).ok()?, reader.array()?))
+    let (hash, mut reader) = open_header(bytes, MAGIC, FORMAT_VERSION)?;
+    Some((hash, reader.array()?))
 }

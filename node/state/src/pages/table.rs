@@ -18,14 +18,15 @@ use std::fs::File;
 use std::io::{BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
 use stele_merkle::state::{Key, StateHash};
 
 use super::copy::{PageAt, PageCopy};
 use super::{DeviceId, Page, Store, Wanted};
-use crate::record::Reader;
+use crate::handover::Handover;
+use crate::record::{Reader, open_header};
 use crate::snapshot::prune;
 use crate::tree::{Tree, Undo};
 use crate::write_log::sync_directory;
@@ -76,17 +77,9 @@ impl TableHeader {
     }
 
     fn decode(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
-        let (covered, crc) = bytes.split_at(HEADER_BYTES - 4);
-        if crc != crc32c::crc32c(covered).to_be_bytes() {
-            return None;
-        }
-        let mut reader = Reader::new(covered);
-        if reader.array()? != MAGIC || u16::from_be_bytes(reader.array()?) != FORMAT_VERSION {
-            return None;
-        }
-        let [hash] = reader.array()?;
+        let (hash, mut reader) = open_header(bytes, MAGIC, FORMAT_VERSION)?;
         Some(Self {
-            hash: StateHash::from_id(hash).ok()?,
+            hash,
             device: reader.array()?,
             height: u64::from_be_bytes(reader.array()?),
             root: reader.array()?,
@@ -192,12 +185,9 @@ pub(crate) struct TableJob {
     path: PathBuf,
     height: u64,
     copy: PageCopy,
-    /// A part that the writer had no room for.
-    waiting: Option<Vec<PageAt>>,
     /// Whether the owner still keeps the version for it.
     pinned: bool,
-    /// `None` once everything was handed over or the writer gave up.
-    sender: Option<SyncSender<Vec<PageAt>>>,
+    parts: Handover<Vec<PageAt>>,
     writer: JoinHandle<Result<u64, StateError>>,
 }
 
@@ -212,8 +202,8 @@ impl TableJob {
             .name("state-table".to_owned())
             .spawn(move || writer.run(&parts, &store))
             .map_err(StateError::io("start the writer of", &path))?;
-        let (copy, sender) = (PageCopy::new(), Some(sender));
-        Ok(Self { path, height: header.height, copy, waiting: None, pinned: true, sender, writer })
+        let (copy, parts) = (PageCopy::new(), Handover::new(sender));
+        Ok(Self { path, height: header.height, copy, pinned: true, parts, writer })
     }
 
     pub(crate) fn height(&self) -> u64 {
@@ -222,17 +212,17 @@ impl TableJob {
 
     /// The height whose version the owner need not keep any more; told once. The blocks of its pages have to stay.
     pub(crate) fn take_pin(&mut self) -> Option<u64> {
-        (self.sender.is_none() && std::mem::take(&mut self.pinned)).then_some(self.height)
+        (!self.parts.is_open() && std::mem::take(&mut self.pinned)).then_some(self.height)
     }
 
     /// Whether the writer has ended, well or not.
     pub(crate) fn is_finished(&self) -> bool {
-        self.sender.is_none() && self.writer.is_finished()
+        !self.parts.is_open() && self.writer.is_finished()
     }
 
     /// Takes note of what a commit changed. It has been applied to `tree`.
     pub(crate) fn record(&mut self, tree: &Tree, undo: &Undo) {
-        if self.sender.is_some() {
+        if self.parts.is_open() {
             self.copy.record(tree, undo);
         }
     }
@@ -240,29 +230,14 @@ impl TableJob {
     /// Copies up to about so many pages. When the writer is behind, waits for it if `wait`, else stops early.
     pub(crate) fn step(&mut self, tree: &Tree, pages_max: usize, wait: bool) {
         let mut pages = 0;
-        while let Some(sender) = &self.sender {
-            if let Some(part) = self.waiting.take() {
-                let sent = if wait {
-                    sender.send(part).map_err(|error| TrySendError::Disconnected(error.0))
-                } else {
-                    sender.try_send(part)
-                };
-                match sent {
-                    Ok(()) => {}
-                    Err(TrySendError::Disconnected(_)) => self.sender = None,
-                    Err(TrySendError::Full(part)) => {
-                        self.waiting = Some(part);
-                        return;
-                    }
-                }
-            } else if self.copy.is_complete() {
-                self.sender = None;
-            } else if pages >= pages_max {
-                return;
-            } else {
-                let part = self.copy.take(tree, PART_PAGES_MAX, None);
-                pages += part.len();
-                self.waiting = Some(part).filter(|part| !part.is_empty());
+        while self.parts.pass(wait) && pages < pages_max {
+            if self.copy.is_complete() {
+                return self.parts.close();
+            }
+            let part = self.copy.take(tree, PART_PAGES_MAX, None);
+            pages += part.len();
+            if !part.is_empty() {
+                self.parts.put(part);
             }
         }
     }
@@ -270,10 +245,11 @@ impl TableJob {
     /// Waits for the writer: the size of the file, or why there is none. Before everything was copied this abandons the
     /// table.
     pub(crate) fn finish(self) -> Result<u64, StateError> {
-        drop(self.sender);
+        let complete = self.copy.is_complete() && !self.parts.is_open();
+        drop(self.parts);
         // A writer that panicked left no complete file, which is the same as one that failed.
         match self.writer.join().unwrap_or(Err(StateError::Poisoned)) {
-            Ok(0) if self.copy.is_complete() && self.waiting.is_none() => {
+            Ok(0) if complete => {
                 Err(StateError::Corrupt { path: self.path, offset: 0, what: "the tree has fewer pages than it counts" })
             }
             result => result,

@@ -3,7 +3,7 @@
 use stele_merkle::state::{EMPTY, KeyRange, RANGE_DEPTH_MAX, RangeContent, RangeEnd, RangeProof, StateHash, key_bit};
 
 use crate::Hash;
-use crate::record::Reader;
+use crate::record::{Reader, open_header};
 
 const MAGIC: [u8; 8] = *b"STELESNP";
 const FORMAT_VERSION: u16 = 2;
@@ -53,17 +53,9 @@ impl SnapshotHeader {
     }
 
     pub(super) fn decode(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
-        let (covered, crc) = bytes.split_at(HEADER_BYTES - 4);
-        if crc != crc32c::crc32c(covered).to_be_bytes() {
-            return None;
-        }
-        let mut reader = Reader::new(covered);
-        if reader.array()? != MAGIC || u16::from_be_bytes(reader.array()?) != FORMAT_VERSION {
-            return None;
-        }
-        let [hash] = reader.array()?;
+        let (hash, mut reader) = open_header(bytes, MAGIC, FORMAT_VERSION)?;
         let header = Self {
-            hash: StateHash::from_id(hash).ok()?,
+            hash,
             height: u64::from_be_bytes(reader.array()?),
             root: reader.array()?,
             pairs: u64::from_be_bytes(reader.array()?),

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
 use stele_merkle::state::{Key, KeyRange, StateHash};
 
 use super::{SnapshotBuilder, SnapshotHeader, file_name, prune};
 use crate::StateError;
+use crate::handover::Handover;
 use crate::pages::{Page, PageAt, PageCopy, Store, check_pages};
 use crate::record::{push_head, push_pair};
 use crate::tree::{Standing, Tree, Undo};
@@ -54,12 +55,9 @@ pub(crate) struct SnapshotJob {
     /// Index of the range that is copied next.
     next: u64,
     source: Source,
-    /// A chunk that the writer had no room for.
-    waiting: Option<Copied>,
     /// Whether the owner still keeps the version for it.
     pinned: bool,
-    /// `None` once everything was handed over or the writer gave up.
-    sender: Option<SyncSender<Copied>>,
+    chunks: Handover<Copied>,
     writer: JoinHandle<Result<u64, StateError>>,
 }
 
@@ -88,7 +86,7 @@ impl SnapshotJob {
             .name("state-snapshot".to_owned())
             .spawn(move || write(&directory, builder, &chunks))
             .map_err(StateError::io("start the writer of", &path))?;
-        Ok(Self { header, next: 0, source, waiting: None, pinned: true, sender: Some(sender), writer })
+        Ok(Self { header, next: 0, source, pinned: true, chunks: Handover::new(sender), writer })
     }
 
     pub(crate) fn height(&self) -> u64 {
@@ -97,7 +95,7 @@ impl SnapshotJob {
 
     /// Whether the version is not needed any more.
     fn is_copied(&self) -> bool {
-        self.sender.is_none()
+        !self.chunks.is_open()
     }
 
     /// The height whose version the owner need not keep any more; told once. Pages are needed until the writer has read
@@ -122,7 +120,7 @@ impl SnapshotJob {
 
     /// Takes note of what a commit changed. It has been applied to `tree`.
     pub(crate) fn record(&mut self, tree: &Tree, undo: &Undo) {
-        let Some(range) = self.range().filter(|_| self.sender.is_some()) else { return };
+        let Some(range) = self.range().filter(|_| self.chunks.is_open()) else { return };
         match &mut self.source {
             Source::Leaves(before) => {
                 let first = range.first();
@@ -138,30 +136,11 @@ impl SnapshotJob {
     /// stops early.
     pub(crate) fn step(&mut self, tree: &Tree, pairs_max: usize, wait: bool) {
         let mut pairs = 0;
-        while let Some(sender) = &self.sender {
-            if let Some(chunk) = self.waiting.take() {
-                let sent = if wait {
-                    sender.send(chunk).map_err(|error| TrySendError::Disconnected(error.0))
-                } else {
-                    sender.try_send(chunk)
-                };
-                match sent {
-                    Ok(()) => {}
-                    Err(TrySendError::Disconnected(_)) => self.sender = None,
-                    Err(TrySendError::Full(chunk)) => {
-                        self.waiting = Some(chunk);
-                        return;
-                    }
-                }
-            } else if pairs >= pairs_max {
-                return;
-            } else if let Some(range) = self.range() {
-                let chunk = self.copy(tree, range);
-                pairs += chunk.size();
-                self.waiting = Some(chunk);
-            } else {
-                self.sender = None;
-            }
+        while self.chunks.pass(wait) && pairs < pairs_max {
+            let Some(range) = self.range() else { return self.chunks.close() };
+            let chunk = self.copy(tree, range);
+            pairs += chunk.size();
+            self.chunks.put(chunk);
         }
     }
 
@@ -220,7 +199,7 @@ impl SnapshotJob {
     /// Waits for the writer: the size of the file, or why there is none. Before everything was copied this abandons
     /// the snapshot.
     pub(crate) fn finish(self) -> Result<u64, StateError> {
-        drop(self.sender);
+        drop(self.chunks);
         // A writer that panicked left no complete file, which is the same as one that failed.
         self.writer.join().unwrap_or(Err(StateError::Poisoned))
     }
