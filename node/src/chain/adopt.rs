@@ -20,7 +20,8 @@ use crate::store::log::LogStore;
 
 /// Where a chain begins that has executed nothing of what lies below.
 ///
-/// Whoever makes one has verified `certifying`, and so every epoch certificate that its votes name; everything else is checked against its header here.
+/// Whoever makes one has verified `certifying`, and so every epoch certificate that its votes name; everything else is
+/// checked against its header here.
 #[derive(Clone, Debug)]
 pub struct JoinPoint {
     /// The header after the snapshot's height, which certifies the results there, with the way to it from genesis.

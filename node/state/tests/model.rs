@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod support;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
@@ -12,36 +14,15 @@ use stele_state::{
     Durability, HistoryBounds, Key, Layout, Options, StateError, StateHash, StateMap, TreeMap, VALUE_BYTES_MAX, Write,
 };
 
-const HISTORY_ROOTS_MAX: usize = HistoryBounds::DEFAULT.roots;
-const HASH: StateHash = StateHash::Sha256;
-const BOTH: [StateHash; 2] = [StateHash::Sha256, StateHash::Sm3];
+use crate::support::{HASH, commit, key, keys};
 
-/// Few distinct keys with short and with very long shared prefixes, so that every shape of tree comes about.
-fn keys() -> impl Strategy<Value = Key> {
-    (0_u8..16, prop_oneof![Just(0_usize), Just(1), Just(5), Just(31)], 0_u8..4).prop_map(|(top, at, low)| {
-        let mut key = [0_u8; 32];
-        key[0] = top << 4;
-        key[at] ^= low;
-        key
-    })
-}
+const HISTORY_ROOTS_MAX: usize = HistoryBounds::DEFAULT.roots;
+const BOTH: [StateHash; 2] = [StateHash::Sha256, StateHash::Sm3];
 
 fn batches() -> impl Strategy<Value = Vec<Vec<Write>>> {
     let value = proptest::option::weighted(0.6, proptest::collection::vec(0_u8..3, 0..3));
     let batch = proptest::collection::btree_map(keys(), value, 0..24).prop_map(|batch| batch.into_iter().collect());
     proptest::collection::vec(batch, 1..10)
-}
-
-fn commit(map: &mut TreeMap, writes: Vec<Write>) -> [u8; 32] {
-    let staged = map.stage(&map.root(), writes).unwrap();
-    let height = map.height().map_or(0, |height| height + 1);
-    let root = staged.root();
-    assert_eq!(map.commit(staged, height).unwrap(), root);
-    root
-}
-
-fn key(seed: u64) -> Key {
-    StateHash::Sha256.value(&seed.to_be_bytes())
 }
 
 proptest! {

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod support;
+
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -13,7 +15,7 @@ use stele_state::{
 };
 use tempfile::TempDir;
 
-const HASH: StateHash = StateHash::Sha256;
+use crate::support::{HASH, commit, key, keys};
 
 fn options() -> Options {
     // No pages stay in memory unless a test says so: everything is read back from the device.
@@ -25,18 +27,6 @@ fn open(directory: &Path, options: Options) -> TreeMap {
     TreeMap::open(directory, options).unwrap().map
 }
 
-fn commit(map: &mut TreeMap, writes: Vec<Write>) -> [u8; 32] {
-    let staged = map.stage(&map.root(), writes).unwrap();
-    let height = map.height().map_or(0, |height| height + 1);
-    let root = staged.root();
-    assert_eq!(map.commit(staged, height).unwrap(), root);
-    root
-}
-
-fn key(seed: u64) -> Key {
-    HASH.value(&seed.to_be_bytes())
-}
-
 fn batch(range: std::ops::Range<u64>, value: impl Fn(u64) -> Option<Vec<u8>>) -> Vec<Write> {
     let mut writes: Vec<Write> = range.map(|seed| (key(seed), value(seed))).collect();
     writes.sort_unstable();
@@ -45,16 +35,6 @@ fn batch(range: std::ops::Range<u64>, value: impl Fn(u64) -> Option<Vec<u8>>) ->
 
 fn pairs(map: &TreeMap) -> Vec<(Key, Vec<u8>)> {
     map.iter().map(Result::unwrap).collect()
-}
-
-/// Few distinct keys with short and with very long shared prefixes, so that every shape of tree comes about.
-fn keys() -> impl Strategy<Value = Key> {
-    (0_u8..16, prop_oneof![Just(0_usize), Just(1), Just(5), Just(31)], 0_u8..4).prop_map(|(top, at, low)| {
-        let mut key = [0_u8; 32];
-        key[0] = top << 4;
-        key[at] ^= low;
-        key
-    })
 }
 
 /// Values of which a page holds many, few, or one.
