@@ -223,6 +223,7 @@ impl Node {
             tokio::spawn(forward_overdue(ordering, Arc::clone(&order))),
             tokio::spawn(flush(Arc::clone(&chain), stop.clone())),
             tokio::spawn(observed.run(stop.clone())),
+            tokio::spawn(watch_state(Arc::clone(&chain), Arc::clone(&alarm), stop.clone())),
         ];
         let config = Mutex::new(config);
         Ok(Self {
@@ -367,6 +368,16 @@ fn order_config(config: &Config, chain: &Chain, voter: &Voter) -> Result<OrderCo
         pause_max: Duration::from_millis(config.order.watchdog_pause_max_ms),
     };
     Ok(order)
+}
+
+/// Raises the alarm when the state cannot be read.
+async fn watch_state(chain: Arc<Chain>, alarm: Arc<Alarm>, stop: CancellationToken) {
+    tokio::select! {
+        error = chain.unreadable() => {
+            alarm.raise_for(&error);
+        }
+        () = stop.cancelled() => {}
+    }
 }
 
 async fn flush(chain: Arc<Chain>, stop: CancellationToken) {

@@ -26,7 +26,7 @@ mod writer;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use stele_ledger::Frame;
 use stele_merkle::tile::{Tile, TileKind};
@@ -35,7 +35,7 @@ use stele_types::{
     Block, BlockId, CommitCertificate, EpochCertificate, Genesis, Hash, Header, Height, LogIndex, NetworkId, Outcome,
     StatementId, ValidatorSet, cbor,
 };
-use tokio::sync::watch;
+use tokio::sync::{SetOnce, watch};
 
 pub use adopt::{Adoption, JoinPoint, Unfit};
 pub use error::ChainError;
@@ -147,7 +147,7 @@ pub struct Chain {
     recent: Mutex<VecDeque<Arc<CertifiedBlock>>>,
     head: watch::Sender<Arc<Head>>,
     /// Why a value of the state could not be read, once that happened.
-    unreadable: OnceLock<String>,
+    unreadable: SetOnce<String>,
     /// Whether the next start has been asked to build the derived stores again.
     rebuild_marked: AtomicBool,
 }

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use stele_ledger::Frame;
 use stele_state::{Durability, StateError, StateMap, TreeMap};
 use stele_types::{Block, Genesis, Hash, Height, NetworkId, cbor};
-use tokio::sync::watch;
+use tokio::sync::{SetOnce, watch};
 use tracing::{info, warn};
 
 use super::adopt::state_hash;
@@ -115,7 +115,7 @@ impl Chain {
             seals: Seals::open(&directory.join("checkpoint.cbor"))?,
             recent: Mutex::default(),
             head: watch::Sender::new(Arc::new(head)),
-            unreadable: OnceLock::new(),
+            unreadable: SetOnce::new(),
             rebuild_marked: AtomicBool::new(false),
         });
         for certificate in &chain.head().frame.epoch_certificates {

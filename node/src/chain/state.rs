@@ -86,6 +86,12 @@ impl Chain {
         ChainError::StateUnreadable { reason }
     }
 
+    /// Resolves when a value of the state could not be read, whoever asked for it: nothing can be judged from then on, so
+    /// that the network's next block may never reach its commit here, which would say so. Cancel-safe.
+    pub async fn unreadable(&self) -> ChainError {
+        ChainError::StateUnreadable { reason: self.unreadable.wait().await.clone() }
+    }
+
     /// A value with its proof under the newest root that a committed header certifies, for verifiers that trust the
     /// validator set of `from`.
     ///

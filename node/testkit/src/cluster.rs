@@ -255,7 +255,7 @@ impl Cluster {
     /// Waits until a node ends by itself.
     ///
     /// # Errors
-    /// When it still runs after `wait_max`.
+    /// When it still runs after `wait_max`; the log is in the error.
     pub async fn wait_ended(&mut self, node: usize, wait_max: Duration) -> Result<ExitStatus> {
         let deadline = Instant::now() + wait_max;
         while Instant::now() < deadline {
@@ -264,7 +264,7 @@ impl Cluster {
             }
             tokio::time::sleep(POLL).await;
         }
-        bail!("node {node} still runs after {} s", wait_max.as_secs())
+        bail!("node {node} still runs after {} s:\n{}", wait_max.as_secs(), self.log(node)?)
     }
 }
 

@@ -1,6 +1,7 @@
 //! `kill -9`, again and again, of validators that are processes of their own.
 
-use std::path::Path;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -33,13 +34,21 @@ impl Drop for Process {
     }
 }
 
+/// What the processes of a validator have said.
+fn said(directory: &Path, index: usize) -> PathBuf {
+    directory.join(format!("said.{index}"))
+}
+
 /// Starts this very test in a process that runs one validator until it is killed.
 fn spawn(directory: &Path, index: usize) -> Process {
+    let said = File::options().append(true).create(true).open(said(directory, index)).unwrap();
+    let level = std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".to_owned());
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "crash::killed_validators_neither_fork_nor_ask_for_a_second_vote"])
+        .args(["--exact", "crash::killed_validators_neither_fork_nor_ask_for_a_second_vote", "--nocapture"])
+        .env("RUST_LOG", level)
         .env(CHILD, format!("{};{index}", directory.display()))
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(said)
         .spawn()
         .unwrap();
     Process(child)
@@ -53,7 +62,12 @@ async fn reach(directory: &Path, nodes: &[usize], height: usize) {
     let deadline = Instant::now() + Duration::from_secs(40);
     while nodes.iter().any(|index| top(directory, *index) < height) {
         let heights: Vec<usize> = ALL.iter().map(|index| top(directory, *index)).collect();
-        assert!(Instant::now() < deadline, "{heights:?} instead of {height} at {nodes:?}");
+        if Instant::now() > deadline {
+            let behind = nodes.iter().filter(|index| heights[**index] < height);
+            let said: Vec<String> =
+                behind.map(|index| fs::read_to_string(said(directory, *index)).unwrap_or_default()).collect();
+            panic!("{heights:?} instead of {height} at {nodes:?}; those behind said:\n{}", said.join("\n---\n"));
+        }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

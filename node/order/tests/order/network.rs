@@ -81,10 +81,6 @@ pub(crate) struct Network {
 impl Network {
     /// `count` validators, not started.
     pub(crate) fn new(count: usize, plan: Plan) -> Self {
-        if std::env::var_os("RUST_LOG").is_some() {
-            let filter = tracing_subscriber::EnvFilter::from_default_env();
-            let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
-        }
         let own_directory = tempfile::tempdir().unwrap();
         let mut network = Self::open(own_directory.path(), count, plan);
         network._own_directory = Some(own_directory);
@@ -93,6 +89,10 @@ impl Network {
 
     /// The network whose keys and addresses lie in `directory`; made there when it is empty.
     pub(crate) fn open(directory: &Path, count: usize, plan: Plan) -> Self {
+        if std::env::var_os("RUST_LOG").is_some() {
+            let filter = tracing_subscriber::EnvFilter::from_default_env();
+            let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+        }
         let directory = directory.to_owned();
         let mut signers: Vec<Signer> = (0..count)
             .map(|index| {
