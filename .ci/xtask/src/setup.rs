@@ -1,6 +1,6 @@
 //! Set-up: installs what is missing and says what and why. Nothing happens when everything is there.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -20,6 +20,8 @@ const BUILD: [Need; 2] = [
 ];
 const DEMO: [Need; 1] =
     [Need { program: "npm", package: "npm", reason: "fetches the demo's input: FHIR examples and place codes" }];
+const DISK_BENCHES: [Need; 1] =
+    [Need { program: "fio", package: "fio", reason: "is what rates of disks are compared with" }];
 const TEST: [Need; 6] = [
     Need { program: "promtool", package: "prometheus", reason: "checks metrics, rules and alerts" },
     Need { program: "ip", package: "iproute2", reason: "makes network namespaces for the split test" },
@@ -41,6 +43,9 @@ pub(crate) fn everything() -> Result<()> {
     programs(BUILD.iter().chain(&DEMO).chain(&TEST))?;
     python_venv()?;
     vulkan()?;
+    isal()?;
+    qemu()?;
+    guest_kernel()?;
     companions()?;
     wasm_target()?;
     data::fetch()
@@ -72,6 +77,11 @@ fn companions() -> Result<()> {
     Ok(())
 }
 
+/// What benchmarks of disks need.
+pub(crate) fn for_disk_benches() -> Result<()> {
+    programs(BUILD.iter().chain(&DISK_BENCHES))
+}
+
 /// What the demo needs.
 pub(crate) fn for_demo() -> Result<()> {
     programs(BUILD.iter().chain(&DEMO))?;
@@ -82,7 +92,7 @@ pub(crate) fn for_demo() -> Result<()> {
 pub(crate) fn has(program: &str) -> bool {
     std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(program).is_file()))
-        || std::path::Path::new("/usr/sbin").join(program).is_file()
+        || Path::new("/usr/sbin").join(program).is_file()
 }
 
 fn programs<'n>(needs: impl Iterator<Item = &'n Need>) -> Result<()> {
@@ -125,18 +135,133 @@ fn vulkan() -> Result<()> {
     apt(&["mesa-vulkan-drivers", "libvulkan1"])
 }
 
-fn apt(packages: &[&str]) -> Result<()> {
-    let root = Command::new("id").arg("-u").output().context("cannot run id")?.stdout == b"0\n";
-    let run = |arguments: &[&str]| {
-        let mut command = if root { Command::new("apt-get") } else { Command::new("sudo") };
-        if !root {
-            command.arg("apt-get");
+/// ISA-L, the second oracle of storage's erasure code and one of its backends. The crate's build asks pkg-config for it,
+/// and builds without it if it is not there.
+fn isal() -> Result<()> {
+    let known = Command::new("pkg-config").args(["--exists", "libisal"]).status();
+    if known.is_ok_and(|status| status.success()) {
+        return Ok(());
+    }
+    println!("setup: installing libisal-dev and pkg-config (checks storage's erasure code)");
+    apt(&["libisal-dev", "pkg-config"])
+}
+
+/// QEMU, which emulates the NVMe drives of storage's tests, and its storage daemon, whose drives fail as real ones do.
+fn qemu() -> Result<()> {
+    if has("qemu-system-x86_64") && has("qemu-storage-daemon") {
+        return Ok(());
+    }
+    println!("setup: installing qemu-system-x86 and qemu-utils (emulate drives, and drives that fail)");
+    let installed = apt(&["qemu-system-x86", "qemu-utils"]);
+    if installed.is_ok() || std::env::var_os("CI").is_none() {
+        return installed;
+    }
+    // One of them stands in a newer release than the distribution's, which the other does not fit. A machine of continuous
+    // integration belongs to nobody who would miss that.
+    let policy =
+        Command::new("apt-cache").args(["policy", "qemu-system-x86"]).output().context("cannot run apt-cache")?;
+    let policy = String::from_utf8_lossy(&policy.stdout).into_owned();
+    let version = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "));
+    let version = version.context("apt knows no qemu-system-x86")?;
+    let packages = ["qemu-system-x86", "qemu-utils"].map(|package| format!("{package}={version}"));
+    println!("setup: installing {}, which may be older than what is there", packages.join(" "));
+    let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
+    let options = ["install", "-y", "-q", "--no-install-recommends", "--no-remove", "--allow-downgrades"];
+    apt_get(&[&options[..], &packages].concat())
+}
+
+/// Modules of the NVMe driver in Debian's kernel, and those they need; `storage/device/tests/nvme/machine.rs` loads them.
+const GUEST_MODULES: [&str; 9] = [
+    "crct10dif_common",
+    "crct10dif_generic",
+    "crc-t10dif",
+    "crc64",
+    "crc64_rocksoft_generic",
+    "crc64-rocksoft",
+    "t10-pi",
+    "nvme-core",
+    "nvme",
+];
+
+/// The kernel that storage's tests boot in QEMU: out of Debian's package into the user's cache, not installed.
+fn guest_kernel() -> Result<()> {
+    let directory = cargo::cache()?.join("guest");
+    if directory.exists() {
+        return Ok(());
+    }
+    println!("setup: fetching linux-image-amd64 into {} (boots the guest with NVMe drives)", directory.display());
+    apt_get(&["update", "-q"])?;
+    let scratch = directory.with_extension("new");
+    let (unpacked, kept) = (scratch.join("unpacked"), scratch.join("kept"));
+    if scratch.exists() {
+        std::fs::remove_dir_all(&scratch).context("remains of an earlier attempt at the guest's kernel")?;
+    }
+    for directory in [&unpacked, &kept] {
+        std::fs::create_dir_all(directory).context("directory of the guest's kernel")?;
+    }
+    let package = kernel_package()?;
+    let mut download = Command::new("apt-get");
+    cargo::run(download.args(["download", "-q", &package]).current_dir(&scratch).stdout(Stdio::null()))?;
+    let archive = entries(&scratch)?.into_iter().find(|path| path.extension().is_some_and(|ending| ending == "deb"));
+    let archive = archive.with_context(|| format!("{package} was downloaded, but is not there"))?;
+    cargo::run(Command::new("dpkg-deb").arg("-x").args([&archive, &unpacked]))?;
+    keep(&unpacked, &kept)?;
+    let modules = GUEST_MODULES.iter().map(|module| kept.join(module).with_extension("ko"));
+    if let Some(absent) = modules.chain([kept.join("vmlinuz")]).find(|file| !file.exists()) {
+        bail!("{package} has no {}", absent.display());
+    }
+    std::fs::rename(&kept, &directory).context("directory of the guest's kernel")?;
+    std::fs::remove_dir_all(&scratch).context("remains of the guest's kernel")
+}
+
+/// The package that has the kernel; the one whose name stays only depends on it.
+fn kernel_package() -> Result<String> {
+    let output =
+        Command::new("apt-cache").args(["depends", "linux-image-amd64"]).output().context("cannot run apt-cache")?;
+    let depends = String::from_utf8_lossy(&output.stdout);
+    let kernel = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: linux-image-"));
+    kernel.map(|kernel| format!("linux-image-{kernel}")).context("apt knows no kernel under linux-image-amd64")
+}
+
+/// Moves the kernel and the modules that are wanted into one directory.
+fn keep(from: &Path, into: &Path) -> Result<()> {
+    for path in entries(from)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_symlink() {
+            continue;
         }
-        cargo::run(command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null()))
-    };
-    let wanted = || format!("install by hand: apt-get install {}", packages.join(" "));
-    run(&["update", "-q"]).with_context(wanted)?;
-    run(&[&["install", "-y", "-q", "--no-install-recommends"], packages].concat()).with_context(wanted)
+        if path.is_dir() {
+            keep(&path, into)?;
+        } else if name.starts_with("vmlinuz-") {
+            std::fs::rename(&path, into.join("vmlinuz")).context("the guest's kernel")?;
+        } else if name.strip_suffix(".ko").is_some_and(|module| GUEST_MODULES.contains(&module)) {
+            std::fs::rename(&path, into.join(&name)).with_context(|| format!("the guest's {name}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
+    entries.map(|entry| Ok(entry?.path())).collect()
+}
+
+/// Installs packages. It removes none: where a newer release of a package's siblings stands, as QEMU's often does, apt would
+/// replace them with what others do not expect, so that is left to whoever runs this machine.
+fn apt(packages: &[&str]) -> Result<()> {
+    let wanted = || format!("install by hand, in a version that fits what is installed: {}", packages.join(" "));
+    apt_get(&["update", "-q"]).with_context(wanted)?;
+    apt_get(&[&["install", "-y", "-q", "--no-install-recommends", "--no-remove"], packages].concat())
+        .with_context(wanted)
+}
+
+fn apt_get(arguments: &[&str]) -> Result<()> {
+    let root = Command::new("id").arg("-u").output().context("cannot run id")?.stdout == b"0\n";
+    let mut command = if root { Command::new("apt-get") } else { Command::new("sudo") };
+    if !root {
+        command.arg("apt-get");
+    }
+    cargo::run(command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null()))
 }
 
 /// The pure crates must build for a browser.

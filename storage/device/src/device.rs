@@ -60,6 +60,8 @@ impl Geometry {
 pub enum Backend {
     /// One thread with a ring of io_uring(7).
     Uring,
+    /// The same, with a drive's own commands (`IORING_OP_URING_CMD`).
+    NvmePassthrough,
     /// A few threads with pread(2) and pwritev2(2).
     Threads,
 }

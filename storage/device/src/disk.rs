@@ -1,4 +1,4 @@
-//! A device of the kernel: a block device or a preallocated file.
+//! A device of the kernel: a block device, a preallocated file, or a namespace of an NVMe drive.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -8,6 +8,8 @@ use std::thread::JoinHandle;
 
 use crate::device::{Access, Backend, BlockDevice, Geometry};
 use crate::medium::Medium;
+use crate::nvme::Passthrough;
+use crate::protocol::FileProtocol;
 use crate::queue::Queue;
 use crate::request::{Completion, Request};
 use crate::{BufferPool, DeviceError, threads, uring};
@@ -17,6 +19,10 @@ pub const DEPTH_MAX: u32 = 4096;
 
 /// Most requests that wait behind those: their queue is allocated at once.
 pub const WAITING_MAX: usize = 1 << 16;
+
+/// Why pools are not registered with passthrough. Linux 6.1 counts all pages from a buffer to the end of its registered
+/// pool as pieces of the transfer (`blk_rq_map_user_bvec`), and refuses more of them than a drive takes at once, 127.
+const UNREGISTERED: &str = "buffers are pinned one by one, because Linux refuses commands from large registered pools";
 
 /// How a disk is opened. What is out of its bounds is brought into them.
 #[derive(Clone, Debug)]
@@ -28,10 +34,11 @@ pub struct Options {
     pub waiting_max: usize,
     /// Whether to pass by the page cache (`O_DIRECT`) where the file system can.
     pub direct: bool,
-    /// The backend to use; `None` for io_uring, and threads where the kernel forbids it.
+    /// The backend to use; `None` for the drive's own commands where the path is a character device of NVMe, else for
+    /// io_uring, and threads where the kernel forbids it.
     pub backend: Option<Backend>,
-    /// Pools whose memory is registered with the kernel, as far as `RLIMIT_MEMLOCK` allows. Buffers of other pools work
-    /// as well.
+    /// Pools whose memory is registered with the kernel, as far as `RLIMIT_MEMLOCK` and the backend allow. Buffers of other
+    /// pools work as well.
     pub pools: Vec<BufferPool>,
 }
 
@@ -41,7 +48,7 @@ impl Default for Options {
     }
 }
 
-/// A block device or a preallocated file.
+/// A block device, a preallocated file or a namespace of an NVMe drive.
 ///
 /// Dropping it waits until everything that was submitted is answered.
 pub struct Disk {
@@ -63,12 +70,14 @@ impl Disk {
         Self::open(path, options)
     }
 
-    /// Opens a block device, or a file as it was created or grown. What the file has behind its last whole block is not
-    /// used. Who opens it sees to it that nobody else does.
+    /// Opens a block device, a file as it was created or grown, or the character device of an NVMe namespace
+    /// (`/dev/ngXnY`). What is behind the last whole block is not used. Who opens it sees to it that nobody else does.
     ///
     /// # Errors
     ///
-    /// [`DeviceError::Open`] if the system refuses, [`DeviceError::Unsuitable`] if something else is there.
+    /// [`DeviceError::Open`] if the system refuses, [`DeviceError::Unsuitable`] if something else is there: also a
+    /// namespace that is zoned, or has metadata other than protection information of type 1, and what the backend that
+    /// is asked for cannot serve.
     pub fn open(path: &Path, options: &Options) -> Result<Self, DeviceError> {
         let (medium, cached) = Medium::open(path, options.direct)?;
         let (medium, mut fallbacks) = (Arc::new(medium), Vec::from_iter(cached));
@@ -78,10 +87,30 @@ impl Disk {
             ..options.clone()
         };
         let unavailable = DeviceError::open("serve", path);
+        let unsuitable = |what| Err(DeviceError::Unsuitable { path: path.to_owned(), what });
         let running = match options.backend {
+            None | Some(Backend::NvmePassthrough) if let Some(namespace) = medium.namespace() => {
+                fallbacks.extend((!options.pools.is_empty()).then(|| UNREGISTERED.into()));
+                let options = Options { pools: Vec::new(), ..options };
+                uring::start(Passthrough(*namespace), &medium, &options, &mut fallbacks)
+            }
+            Some(_) if medium.namespace().is_some() => {
+                return unsuitable("the character device of an NVMe namespace is served by passthrough alone");
+            }
+            Some(Backend::NvmePassthrough) => {
+                return unsuitable("passthrough is for the character device of an NVMe namespace");
+            }
             Some(Backend::Threads) => threads::start(&medium, &options),
-            Some(Backend::Uring) => uring::start(&medium, &options, &mut fallbacks),
-            None => uring::start(&medium, &options, &mut fallbacks).or_else(|error| {
+            Some(Backend::Uring) if medium.forgets_durability() => {
+                return unsuitable("FUSE forgets the durability of writes through io_uring");
+            }
+            None if medium.forgets_durability() => {
+                fallbacks
+                    .push("threads are used, because FUSE forgets the durability of writes through io_uring".into());
+                threads::start(&medium, &options)
+            }
+            Some(Backend::Uring) => uring::start(FileProtocol, &medium, &options, &mut fallbacks),
+            None => uring::start(FileProtocol, &medium, &options, &mut fallbacks).or_else(|error| {
                 fallbacks.push(format!("threads are used, because the kernel refuses io_uring: {error}"));
                 threads::start(&medium, &options)
             }),
@@ -89,6 +118,13 @@ impl Disk {
         let Running { queue, threads, backend, registered } = running.map_err(unavailable)?;
         let access = Access { backend, direct: medium.is_direct(), registered, fallbacks };
         Ok(Self { medium, queue, access, threads })
+    }
+
+    /// Whether the drive has a cache that a power cut empties, so that durable writes and flushes cost time; `None` where
+    /// only the kernel knows.
+    #[must_use]
+    pub fn has_volatile_cache(&self) -> Option<bool> {
+        self.medium.namespace().map(|namespace| namespace.volatile_cache)
     }
 }
 

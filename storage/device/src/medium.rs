@@ -1,4 +1,4 @@
-//! What both backends work on: an open block device or preallocated file, and what is known about it.
+//! What every backend works on: an open block device, preallocated file or namespace, and what is known about it.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek, SeekFrom};
@@ -11,11 +11,15 @@ use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::device::Geometry;
+use crate::nvme::{self, Namespace};
 use crate::request::{Operation, Request};
 use crate::{BufferPool, DeviceError};
 
 /// Bytes of a block, unless the device's own are larger: the page, and the sector of what is sold today.
 const BLOCK_BYTES: u32 = 4096;
+
+/// The type of FUSE's file systems (statfs(2)).
+const FUSE_SUPER_MAGIC: rustix::fs::FsWord = 0x6573_5546;
 
 #[derive(Debug)]
 pub(crate) struct Medium {
@@ -23,6 +27,8 @@ pub(crate) struct Medium {
     path: PathBuf,
     /// Whether the page cache is passed by.
     direct: bool,
+    /// Present if the file is the character device of a drive.
+    namespace: Option<Namespace>,
     block_bytes: u32,
     blocks: AtomicU64,
     /// Held while the file grows.
@@ -51,6 +57,10 @@ impl Medium {
 
     /// Opens what is there, past the page cache if that is wanted and possible; says why where it is not.
     pub(crate) fn open(path: &Path, direct: bool) -> Result<(Self, Option<String>), DeviceError> {
+        if nvme::is_character_device(path) {
+            let reason = "the page cache is passed by, because a drive's own commands never meet it";
+            return Ok((Self::open_namespace(path)?, (!direct).then(|| reason.into())));
+        }
         if !direct {
             return Ok((Self::open_as(path, false)?, None));
         }
@@ -66,10 +76,16 @@ impl Medium {
         Ok((Self::open_as(path, false)?, Some(reason)))
     }
 
+    fn open_namespace(path: &Path) -> Result<Self, DeviceError> {
+        let file = open_file(path, OFlags::empty())?;
+        let namespace = Namespace::identify(&file, path)?;
+        let block_bytes = namespace.lba_bytes().max(BLOCK_BYTES);
+        let medium = Self::new(file, path, true, block_bytes, namespace.bytes());
+        Ok(Self { namespace: Some(namespace), ..medium })
+    }
+
     fn open_as(path: &Path, direct: bool) -> Result<Self, DeviceError> {
-        let cache = if direct { OFlags::DIRECT } else { OFlags::empty() };
-        let opened = rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC | cache, Mode::empty());
-        let mut file = File::from(opened.map_err(|errno| DeviceError::open("open", path)(errno.into()))?);
+        let mut file = open_file(path, if direct { OFlags::DIRECT } else { OFlags::empty() })?;
         let metadata = file.metadata().map_err(DeviceError::open("examine", path))?;
         let (block_bytes, length) = if metadata.file_type().is_block_device() {
             let sector = rustix::fs::ioctl_blksszget(&file).map_err(io::Error::from);
@@ -83,15 +99,20 @@ impl Medium {
             let what = "neither a block device nor a regular file";
             return Err(DeviceError::Unsuitable { path: path.to_owned(), what });
         };
-        Ok(Self {
+        Ok(Self::new(file, path, direct, block_bytes, length))
+    }
+
+    fn new(file: File, path: &Path, direct: bool, block_bytes: u32, length: u64) -> Self {
+        Self {
             file,
             path: path.to_owned(),
             direct,
+            namespace: None,
             block_bytes,
             blocks: AtomicU64::new(length / u64::from(block_bytes)),
             growing: Mutex::new(()),
             poisoned: AtomicBool::new(false),
-        })
+        }
     }
 
     /// Reads the first block: some file systems allow opening for direct I/O, but no I/O, or of larger blocks only.
@@ -111,6 +132,17 @@ impl Medium {
 
     pub(crate) fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Whether the file system forgets the durability of a write that is not waited for: FUSE sends no fsync after an
+    /// asynchronous direct write with `RWF_DSYNC` (Linux 6.18), while pwritev2(2) does.
+    pub(crate) fn forgets_durability(&self) -> bool {
+        rustix::fs::fstatfs(&self.file).is_ok_and(|about| about.f_type == FUSE_SUPER_MAGIC)
+    }
+
+    /// The namespace whose character device this is.
+    pub(crate) fn namespace(&self) -> Option<&Namespace> {
+        self.namespace.as_ref()
     }
 
     pub(crate) fn is_direct(&self) -> bool {
@@ -133,7 +165,7 @@ impl Medium {
         }
         let metadata = self.file.metadata().map_err(DeviceError::open("examine", &self.path))?;
         if !metadata.is_file() {
-            return Err(DeviceError::Unsuitable { path: self.path.clone(), what: "a block device does not grow" });
+            return Err(DeviceError::Unsuitable { path: self.path.clone(), what: "a drive does not grow" });
         }
         let (start, end) = (before.bytes(), bytes(blocks, self.block_bytes));
         if let Err(error) = allocate(&self.file, start, end) {
@@ -192,6 +224,11 @@ impl Medium {
     fn poison(&self) {
         self.poisoned.store(true, Ordering::Release);
     }
+}
+
+fn open_file(path: &Path, flags: OFlags) -> Result<File, DeviceError> {
+    let opened = rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC | flags, Mode::empty());
+    opened.map(File::from).map_err(|errno| DeviceError::open("open", path)(errno.into()))
 }
 
 /// Whether direct I/O was refused as such, and not the file.

@@ -9,9 +9,10 @@ pub enum Operation {
     Read,
     /// Writes the buffer. It survives a power cut once a later [`Operation::Flush`] has succeeded.
     Write,
-    /// Writes the buffer, and succeeds when it survives a power cut (`RWF_DSYNC`, pwritev2(2)).
+    /// Writes the buffer, and succeeds when it survives a power cut (`RWF_DSYNC`, pwritev2(2); FUA of an NVMe drive).
     WriteDurable,
-    /// Makes every write that was complete *before* this was submitted survive a power cut (fdatasync(2)).
+    /// Makes every write that was complete *before* this was submitted survive a power cut (fdatasync(2); Flush of an NVMe
+    /// drive).
     Flush,
 }
 
@@ -73,6 +74,30 @@ impl Request {
     #[must_use]
     pub fn tagged(self, tag: u64) -> Self {
         Self { tag, ..self }
+    }
+
+    /// What it does.
+    #[must_use]
+    pub fn operation(&self) -> Operation {
+        self.operation
+    }
+
+    /// Where, in bytes.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// What is written, or where what is read goes; a flush has none.
+    pub fn buffer(&mut self) -> Option<&mut Buffer> {
+        self.buffer.as_mut()
+    }
+
+    /// The answer to it, by whoever carries it out: another kind of device than those here.
+    #[must_use]
+    pub fn answer(self, result: Result<(), DeviceError>) -> Completed {
+        let Self { operation, offset, buffer, tag } = self;
+        Completed { tag, operation, offset, buffer, result }
     }
 
     /// Bytes to transfer.

@@ -1,4 +1,4 @@
-//! The io_uring backend: one thread, one ring.
+//! The io_uring backends: one thread, one ring, and a [`Protocol`] that is spoken through it.
 //!
 //! The thread sleeps in the kernel until a request completes or a new one rings its eventfd, which the ring polls. It
 //! alone touches the ring, so the kernel need not guard it (`IORING_SETUP_SINGLE_ISSUER`) and does completion work only
@@ -7,25 +7,24 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::ptr;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use io_uring::squeue::EntryMarker as _;
+use io_uring::{IoUring, cqueue, opcode, types};
 use rustix::event::EventfdFlags;
 
 use crate::BufferPool;
-use crate::device::Backend;
 use crate::disk::{Options, Running};
 use crate::medium::Medium;
+use crate::protocol::{Part, Protocol};
 use crate::queue::{Bell, Job, Queue, StopOnDrop};
 use crate::request::{Completion, Operation};
 
 /// Marks the completion that says: a request waits in the queue.
 const BELL: u64 = u64::MAX;
-
-/// The one registered file.
-const FILE: types::Fixed = types::Fixed(0);
 
 /// How often a request is given to the kernel again that says it was interrupted or has no means just now. A drive
 /// answers within a few; without a bound a broken driver would keep a core busy for ever.
@@ -34,7 +33,12 @@ const RETRIES_MAX: u32 = 100;
 /// How long the thread leaves a kernel alone that has no memory to take requests.
 const MEMORY_PAUSE: Duration = Duration::from_millis(1);
 
-pub(crate) fn start(medium: &Arc<Medium>, options: &Options, fallbacks: &mut Vec<String>) -> io::Result<Running> {
+pub(crate) fn start<P: Protocol>(
+    protocol: P,
+    medium: &Arc<Medium>,
+    options: &Options,
+    fallbacks: &mut Vec<String>,
+) -> io::Result<Running> {
     let event = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
     let bell = event.as_raw_fd();
     let queue = Arc::new(Queue::new(options.waiting_max, Bell::Event(event)));
@@ -44,7 +48,7 @@ pub(crate) fn start(medium: &Arc<Medium>, options: &Options, fallbacks: &mut Vec
         move || {
             let _stop = StopOnDrop(Arc::clone(&queue));
             // Made here, because a ring with a single issuer belongs to the thread that makes it.
-            match Engine::new(medium, queue, bell, options) {
+            match Engine::new(protocol, medium, queue, bell, options) {
                 Ok((mut engine, unregistered)) => {
                     let _ = started.send(Ok(unregistered));
                     engine.run();
@@ -59,12 +63,15 @@ pub(crate) fn start(medium: &Arc<Medium>, options: &Options, fallbacks: &mut Vec
     let unregistered = start.recv().map_err(|_| io::Error::other("the thread of the ring ended"))??;
     let registered = unregistered.is_none() && !options.pools.is_empty();
     fallbacks.extend(unregistered.map(|error| format!("buffers are pinned one by one, not registered: {error}")));
-    Ok(Running { queue, threads: vec![thread], backend: Backend::Uring, registered })
+    Ok(Running { queue, threads: vec![thread], backend: P::BACKEND, registered })
 }
 
+type Ring<P> = IoUring<<P as Protocol>::Entry, <P as Protocol>::Answer>;
+
 /// The ring and what is in flight on it.
-struct Engine {
-    ring: IoUring,
+struct Engine<P: Protocol> {
+    protocol: P,
+    ring: Ring<P>,
     slots: Slots,
     /// Durable writes and flushes that wait until the one before is done. The page cache tells of a failed writeback once
     /// per open file: two at a time, and one would answer for both. Direct I/O tells each its own, so there nothing waits.
@@ -81,9 +88,10 @@ struct Engine {
     unsettled: Unsettled,
 }
 
-impl Engine {
+impl<P: Protocol> Engine<P> {
     /// Makes the ring; also says why buffers could not be registered, if so.
     fn new(
+        protocol: P,
         medium: Arc<Medium>,
         queue: Arc<Queue>,
         bell: RawFd,
@@ -91,16 +99,29 @@ impl Engine {
     ) -> io::Result<(Self, Option<io::Error>)> {
         let depth = options.depth as usize;
         // One entry for each slot, one for the bell. Completions have twice as many.
-        let ring = ring(options.depth + 1)?;
+        let ring = ring::<P>(options.depth + 1)?;
         ring.submitter().register_files(&[medium.file().as_raw_fd()])?;
-        let (pools, unregistered) = match register(&ring, &options.pools) {
+        let (pools, unregistered) = match register::<P>(&ring, &options.pools) {
             Ok(()) => (options.pools, None),
             Err(error) => (Vec::new(), Some(error)),
         };
         let (lane, taken, reaped) = (VecDeque::new(), Vec::with_capacity(depth), Vec::with_capacity(2 * depth));
         let slots = Slots::new(depth);
         let unsettled = Unsettled(Vec::with_capacity(depth));
-        let engine = Self { ring, slots, lane, lane_busy: false, medium, queue, bell, pools, taken, reaped, unsettled };
+        let engine = Self {
+            protocol,
+            ring,
+            slots,
+            lane,
+            lane_busy: false,
+            medium,
+            queue,
+            bell,
+            pools,
+            taken,
+            reaped,
+            unsettled,
+        };
         Ok((engine, unregistered))
     }
 
@@ -162,7 +183,7 @@ impl Engine {
 
     fn reap(&mut self) {
         let mut reaped = std::mem::take(&mut self.reaped);
-        reaped.extend(self.ring.completion());
+        reaped.extend(self.ring.completion().map(Into::into));
         for entry in reaped.drain(..) {
             match usize::try_from(entry.user_data()) {
                 Ok(index) if entry.user_data() != BELL => self.advance(index, entry.result()),
@@ -177,9 +198,9 @@ impl Engine {
     /// Takes note of what the kernel did for a slot, and asks for the rest if that was not all.
     fn advance(&mut self, index: usize, result: i32) {
         let slot = self.slots.get(index);
-        let outcome = match u32::try_from(result) {
-            Ok(bytes) => slot.transferred(bytes as usize, self.medium.geometry().block_bytes as usize),
-            Err(_) => slot.failed(io::Error::from_raw_os_error(-result)),
+        let outcome = match self.protocol.outcome(slot.job.request.operation, slot.rest(), result) {
+            Ok(bytes) => slot.transferred(bytes, self.medium.geometry().block_bytes as usize),
+            Err(error) => slot.failed(error),
         };
         match outcome {
             None => self.push_slot(index),
@@ -204,10 +225,11 @@ impl Engine {
     /// Asks the kernel for what a slot still lacks.
     #[allow(unsafe_code, reason = "a ring takes addresses")]
     fn push_slot(&mut self, index: usize) {
-        let entry = self.slots.get(index).entry(&self.pools).user_data(index as u64);
+        let mut entry = self.protocol.entry(&self.slots.get(index).part(&self.pools));
+        entry.set_user_data(index as u64);
         // SAFETY: the entry points into the buffer that the slot owns. The slot gives it up only in `take`, after the
         // kernel's completion, or leaks it; so the memory lives and nobody else touches it while the kernel does.
-        unsafe { push(&mut self.ring, &entry) };
+        unsafe { push::<P>(&mut self.ring, &entry) };
     }
 
     /// Has the ring say when the bell rings. The count is never read: the poll tells of each write to it.
@@ -215,8 +237,9 @@ impl Engine {
     fn listen(&mut self) {
         let events = u32::from(libc::POLLIN.cast_unsigned());
         let entry = opcode::PollAdd::new(types::Fd(self.bell), events).multi(true).build().user_data(BELL);
+        let entry = P::Entry::from(entry);
         // SAFETY: a poll points to no memory; the queue keeps the eventfd open.
-        unsafe { push(&mut self.ring, &entry) };
+        unsafe { push::<P>(&mut self.ring, &entry) };
     }
 }
 
@@ -245,12 +268,12 @@ impl Drop for Unsettled {
 }
 
 /// A ring as this kernel can make it: the flags came with Linux 6.1 and 5.19.
-fn ring(entries: u32) -> io::Result<IoUring> {
-    let deferred = IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(entries);
+fn ring<P: Protocol>(entries: u32) -> io::Result<Ring<P>> {
+    let deferred = Ring::<P>::builder().setup_single_issuer().setup_defer_taskrun().build(entries);
     let refused = |error: &io::Error| error.raw_os_error() == Some(libc::EINVAL);
     match deferred {
-        Err(error) if refused(&error) => match IoUring::builder().setup_coop_taskrun().build(entries) {
-            Err(error) if refused(&error) => IoUring::new(entries),
+        Err(error) if refused(&error) => match Ring::<P>::builder().setup_coop_taskrun().build(entries) {
+            Err(error) if refused(&error) => Ring::<P>::builder().build(entries),
             ring => ring,
         },
         ring => ring,
@@ -259,7 +282,7 @@ fn ring(entries: u32) -> io::Result<IoUring> {
 
 /// Tells the kernel of the pools' memory; the first pool is buffer 0.
 #[allow(unsafe_code, reason = "a ring takes addresses")]
-fn register(ring: &IoUring, pools: &[BufferPool]) -> io::Result<()> {
+fn register<P: Protocol>(ring: &Ring<P>, pools: &[BufferPool]) -> io::Result<()> {
     if pools.is_empty() {
         return Ok(());
     }
@@ -281,7 +304,7 @@ fn register(ring: &IoUring, pools: &[BufferPool]) -> io::Result<()> {
 ///
 /// Memory that the entry points to must live, and be the kernel's alone, until its completion.
 #[allow(unsafe_code, reason = "a ring takes addresses")]
-unsafe fn push(ring: &mut IoUring, entry: &squeue::Entry) {
+unsafe fn push<P: Protocol>(ring: &mut Ring<P>, entry: &P::Entry) {
     // SAFETY: as promised by the caller.
     let pushed = unsafe { ring.submission().push(entry) };
     pushed.expect("a ring has an entry for each slot, which has one at a time, and for the bell");
@@ -296,26 +319,22 @@ struct Slot {
 }
 
 impl Slot {
-    /// What the kernel is to do.
-    #[allow(unsafe_code, reason = "a ring takes addresses")]
-    fn entry(&mut self, pools: &[BufferPool]) -> squeue::Entry {
+    /// What is left to do.
+    fn part(&mut self, pools: &[BufferPool]) -> Part {
         let Self { job, done, .. } = self;
+        let operation = job.request.operation;
         let Some(buffer) = &mut job.request.buffer else {
-            return opcode::Fsync::new(FILE).flags(types::FsyncFlags::DATASYNC).build();
+            return Part { operation, offset: 0, start: ptr::null_mut(), length: 0, pool: None };
         };
-        let flags = if job.request.operation == Operation::WriteDurable { libc::RWF_DSYNC } else { 0 };
         let pool = pools.iter().position(|pool| pool.owns(buffer)).and_then(|pool| u16::try_from(pool).ok());
         let rest = &mut buffer[*done..];
         let length = u32::try_from(rest.len()).expect("a pool is smaller than 4 GiB");
-        let (start, offset) = (rest.as_mut_ptr(), job.request.offset + *done as u64);
-        match (job.request.operation, pool) {
-            (Operation::Read, None) => opcode::Read::new(FILE, start, length).offset(offset).build(),
-            (Operation::Read, Some(pool)) => opcode::ReadFixed::new(FILE, start, length, pool).offset(offset).build(),
-            (_, None) => opcode::Write::new(FILE, start, length).offset(offset).rw_flags(flags).build(),
-            (_, Some(pool)) => {
-                opcode::WriteFixed::new(FILE, start, length, pool).offset(offset).rw_flags(flags).build()
-            }
-        }
+        Part { operation, offset: job.request.offset + *done as u64, start: rest.as_mut_ptr(), length, pool }
+    }
+
+    /// Bytes that are left.
+    fn rest(&self) -> usize {
+        self.job.request.bytes() - self.done
     }
 
     /// Adds what was transferred. The outcome, unless something is left to do.

@@ -1,0 +1,11 @@
+//! NVMe passthrough: a drive's own commands through the character device of a namespace, with neither file system nor block
+//! layer between (Joshi et al., "I/O Passthru", USENIX FAST 2024).
+
+mod command;
+mod identify;
+mod namespace;
+mod passthrough;
+mod status;
+
+pub(crate) use namespace::{Namespace, is_character_device};
+pub(crate) use passthrough::Passthrough;
