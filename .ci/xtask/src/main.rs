@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its terminal")]
 
+mod capacity;
 mod cargo;
 mod data;
 mod setup;
@@ -34,10 +35,16 @@ cargo xtask: one command for each job, set-up included
                                directory must be on a real disk
   cargo xtask bench device [--json FILE] [--directory DIR]
                                block devices: reads and writes by queue depth, against
-                               fio where it is installed; the directory must be on a
-                               real disk
+                               fio; the directory must be on a real disk
+  cargo xtask bench storage [--json FILE] [--directory DIR]
+                               the payload tier: durable puts and random gets against
+                               fio; the directory must be on a real disk
+  cargo xtask bench storage-index [--json FILE]
+                               the payload tier's index: rates, flash and memory for
+                               each of ten million records
   cargo xtask bench index [--json FILE]
                                the statement index against its candidates
+  cargo xtask capacity         what 100 PB take, from measured figures
   cargo xtask tidy             the repository's own lints
   cargo xtask setup            install what is missing, and nothing else
 ";
@@ -61,6 +68,10 @@ fn run(arguments: &[String]) -> Result<()> {
             Ok(())
         }
         ["setup"] => setup::everything(),
+        ["capacity"] => {
+            print!("{}", capacity::tables());
+            Ok(())
+        }
         ["tidy"] => tidy::run(),
         ["demo", rest @ ..] => {
             setup::for_demo()?;
@@ -78,7 +89,15 @@ fn run(arguments: &[String]) -> Result<()> {
         }
         ["bench", "accel", rest @ ..] => cargo::bench("stele-accel", "accel", rest),
         ["bench", "state", rest @ ..] => cargo::bench("stele-state", "commit", rest),
-        ["bench", "device", rest @ ..] => cargo::bench("stele-device", "ring", rest),
+        ["bench", "device", rest @ ..] => {
+            setup::for_disk_benches()?;
+            cargo::bench("stele-device", "ring", rest)
+        }
+        ["bench", "storage", rest @ ..] => {
+            setup::for_disk_benches()?;
+            cargo::bench("stele-storage", "store", rest)
+        }
+        ["bench", "storage-index", rest @ ..] => cargo::bench("stele-storage", "index", rest),
         ["bench", "state-peers", rest @ ..] => cargo::run_peers("state-peers", rest),
         ["bench", "index", rest @ ..] => cargo::run_peers("index-peers", rest),
         _ => {

@@ -1,0 +1,395 @@
+//! The store, as other threads see it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use stele_accel_hash::HashAlgorithm;
+use stele_device::{BlockDevice, Disk};
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::core::{self, Command, Found, NewDrive, Pools, Put, Reply, Shape};
+use crate::engine::{self, Event, Inbox};
+use crate::format::{BLOCK_BYTES, Kind, RECORD_BYTES_MAX, checksum};
+use crate::index::{self, Index, IndexError};
+use crate::location::Location;
+use crate::{CollectReport, Group, ScrubReport, Status, StorageError};
+
+/// How the drives of a new store are divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Columns of a segment that hold records.
+    pub data: usize,
+    /// Columns that hold their parity: so many drives may be lost.
+    pub parity: usize,
+    /// Hash of content roots.
+    pub hash: HashAlgorithm,
+    /// Bytes of a segment's column: whole blocks of 4,096, up to 256 MiB.
+    pub slot_bytes: u64,
+}
+
+impl Default for Layout {
+    /// 8 + 3 columns of 16 MiB: segments of 128 MiB.
+    fn default() -> Self {
+        Self { data: 8, parity: 3, hash: HashAlgorithm::Sha256, slot_bytes: 16 << 20 }
+    }
+}
+
+/// How a store is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Bytes of records that may be on their way at a time. Who puts more waits.
+    pub intake_bytes_max: usize,
+    /// How the index is kept.
+    pub index: index::Options,
+    /// How drives are opened; the store's own pools are added.
+    pub device: stele_device::Options,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let device = stele_device::Options { depth: 64, ..stele_device::Options::default() };
+        Self { intake_bytes_max: 128 << 20, index: index::Options::default(), device }
+    }
+}
+
+/// Beside the index: a file of it was found damaged, and the next opening makes it again.
+const DOUBT_FILE: &str = "damaged";
+
+/// Bytes that a permit of the intake stands for.
+const PERMIT_BYTES: usize = 4096;
+
+/// Reads of one record, when it is moved again and again meanwhile.
+const ATTEMPTS_MAX: usize = 8;
+
+/// Records that are read at a time. More wait, since there are no buffers for them.
+const READS_MAX: usize = 1024;
+
+/// Comes when a record is durable.
+pub(crate) type Answer = oneshot::Receiver<Result<(), StorageError>>;
+
+/// A store on its drives. Dropping it ends its thread; [`Store::close`] spares the next opening a replay.
+pub struct Store {
+    inbox: Arc<Inbox>,
+    index: Arc<Index>,
+    shape: Shape,
+    intake: Arc<Semaphore>,
+    reading: Semaphore,
+    options: Options,
+    pools: Pools,
+    doubt: PathBuf,
+    stopped: Arc<(Mutex<bool>, Condvar)>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Store {
+    /// Makes a store of drives: block devices or preallocated files, whatever is on them.
+    ///
+    /// # Errors
+    /// `Shape` if they cannot make one; `Drive` if one fails.
+    pub fn format(drives: &[&dyn BlockDevice], layout: &Layout) -> Result<(), StorageError> {
+        let blocks = layout.slot_bytes / BLOCK_BYTES as u64;
+        let slot_blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
+        let Layout { data, parity, hash, .. } = *layout;
+        let shape = Shape { store: random_id()?, data, parity, hash, slot_blocks };
+        let ids = drives.iter().map(|_| random_id()).collect::<Result<Vec<_>, _>>()?;
+        core::format(drives, &shape, &ids)
+    }
+
+    /// Opens the store that is on the drives at `paths`, in any order, with its index in a folder of `directory`. An index that is
+    /// damaged or lost is made again.
+    ///
+    /// # Errors
+    /// `Foreign` if there is no store, or a drive of another; `TooFewDrives`; `Index`; `Drive`.
+    pub fn open(paths: &[PathBuf], directory: &Path, options: &Options) -> Result<Self, StorageError> {
+        let found = {
+            // Without the pools, whose size is known only when the store is.
+            let drives = open_drives(paths, &options.device)?;
+            let drives: Vec<&dyn BlockDevice> = drives.iter().map(|drive| drive as _).collect();
+            core::identify(&drives)?
+        };
+        let pools = Pools::new(&found.shape())?;
+        let device = stele_device::Options { pools: pools.all(), ..options.device.clone() };
+        let drives = open_drives(paths, &device)?;
+        let drives: Vec<_> = drives.into_iter().map(|drive| Arc::new(drive) as Arc<dyn BlockDevice>).collect();
+        Self::open_found(&found, &drives, &pools, directory, options)
+    }
+
+    /// Opens the store that is on drives of any kind.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_drives(
+        drives: Vec<Arc<dyn BlockDevice>>,
+        directory: &Path,
+        options: &Options,
+    ) -> Result<Self, StorageError> {
+        let borrowed: Vec<&dyn BlockDevice> = drives.iter().map(|drive| &**drive).collect();
+        let found = core::identify(&borrowed)?;
+        let pools = Pools::new(&found.shape())?;
+        Self::open_found(&found, &drives, &pools, directory, options)
+    }
+
+    fn open_found(
+        found: &Found,
+        drives: &[Arc<dyn BlockDevice>],
+        pools: &Pools,
+        directory: &Path,
+        options: &Options,
+    ) -> Result<Self, StorageError> {
+        match Self::open_with_index(found, drives, pools, directory, options, false) {
+            // A page of it that is damaged is met only when it is merged or asked for. The segments have it all.
+            Err(StorageError::Index { .. }) => Self::open_with_index(found, drives, pools, directory, options, true),
+            opened => opened,
+        }
+    }
+
+    fn open_with_index(
+        found: &Found,
+        drives: &[Arc<dyn BlockDevice>],
+        pools: &Pools,
+        directory: &Path,
+        options: &Options,
+        anew: bool,
+    ) -> Result<Self, StorageError> {
+        let failed = |error: IndexError| StorageError::Index { reason: error.to_string() };
+        // An index is that of one store.
+        let name: String = found.superblock.store.iter().map(|byte| format!("{byte:02x}")).collect();
+        let directory = directory.join(name);
+        std::fs::create_dir_all(&directory).map_err(|error| StorageError::Index { reason: error.to_string() })?;
+        let doubt = directory.join(DOUBT_FILE);
+        let anew = anew || doubt.exists();
+        let opened = if anew { None } else { Some(Index::open(&directory, options.index)) };
+        let index = match opened {
+            Some(Err(error)) if !error.is_damage() => Err(error),
+            Some(Ok(index)) => Ok(index),
+            _ => Index::open_empty(&directory, options.index),
+        };
+        let index = Arc::new(index.map_err(failed)?);
+        let inbox = Inbox::new();
+        let position = Arc::new(AtomicU64::new(index.position()));
+        let (told, opened) = mpsc::channel();
+        let members: Vec<_> =
+            found.drives.iter().map(|place| place.map(|number| Arc::clone(&drives[number]))).collect();
+        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let stopped = |error: std::io::Error| StorageError::shape(format!("no thread can be started: {error}"));
+        let running = {
+            let (index, pools) = (Arc::clone(&index), pools.clone());
+            let (inbox, position) = (Arc::clone(&inbox), Arc::clone(&position));
+            let found = Found { superblock: found.superblock.clone(), drives: found.drives.clone() };
+            let run = move || engine::run(&found, members, index, pools, &inbox, &position, told);
+            thread("payload").spawn(run).map_err(stopped)?
+        };
+        let mut store = Self {
+            inbox,
+            index,
+            shape: found.shape(),
+            // At least one record of the longest.
+            intake: Arc::new(Semaphore::new(options.intake_bytes_max.max(2 * RECORD_BYTES_MAX) / PERMIT_BYTES)),
+            reading: Semaphore::new(READS_MAX),
+            options: options.clone(),
+            pools: pools.clone(),
+            doubt: doubt.clone(),
+            stopped: Arc::default(),
+            threads: vec![running],
+        };
+        opened.recv().unwrap_or(Err(StorageError::Stopped))?;
+        // It is whole again: what it says was read from the segments, or could be.
+        let _ = std::fs::remove_file(&doubt);
+        let (index, until) = (Arc::clone(&store.index), Arc::clone(&store.stopped));
+        let keep = move || engine::keep_index(&index, &position, &until, &doubt);
+        store.threads.push(thread("payload-index").spawn(keep).map_err(stopped)?);
+        Ok(store)
+    }
+
+    /// Hash of content roots.
+    #[must_use]
+    pub fn hash(&self) -> HashAlgorithm {
+        self.shape.hash
+    }
+
+    /// Hands a record over to be kept, once there is room for it among those on their way.
+    pub(crate) async fn begin_put(
+        &self,
+        group: Group,
+        key: [u8; 32],
+        kind: Kind,
+        bytes: Bytes,
+        time_ms: u64,
+    ) -> Result<Answer, StorageError> {
+        // Even an empty record takes a place.
+        let permits = u32::try_from(bytes.len() / PERMIT_BYTES + 1).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.intake).acquire_many_owned(permits).await;
+        let permit = Some(permit.map_err(|_| StorageError::Stopped)?);
+        let sum = checksum(&bytes);
+        let (reply, answer) = oneshot::channel();
+        let put = Put { group, key, kind, bytes, sum, time_ms, ends: 0, moved: false, permit, reply };
+        self.inbox.tell(Event::Command(Command::Put(put)));
+        Ok(answer)
+    }
+
+    /// Keeps a record; when this returns it is durable on k + m drives, less those that have failed.
+    pub(crate) async fn put_record(
+        &self,
+        group: Group,
+        key: [u8; 32],
+        kind: Kind,
+        bytes: Bytes,
+        time_ms: u64,
+    ) -> Result<(), StorageError> {
+        self.begin_put(group, key, kind, bytes, time_ms).await?.await.unwrap_or(Err(StorageError::Stopped))
+    }
+
+    /// Reads a record, whose bytes are as they were put.
+    pub(crate) async fn record(&self, key: &[u8; 32]) -> Result<(Kind, Bytes), StorageError> {
+        let _permit = self.reading.acquire().await.map_err(|_| StorageError::Stopped)?;
+        let mut location = self.locate(key)?;
+        for _ in 0..ATTEMPTS_MAX {
+            match self.ask(|reply| Command::Read { location, reply }).await {
+                Ok(piece) => return Ok((location.kind, piece)),
+                Err(error) => {
+                    // It may have been moved, and its place given to others.
+                    let now = self.locate(key)?;
+                    if now == location {
+                        return Err(error);
+                    }
+                    location = now;
+                }
+            }
+        }
+        Err(StorageError::Stopped)
+    }
+
+    pub(crate) fn locate(&self, key: &[u8; 32]) -> Result<Location, StorageError> {
+        let found = self.index.get(key).map_err(|error| {
+            if error.is_damage() {
+                engine::doubt(&self.doubt);
+            }
+            StorageError::Index { reason: error.to_string() }
+        })?;
+        found.and_then(|found| Location::decode(&found)).ok_or(StorageError::NotFound)
+    }
+
+    /// Ends a record; whether there was one.
+    pub(crate) async fn remove_record(&self, key: [u8; 32], time_ms: u64) -> Result<bool, StorageError> {
+        let _permit = self.intake.acquire().await.map_err(|_| StorageError::Stopped)?;
+        self.ask(|reply| Command::Remove { key, time_ms, reply }).await
+    }
+
+    /// Reads everything that is stored, mends what is damaged, and removes parts of uploads that came to nothing more than a
+    /// day before `now_ms`.
+    ///
+    /// # Errors
+    /// `Stopped`.
+    pub async fn scrub(&self, now_ms: u64) -> Result<ScrubReport, StorageError> {
+        let mut report = self.scrub_some(0, 1, now_ms).await?;
+        while let Some(next) = report.next {
+            report.add(&self.scrub_some(next, 1, now_ms).await?);
+        }
+        Ok(report)
+    }
+
+    /// As [`Store::scrub`], so many segments from `from` on; the report says where to go on. How fast a store
+    /// is scrubbed is for the caller to say, by when it calls.
+    ///
+    /// # Errors
+    /// `Stopped`.
+    pub async fn scrub_some(&self, from: u32, segments_max: usize, now_ms: u64) -> Result<ScrubReport, StorageError> {
+        self.ask(|reply| Command::Scrub { from, segments_max, now_ms, reply }).await
+    }
+
+    /// Frees the segments of which at most `live_percent` is alive, `segments_max` at most, by moving what lives.
+    ///
+    /// # Errors
+    /// `ReadOnly`, `Index`, `Stopped`.
+    pub async fn collect(&self, live_percent: u8, segments_max: usize) -> Result<CollectReport, StorageError> {
+        self.ask(|reply| Command::Collect { live_percent, segments_max, reply }).await
+    }
+
+    /// Takes the device at `path` in the place of drive `drive`, and makes again on it what it should hold. Whatever is on
+    /// the device is lost, unless that is a drive of this store. Records are put and read meanwhile.
+    ///
+    /// # Errors
+    /// `Shape` if it is too small; `Drive` if it fails.
+    pub async fn replace(&self, drive: usize, path: &Path) -> Result<ScrubReport, StorageError> {
+        let device = stele_device::Options { pools: self.pools.all(), ..self.options.device.clone() };
+        let new = Disk::open(path, &device).map_err(|error| StorageError::drive(drive, &error))?;
+        self.replace_with(drive, Arc::new(new)).await
+    }
+
+    /// As [`Store::replace`], with a drive of any kind.
+    ///
+    /// # Errors
+    /// As [`Store::replace`].
+    pub async fn replace_with(&self, drive: usize, device: Arc<dyn BlockDevice>) -> Result<ScrubReport, StorageError> {
+        let was = core::member_id(&*device, &self.shape.store)?;
+        let new = NewDrive { id: random_id()?, was, bytes: device.geometry().bytes() };
+        let (reply, answer) = oneshot::channel();
+        self.inbox.tell(Event::Replace { drive, device, new, reply });
+        answer.await.unwrap_or(Err(StorageError::Stopped))
+    }
+
+    /// Figures of the store, for people and metrics.
+    ///
+    /// # Errors
+    /// `Stopped`.
+    pub async fn status(&self) -> Result<Status, StorageError> {
+        self.ask(|reply| Command::Status { reply }).await
+    }
+
+    /// Figures of the index.
+    #[must_use]
+    pub fn index_figures(&self) -> index::Figures {
+        self.index.figures()
+    }
+
+    /// Seals what is open and makes the index durable, so that the next opening has nothing to replay.
+    ///
+    /// # Errors
+    /// `Index`; `Stopped`.
+    pub async fn close(self) -> Result<(), StorageError> {
+        self.ask(|reply| Command::Close { reply }).await
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, StorageError> {
+        let (reply, answer) = oneshot::channel();
+        self.inbox.tell(Event::Command(command(reply)));
+        answer.await.unwrap_or(Err(StorageError::Stopped))
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        *self.stopped.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.stopped.1.notify_all();
+        self.inbox.tell(Event::Stop);
+        for thread in self.threads.drain(..) {
+            // A panic of the thread was printed.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("shape", &self.shape).finish_non_exhaustive()
+    }
+}
+
+const _: () = assert!(RECORD_BYTES_MAX.is_multiple_of(PERMIT_BYTES), "permits are whole");
+
+fn open_drives(paths: &[PathBuf], options: &stele_device::Options) -> Result<Vec<Disk>, StorageError> {
+    let open = |(number, path): (usize, &PathBuf)| {
+        Disk::open(path, options).map_err(|error| StorageError::drive(number, &error))
+    };
+    paths.iter().enumerate().map(open).collect()
+}
+
+pub(crate) fn random_id() -> Result<[u8; 16], StorageError> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(|error| StorageError::shape(format!("no random numbers: {error}")))?;
+    Ok(id)
+}

@@ -1,0 +1,179 @@
+//! A real process, killed with SIGKILL while it puts, removes and collects.
+//!
+//! `STELE_SLOW=1` kills it a thousand times.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and says what it did")]
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use stele_device::{BlockDevice, Disk};
+use stele_storage::{Group, Layout, Options, Store};
+
+const DIRECTORY: &str = "STELE_STORAGE_KILL_DIRECTORY";
+const SEED: &str = "STELE_STORAGE_KILL_SEED";
+const DRIVES: usize = 6;
+const GROUPS: u64 = 3;
+
+fn paths(directory: &std::path::Path) -> Vec<PathBuf> {
+    (0..DRIVES).map(|drive| directory.join(format!("drive-{drive}"))).collect()
+}
+
+fn open(directory: &std::path::Path) -> Store {
+    let index = stele_storage::index::Options { memtable_entries: 50, ..Default::default() };
+    Store::open(&paths(directory), &directory.join("index"), &Options { index, ..Options::default() }).unwrap()
+}
+
+/// An object that follows from its number.
+fn content(number: u64) -> Bytes {
+    let some = usize::try_from(number % 1_000_003).unwrap();
+    let length = match number % 8 {
+        0 => some % 50,
+        1..=5 => 20_000 + some * 7_919 % 60_000,
+        6 => 500_000,
+        _ => 1_200_000,
+    };
+    number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes().into_iter().cycle().take(length + 9).collect()
+}
+
+/// The process that gets killed. It says what it was acknowledged, line by line.
+#[test]
+#[ignore = "run by the test below, in a process of its own"]
+fn puts_until_killed() {
+    // Nothing to do when somebody runs the ignored tests.
+    let Some(directory) = std::env::var_os(DIRECTORY).map(PathBuf::from) else { return };
+    let first: u64 = std::env::var(SEED).unwrap().parse().unwrap();
+    let store = open(&directory);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let said = std::sync::Mutex::new(std::io::stdout());
+    let say = |what: String| {
+        let mut said = said.lock().unwrap();
+        writeln!(said, "{what}").unwrap();
+        said.flush().unwrap();
+    };
+    let worker = |worker: u64| {
+        let (store, say) = (&store, &say);
+        async move {
+            for step in 0.. {
+                let number = first + step * 8 + worker;
+                let bytes = content(number);
+                say(format!("put {number}"));
+                let group = Group { class: u8::try_from(number % GROUPS).unwrap(), year: 0 };
+                match store.put(group, 1, bytes).await {
+                    Ok(stored) => say(format!("stored {number} {}", hex(&stored.root))),
+                    Err(error) if error.code() == "storage_full" => {
+                        store.collect(70, 2).await.unwrap();
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+                // Nearly everything goes again, so that the store does not stay full.
+                if let Some(old) = step.checked_sub(3).filter(|old| old % 16 != 0) {
+                    let old = first + old * 8 + worker;
+                    let root = stele_storage::content_root(store.hash(), &content(old));
+                    say(format!("remove {old}"));
+                    if store.remove(&root, 2).await.unwrap() {
+                        say(format!("removed {old}"));
+                    }
+                }
+            }
+        }
+    };
+    runtime.block_on(futures::future::join_all((0..8).map(worker)));
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    Asked,
+    Stored,
+    RemoveAsked,
+    Removed,
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
+    let kills = if std::env::var_os("STELE_SLOW").is_some() { 1_000 } else { 12 };
+    let directory = tempfile::tempdir().unwrap();
+    {
+        let disk = |path: PathBuf| Disk::create(&path, 64 * 256, &stele_device::Options::default()).unwrap();
+        let disks: Vec<Disk> = paths(directory.path()).into_iter().map(disk).collect();
+        let devices: Vec<&dyn BlockDevice> = disks.iter().map(|disk| disk as _).collect();
+        let layout = Layout { data: 4, parity: 2, slot_bytes: 3 << 20, ..Layout::default() };
+        Store::format(&devices, &layout).unwrap();
+    }
+    let mut known: BTreeMap<u64, Known> = BTreeMap::new();
+    let (mut stored, mut removed) = (0, 0);
+    for kill in 0..kills {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "puts_until_killed", "--ignored", "--nocapture"])
+            .env(DIRECTORY, directory.path())
+            .env(SEED, (kill * 1_000_000).to_string())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        let output = child.stdout.take().unwrap();
+        // It is killed after a time, whatever it is doing, once it has begun to do something.
+        let reader =
+            std::thread::spawn(move || BufReader::new(output).lines().map_while(Result::ok).collect::<Vec<_>>());
+        let begun = Instant::now();
+        let life = Duration::from_millis(150 + kill * 37 % 400);
+        while begun.elapsed() < life {
+            std::thread::sleep(Duration::from_millis(5));
+            assert!(child.try_wait().unwrap().is_none(), "the process ended by itself");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for line in reader.join().unwrap() {
+            let mut words = line.split(' ');
+            let (Some(what), Some(Ok(number))) = (words.next(), words.next().map(str::parse::<u64>)) else { continue };
+            match what {
+                "put" => drop(known.insert(number, Known::Asked)),
+                "stored" => {
+                    stored += 1;
+                    known.insert(number, Known::Stored);
+                }
+                "remove" => drop(known.insert(number, Known::RemoveAsked)),
+                "removed" => {
+                    removed += 1;
+                    known.insert(number, Known::Removed);
+                }
+                _ => {}
+            }
+        }
+        check(directory.path(), &mut known);
+    }
+    println!("{kills} kills, {stored} objects stored, {removed} removed, {} there", known.len());
+    assert!(stored > usize::try_from(kills).unwrap(), "{stored} objects are too few to tell");
+}
+
+fn check(directory: &std::path::Path, known: &mut BTreeMap<u64, Known>) {
+    let store = open(directory);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    known.retain(|number, state| {
+        let bytes = content(*number);
+        let root = stele_storage::content_root(store.hash(), &bytes);
+        let found = runtime.block_on(store.get(&root, 1 << 24));
+        match (&found, *state) {
+            (Ok(read), Known::Stored | Known::Asked | Known::RemoveAsked) => {
+                assert_eq!(*read, bytes, "object {number}");
+                *state = Known::Stored;
+                true
+            }
+            (Err(error), Known::Asked | Known::RemoveAsked | Known::Removed) => {
+                assert_eq!(error.code(), "storage_not_found", "object {number} is {state:?}");
+                false
+            }
+            _ => panic!("object {number} is {state:?}: {found:?}"),
+        }
+    });
+    assert_eq!(runtime.block_on(store.scrub(3)).unwrap().lost, 0);
+    assert!(runtime.block_on(store.status()).unwrap().read_only.is_none());
+}
