@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use stele_device::{BlockDevice, Completed, Completion, Request};
 
-use crate::core::{Command, Core, Found, NewDrive, Pools, Reply};
+use crate::core::{Command, Core, Found, NewDrive, Pools, Reply, Uploads};
 use crate::index::Index;
 use crate::{ScrubReport, StorageError};
 
@@ -117,15 +117,14 @@ impl Drop for Closing {
 pub(crate) fn run(
     found: &Found,
     mut drives: Vec<Option<Arc<dyn BlockDevice>>>,
-    index: Arc<Index>,
-    pools: Pools,
+    (index, pools, uploads): (Arc<Index>, Pools, Uploads),
     inbox: &Arc<Inbox>,
     position: &AtomicU64,
     opened: mpsc::Sender<Result<(), StorageError>>,
 ) {
     let _closing = Closing(Arc::clone(inbox));
     let bytes = drives.iter().map(|drive| drive.as_ref().map_or(0, |drive| drive.geometry().bytes())).collect();
-    let (core, opening) = match Core::open(found, bytes, index, pools) {
+    let (core, opening) = match Core::open(found, bytes, index, pools, uploads) {
         Ok(begun) => begun,
         Err(error) => {
             let _ = opened.send(Err(error));
@@ -146,7 +145,10 @@ pub(crate) fn run(
                 Event::Completed(completed) => core.completed(completed),
                 Event::Replace { drive, device, new, reply } => {
                     if core.replace(drive, &new, reply) {
-                        // What the old one was still to be asked for fails there or is made again here.
+                        // What the old one was still to be asked for is not for the new one, which may be larger.
+                        for request in outboxes[drive].drain(..) {
+                            inbox.complete(request.answer(Err(stele_device::DeviceError::Stopped)));
+                        }
                         drives[drive] = Some(device);
                     }
                 }

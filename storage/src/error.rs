@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use stele_device::DeviceError;
 
+use crate::index::IndexError;
+
 /// Why the store, or a request to it, failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StorageError {
@@ -100,6 +102,8 @@ pub enum StorageError {
     Index {
         /// What it said.
         reason: String,
+        /// Whether it is damaged, so that it has to be made again.
+        damaged: bool,
     },
     /// The store is being closed, or its thread is gone.
     #[error("the store has stopped")]
@@ -132,6 +136,10 @@ impl StorageError {
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         matches!(self, Self::Busy { .. })
+    }
+
+    pub(crate) fn index(error: &IndexError) -> Self {
+        Self::Index { reason: error.to_string(), damaged: error.is_damage() }
     }
 
     pub(crate) fn shape(what: impl Into<String>) -> Self {

@@ -16,6 +16,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::PoisonError;
 
 use bytes::{Bytes, BytesMut};
 use stele_accel_hash::{DIGEST_LENGTH, Digest, HashAlgorithm, digest};
@@ -64,6 +65,8 @@ pub struct Upload<'s> {
     /// Roots of the sections before it.
     sections: Vec<Digest>,
     on_their_way: VecDeque<Answer>,
+    /// A part did not get on its way, or did not arrive.
+    broken: bool,
 }
 
 impl Store {
@@ -72,17 +75,20 @@ impl Store {
     /// # Errors
     /// `Shape` if the system gives no random numbers.
     pub fn upload(&self, group: Group, time_ms: u64) -> Result<Upload<'_>, StorageError> {
+        let id = random_id()?;
+        self.uploads.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
         Ok(Upload {
             store: self,
             group,
             time_ms,
-            id: random_id()?,
+            id,
             pending: BytesMut::new(),
             bytes: 0,
             parts: 0,
             pieces: Vec::new(),
             sections: Vec::new(),
             on_their_way: VecDeque::new(),
+            broken: false,
         })
     }
 
@@ -169,8 +175,19 @@ impl Upload<'_> {
     /// Adds bytes to the object. Waits while too much is on its way.
     ///
     /// # Errors
-    /// `Full`, `ReadOnly`, `Stopped`; `TooLong` beyond [`OBJECT_BYTES_MAX`].
-    pub async fn write(&mut self, mut bytes: &[u8]) -> Result<(), StorageError> {
+    /// `Full`, `ReadOnly`, `TooLong` beyond [`OBJECT_BYTES_MAX`]; `Stopped`, also after any failure: the upload has to begin
+    /// again.
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        // Also when this is dropped before its end: then nobody knows what is on its way.
+        if std::mem::replace(&mut self.broken, true) {
+            return Err(StorageError::Stopped);
+        }
+        let written = self.write_on(bytes).await;
+        self.broken = written.is_err();
+        written
+    }
+
+    async fn write_on(&mut self, mut bytes: &[u8]) -> Result<(), StorageError> {
         self.bytes = self.bytes.saturating_add(bytes.len() as u64);
         if self.bytes > OBJECT_BYTES_MAX {
             return Err(StorageError::TooLong { bytes: self.bytes, bytes_max: OBJECT_BYTES_MAX });
@@ -194,6 +211,9 @@ impl Upload<'_> {
     /// # Errors
     /// As [`Upload::write`].
     pub async fn finish(mut self) -> Result<Stored, StorageError> {
+        if self.broken {
+            return Err(StorageError::Stopped);
+        }
         let hash = self.store.hash();
         if self.parts == 0 {
             let bytes = std::mem::take(&mut self.pending).freeze();
@@ -247,6 +267,12 @@ impl Upload<'_> {
             }
         }
         Ok(())
+    }
+}
+
+impl Drop for Upload<'_> {
+    fn drop(&mut self) {
+        self.store.uploads.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
     }
 }
 

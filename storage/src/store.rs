@@ -1,6 +1,7 @@
 //! The store, as other threads see it.
 
 use std::fmt;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
@@ -11,7 +12,7 @@ use stele_accel_hash::HashAlgorithm;
 use stele_device::{BlockDevice, Disk};
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::core::{self, Command, Found, NewDrive, Pools, Put, Reply, Shape};
+use crate::core::{self, Command, Found, NewDrive, Pools, Put, Reply, Shape, Uploads};
 use crate::engine::{self, Event, Inbox};
 use crate::format::{BLOCK_BYTES, Kind, RECORD_BYTES_MAX, checksum};
 use crate::index::{self, Index, IndexError};
@@ -81,6 +82,9 @@ pub struct Store {
     options: Options,
     pools: Pools,
     doubt: PathBuf,
+    pub(crate) uploads: Uploads,
+    /// Held as long as the drives are this store's.
+    _locks: Vec<File>,
     stopped: Arc<(Mutex<bool>, Condvar)>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -105,6 +109,7 @@ impl Store {
     /// # Errors
     /// `Foreign` if there is no store, or a drive of another; `TooFewDrives`; `Index`; `Drive`.
     pub fn open(paths: &[PathBuf], directory: &Path, options: &Options) -> Result<Self, StorageError> {
+        let locks = lock_drives(paths)?;
         let found = {
             // Without the pools, whose size is known only when the store is.
             let drives = open_drives(paths, &options.device)?;
@@ -115,7 +120,9 @@ impl Store {
         let device = stele_device::Options { pools: pools.all(), ..options.device.clone() };
         let drives = open_drives(paths, &device)?;
         let drives: Vec<_> = drives.into_iter().map(|drive| Arc::new(drive) as Arc<dyn BlockDevice>).collect();
-        Self::open_found(&found, &drives, &pools, directory, options)
+        let mut store = Self::open_found(&found, &drives, &pools, directory, options)?;
+        store._locks = locks;
+        Ok(store)
     }
 
     /// Opens the store that is on drives of any kind.
@@ -142,7 +149,9 @@ impl Store {
     ) -> Result<Self, StorageError> {
         match Self::open_with_index(found, drives, pools, directory, options, false) {
             // A page of it that is damaged is met only when it is merged or asked for. The segments have it all.
-            Err(StorageError::Index { .. }) => Self::open_with_index(found, drives, pools, directory, options, true),
+            Err(StorageError::Index { damaged: true, .. }) => {
+                Self::open_with_index(found, drives, pools, directory, options, true)
+            }
             opened => opened,
         }
     }
@@ -155,11 +164,12 @@ impl Store {
         options: &Options,
         anew: bool,
     ) -> Result<Self, StorageError> {
-        let failed = |error: IndexError| StorageError::Index { reason: error.to_string() };
+        let failed = |error: IndexError| StorageError::index(&error);
         // An index is that of one store.
         let name: String = found.superblock.store.iter().map(|byte| format!("{byte:02x}")).collect();
         let directory = directory.join(name);
-        std::fs::create_dir_all(&directory).map_err(|error| StorageError::Index { reason: error.to_string() })?;
+        std::fs::create_dir_all(&directory)
+            .map_err(|error| StorageError::Index { reason: error.to_string(), damaged: false })?;
         let doubt = directory.join(DOUBT_FILE);
         let anew = anew || doubt.exists();
         let opened = if anew { None } else { Some(Index::open(&directory, options.index)) };
@@ -172,15 +182,16 @@ impl Store {
         let inbox = Inbox::new();
         let position = Arc::new(AtomicU64::new(index.position()));
         let (told, opened) = mpsc::channel();
+        let uploads = Uploads::default();
         let members: Vec<_> =
             found.drives.iter().map(|place| place.map(|number| Arc::clone(&drives[number]))).collect();
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
         let stopped = |error: std::io::Error| StorageError::shape(format!("no thread can be started: {error}"));
         let running = {
-            let (index, pools) = (Arc::clone(&index), pools.clone());
+            let (index, pools, uploads) = (Arc::clone(&index), pools.clone(), Arc::clone(&uploads));
             let (inbox, position) = (Arc::clone(&inbox), Arc::clone(&position));
             let found = Found { superblock: found.superblock.clone(), drives: found.drives.clone() };
-            let run = move || engine::run(&found, members, index, pools, &inbox, &position, told);
+            let run = move || engine::run(&found, members, (index, pools, uploads), &inbox, &position, told);
             thread("payload").spawn(run).map_err(stopped)?
         };
         let mut store = Self {
@@ -193,6 +204,8 @@ impl Store {
             options: options.clone(),
             pools: pools.clone(),
             doubt: doubt.clone(),
+            uploads,
+            _locks: Vec::new(),
             stopped: Arc::default(),
             threads: vec![running],
         };
@@ -268,7 +281,7 @@ impl Store {
             if error.is_damage() {
                 engine::doubt(&self.doubt);
             }
-            StorageError::Index { reason: error.to_string() }
+            StorageError::index(&error)
         })?;
         found.and_then(|found| Location::decode(&found)).ok_or(StorageError::NotFound)
     }
@@ -386,6 +399,20 @@ fn open_drives(paths: &[PathBuf], options: &stele_device::Options) -> Result<Vec
         Disk::open(path, options).map_err(|error| StorageError::drive(number, &error))
     };
     paths.iter().enumerate().map(open).collect()
+}
+
+/// Keeps other processes from opening a store on the same drives (flock(2)).
+fn lock_drives(paths: &[PathBuf]) -> Result<Vec<File>, StorageError> {
+    let lock = |(drive, path): (usize, &PathBuf)| {
+        let refused = |reason: String| StorageError::Foreign { drive, what: reason };
+        let file = File::open(path).map_err(|error| refused(format!("it cannot be opened: {error}")))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => Err(refused("it is open elsewhere".to_owned())),
+            Err(TryLockError::Error(error)) => Err(refused(format!("it cannot be locked: {error}"))),
+        }
+    };
+    paths.iter().enumerate().map(lock).collect()
 }
 
 pub(crate) fn random_id() -> Result<[u8; 16], StorageError> {

@@ -231,3 +231,35 @@ async fn an_index_with_a_rotten_page_is_made_again() {
     }
     assert_eq!((failed, refused), (0, 0), "gets that fail, and puts, after opening twice");
 }
+
+#[tokio::test]
+async fn an_upload_that_lost_a_part_is_no_object() {
+    let rack = Rack::new(1, 40, 1, 0);
+    let store = rack.open();
+    let mut upload = store.upload(GROUP, 1).unwrap();
+    let mut failed = false;
+    for seed in 0..64 {
+        failed |= upload.write(&content(seed, MIB)).await.is_err();
+    }
+    assert!(failed, "the store is full");
+    let finished = upload.finish().await;
+    assert!(finished.is_err(), "an object with a hole was acknowledged: {finished:?}");
+    // One that is dropped in the middle of a write, too.
+    let rack = Rack::new(1, 100, 1, 0);
+    let store = rack.open();
+    let mut upload = store.upload(GROUP, 1).unwrap();
+    let bytes = content(99, 32 * MIB);
+    drop(tokio::time::timeout(Duration::ZERO, upload.write(&bytes)).await);
+    assert!(upload.finish().await.is_err());
+}
+
+#[tokio::test]
+async fn a_store_is_opened_once() {
+    let rack = Rack::new(2, 32, 1, 1);
+    let store = rack.open();
+    let other = tempfile::tempdir().unwrap();
+    let again = Store::open(&rack.paths, other.path(), &Options::default());
+    assert!(again.is_err(), "two stores write to the same drives");
+    drop(store);
+    drop(Store::open(&rack.paths, other.path(), &Options::default()).unwrap());
+}

@@ -75,8 +75,13 @@ fn puts_until_killed() {
                     let old = first + old * 8 + worker;
                     let root = stele_storage::content_root(store.hash(), &content(old));
                     say(format!("remove {old}"));
-                    if store.remove(&root, 2).await.unwrap() {
-                        say(format!("removed {old}"));
+                    match store.remove(&root, 2).await {
+                        Ok(true) => say(format!("removed {old}")),
+                        Ok(false) => {}
+                        Err(error) if error.code() == "storage_full" => {
+                            store.collect(70, 2).await.unwrap();
+                        }
+                        Err(error) => panic!("{error}"),
                     }
                 }
             }

@@ -5,7 +5,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::roster::Roster;
 use super::segment::Segment;
-use super::{Put, Reply, Shape};
+use super::{Queued, Reply, Shape, Turn};
 use crate::erasure::ErasureCode;
 use crate::format::{
     BLOCK_BYTES, CELL_BLOCKS_MAX, CellHeader, DIRECTORY_ENTRY_BYTES, Directory, ENTRIES_MAX, Entry, Kind, SlotHeader,
@@ -47,6 +47,8 @@ pub(super) struct Record {
     pub(super) reply: Reply<()>,
     /// Returned when it is answered.
     pub(super) _permit: Option<OwnedSemaphorePermit>,
+    /// The next write to the key waits for it.
+    pub(super) _turn: Option<Turn>,
 }
 
 /// A closed batch.
@@ -74,7 +76,8 @@ impl Batch {
     }
 
     /// Takes a record, or gives it back: there is no room for it in any column, or no buffer for another column.
-    pub(super) fn add(&mut self, put: Put, pool: &BufferPool) -> Result<(), Put> {
+    pub(super) fn add(&mut self, queued: Queued, pool: &BufferPool) -> Option<Queued> {
+        let put = &queued.put;
         let count = self.columns.len();
         let filled = |column: &Option<Column>| column.as_ref().map_or(0, |column| column.filled);
         let order = (0..count).map(|step| (self.first + step) % count);
@@ -85,12 +88,12 @@ impl Batch {
                 .min_by_key(|column| self.columns[*column].as_ref().map_or(0, |column| column.entries.len())),
             _ => order.min_by_key(|column| filled(&self.columns[*column])),
         };
-        let Some(at) = candidate else { return Err(put) };
+        let Some(at) = candidate else { return Some(queued) };
         let (slot, fits) = (&mut self.columns[at], self.room);
         let column = match slot {
             Some(column) => column,
             None => {
-                let Some(buffer) = pool.try_take() else { return Err(put) };
+                let Some(buffer) = pool.try_take() else { return Some(queued) };
                 slot.insert(Column { buffer, filled: 0, entries: Vec::new() })
             }
         };
@@ -100,8 +103,9 @@ impl Batch {
         let entries = column.entries.len() + 1;
         let directory = (entries * DIRECTORY_ENTRY_BYTES).div_ceil(BLOCK_BYTES);
         if end.div_ceil(BLOCK_BYTES) + directory > fits || entries > ENTRIES_MAX {
-            return Err(put);
+            return Some(queued);
         }
+        let Queued { put, turn } = queued;
         let data = (self.lead + 1) * BLOCK_BYTES;
         // What lies between two records is whatever the buffer held before: it is summed and coded as it is, but nothing of
         // another record should outlive it there.
@@ -126,9 +130,10 @@ impl Batch {
             location,
             bytes: put.bytes.len(),
             reply: put.reply,
+            _turn: turn,
             _permit: put.permit,
         });
-        Ok(())
+        None
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -54,6 +54,10 @@ impl Inner {
         if let Some(refusal) = self.writing.borrow().read_only.as_ref().map(ReadOnly::refusal) {
             return Err(refusal);
         }
+        if self.incomplete.get() {
+            let reason = "something could not be read when it was opened, so that nothing is known to be dead";
+            return Err(StorageError::ReadOnly { reason: reason.to_owned() });
+        }
         let mut report = CollectReport::default();
         let live = self.live_bytes().await?;
         let mut victims: Vec<(u64, u32)> = {
@@ -89,6 +93,8 @@ impl Inner {
             if written > 0 {
                 self.segments.borrow_mut().give_up(id);
                 report.segments += 1;
+            } else if let Some(segment) = self.segments.borrow_mut().all.get_mut(&id) {
+                segment.leaving = false;
             }
         }
         Ok(report)

@@ -96,6 +96,28 @@ pub(crate) struct Put {
     pub(crate) reply: Reply<()>,
 }
 
+/// A record that waits for its place in a batch.
+struct Queued {
+    put: Put,
+    turn: Option<Turn>,
+}
+
+/// The right to write to a key, until this is dropped: with the record, when it was answered. Of two writes to a key the one
+/// that is answered last counts, and so it has to be the one that comes last on the drives.
+struct Turn {
+    inner: std::rc::Weak<Inner>,
+    key: [u8; 32],
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(inner) = self.inner.upgrade() {
+            inner.busy.borrow_mut().remove(&self.key);
+            inner.tasks.touch();
+        }
+    }
+}
+
 /// What can be asked of the core.
 pub(crate) enum Command {
     /// Keeps a record. Answered when it is durable and can be found.
@@ -181,6 +203,9 @@ impl Pools {
     }
 }
 
+/// Uploads of this process that have not ended, by their ids.
+pub(crate) type Uploads = Arc<std::sync::Mutex<BTreeSet<[u8; 16]>>>;
+
 /// Requests of the core itself.
 enum Call {
     /// A column of a flight.
@@ -212,11 +237,18 @@ struct Inner {
     collecting: Cell<bool>,
     /// Too few drives are there to write anything: the store is looked at and left as it is.
     observing: Cell<bool>,
+    /// Something could not be read when the store was opened. It may be readable the next time, so the index is not said to
+    /// have it, and nothing is taken for dead.
+    incomplete: Cell<bool>,
+    /// Reads of headers that drives refused.
+    refused: Cell<u64>,
+    /// Uploads that are going on.
+    uploads: Uploads,
     /// The least number of a segment that was never given.
     first_segment: Cell<u32>,
     /// Something was put since the intake was last looked at.
     put_more: Cell<bool>,
-    /// Keys of records that are being moved or ended: one after the other.
+    /// Keys of records that are being put, moved or ended: one after the other.
     busy: RefCell<BTreeSet<[u8; 32]>>,
 }
 
@@ -224,7 +256,7 @@ struct Inner {
 #[derive(Default)]
 struct Writing {
     /// Puts that wait for room in a batch.
-    intake: VecDeque<Put>,
+    intake: VecDeque<Queued>,
     groups: BTreeMap<Group, Open>,
     flights: Vec<Option<Flight>>,
     flights_free: Vec<usize>,
@@ -287,9 +319,13 @@ impl Core {
     /// Takes a new drive in the place of another, and makes again on it what that one held. Requests for the drive that come
     /// after this are for the new one; false, and there is none, if it was refused.
     pub(crate) fn replace(&self, drive: usize, new: &NewDrive, reply: Reply<ScrubReport>) -> bool {
+        let observing = self.inner.observing.get();
         if let Err(refusal) = self.inner.admit(drive, new.id, new.was, new.bytes) {
             let _ = reply.send(Err(refusal));
             return false;
+        }
+        if observing && !self.inner.observing.get() {
+            self.inner.go_on_rebuilding(Some(drive));
         }
         let task = Rc::clone(&self.inner);
         self.inner.tasks.spawn(async move {

@@ -99,6 +99,8 @@ impl Inner {
                 shared.suspect(&location);
             }
             let _ = reply.send(made);
+            // A buffer is free that others wait for.
+            shared.read_waiting();
         });
     }
 

@@ -14,11 +14,11 @@ use super::segment::{Segment, Segments};
 use super::tasks::Tasks;
 use super::workbench::{PLACES, Workbench};
 use super::write::index_failed;
-use super::{BLOCKS_MAX, CELL_BUFFER_BYTES, Core, Counters, FLIGHTS_MAX, Inner, Pools, Shape, Writing};
+use super::{BLOCKS_MAX, CELL_BUFFER_BYTES, Core, Counters, FLIGHTS_MAX, Inner, Pools, Shape, Uploads, Writing};
 use crate::erasure::ErasureCode;
 use crate::format::{
-    BLOCK_BYTES, CellHeader, DIRECTORY_ENTRY_BYTES, DRIVES_MAX, Directory, Entry, Kind, MARGIN_BYTES, Member,
-    SLOT_BLOCKS_MIN, SlotHeader, Stage, Superblock, checksum, superblock_offsets,
+    BLOCK_BYTES, CELL_BLOCKS_MAX, CellHeader, DIRECTORY_ENTRY_BYTES, DRIVES_MAX, Directory, Entry, Kind, MARGIN_BYTES,
+    Member, SLOT_BLOCKS_MIN, SlotHeader, Stage, Superblock, checksum, superblock_offsets,
 };
 use crate::index::Index;
 use crate::location::{Location, SLOT_BLOCKS_MAX};
@@ -170,11 +170,13 @@ impl Core {
         bytes: Vec<u64>,
         index: Arc<Index>,
         pools: Pools,
+        uploads: Uploads,
     ) -> Result<(Self, Opening), StorageError> {
         let shape = found.shape();
         let code =
             ErasureCode::new(shape.data, shape.parity).map_err(|error| StorageError::shape(error.to_string()))?;
-        let bench = BufferPool::new(PLACES * shape.columns(), CELL_BUFFER_BYTES);
+        // One for each column, and one to read a piece into.
+        let bench = BufferPool::new(PLACES * (shape.columns() + 1), CELL_BUFFER_BYTES);
         let bench = bench.map_err(|error| StorageError::shape(error.to_string()))?;
         // One that is missing is taken to be as large as the largest: what is put meanwhile has a place on whatever replaces
         // it, and a drive that is too small for that is refused then.
@@ -208,6 +210,9 @@ impl Core {
             mending: Cell::new(false),
             collecting: Cell::new(false),
             observing: Cell::new(false),
+            incomplete: Cell::new(false),
+            refused: Cell::new(0),
+            uploads,
             first_segment: Cell::new(first_segment),
             put_more: Cell::new(false),
             busy: RefCell::default(),
@@ -262,6 +267,7 @@ impl Inner {
         if usable < self.drives_needed() {
             // The others may be elsewhere, and go on: nothing is written that says that they failed.
             self.observing.set(true);
+            self.incomplete.set(true);
             self.roster.borrow_mut().leave_unwritten();
         }
         // Before anything is written that counts on it.
@@ -275,6 +281,12 @@ impl Inner {
         let mut ended = Ended::new();
         for id in ids {
             let stage = stages.remove(&id).unwrap_or(Stage::Open);
+            if self.segments.borrow().all.get(&id).is_some_and(|segment| segment.leaving) {
+                // It was being given up: no header is left that would bring it back.
+                self.write_slot_headers(id, Stage::Free).await;
+                self.segments.borrow_mut().give_up(id);
+                continue;
+            }
             if let Stage::Sealed { sequence, .. } = stage {
                 sequence_max = sequence_max.max(sequence);
                 if sequence <= position {
@@ -287,7 +299,12 @@ impl Inner {
                     // Nothing in it was acknowledged.
                     self.segments.borrow_mut().give_up(id);
                 } else {
-                    self.counters.borrow_mut().lost += 1;
+                    self.miss();
+                    let mut segments = self.segments.borrow_mut();
+                    if let Some(segment) = segments.all.get_mut(&id) {
+                        // Never empty, whatever is found of it.
+                        segment.used = self.shape.slot_blocks;
+                    }
                 }
                 continue;
             };
@@ -298,7 +315,7 @@ impl Inner {
                 Stage::Open | Stage::Free => last.end(),
             };
             if used != last.end() {
-                self.counters.borrow_mut().lost += 1;
+                self.miss();
             }
             {
                 let mut segments = self.segments.borrow_mut();
@@ -311,7 +328,7 @@ impl Inner {
             for batch in batches.iter().filter(|batch| batch.header.sequence > position) {
                 self.replay(id, batch, &mut ended).await?;
             }
-            if stage == Stage::Open {
+            if stage == Stage::Open && !self.incomplete.get() {
                 // What was on its way when the power failed may have reached only as many drives as it takes.
                 for batch in batches.iter().rev().take(FLIGHTS_MAX + 1) {
                     let _ = self.mend(id, batch.start).await;
@@ -322,20 +339,30 @@ impl Inner {
         }
         self.writing.borrow_mut().next_sequence = sequence_max.saturating_add(1);
         self.check_drives();
-        self.go_on_rebuilding();
+        self.go_on_rebuilding(None);
         Ok(())
     }
 
     /// Goes on with drives that were being rebuilt.
-    fn go_on_rebuilding(&self) {
+    pub(super) fn go_on_rebuilding(&self, except: Option<usize>) {
+        if self.observing.get() {
+            return;
+        }
         let roster = self.roster.borrow();
-        for drive in (0..roster.members.len()).filter(|drive| roster.state(*drive) == DriveState::Rebuilding) {
+        let going_on = |drive: &usize| roster.state(*drive) == DriveState::Rebuilding && Some(*drive) != except;
+        for drive in (0..roster.members.len()).filter(going_on) {
             let shared = self.handle();
             self.tasks.spawn(async move {
                 // Whatever it comes to shows in the drive's state.
                 let _ = shared.rebuild(drive).await;
             });
         }
+    }
+
+    /// Something that is on the drives could not be read.
+    fn miss(&self) {
+        self.counters.borrow_mut().lost += 1;
+        self.incomplete.set(true);
     }
 
     /// Whether the first cells of a segment can be read on all drives that should have them: that there is none is then known.
@@ -397,9 +424,7 @@ impl Inner {
         let mut taken = BTreeSet::new();
         // The newest first: one whose slots were given to a newer one had come to nothing.
         for (id, header) in found.into_iter().rev() {
-            if given_up.contains(&(id, header.epoch)) {
-                continue;
-            }
+            let leaving = given_up.contains(&(id, header.epoch));
             let given = |place: &(u16, u32)| taken.contains(place) || usize::from(place.0) >= segments.free.len();
             if header.columns.iter().any(given) {
                 continue;
@@ -423,7 +448,7 @@ impl Inner {
                 durable: 1,
                 sequence,
                 sealed: true,
-                leaving: false,
+                leaving,
                 pins: 0,
             };
             segments.all.insert(id, segment);
@@ -471,13 +496,26 @@ impl Inner {
             Stage::Open | Stage::Free => self.shape.slot_blocks,
         };
         let mut batches: Vec<FoundBatch> = Vec::new();
-        let mut durable = 0;
-        let mut start = 1;
+        let (mut durable, mut number, mut start) = (0, 0, 1);
         while start < end {
+            let refused = self.refused.get();
             let headers = self.cell_headers(id, &segment, start).await;
-            let number = u32::try_from(batches.len()).expect("a slot is bounded");
-            let Some(header) = agreed(&headers).filter(|header| header.batch == number) else { break };
+            let header = match agreed(&headers).filter(|header| header.batch >= number) {
+                Some(header) => header,
+                None if stage == Stage::Open => {
+                    if self.refused.get() > refused {
+                        self.miss();
+                    }
+                    // The end; or the header is damaged everywhere, and a batch behind it says that it had been durable.
+                    let Some((at, header)) = self.header_behind(id, &segment, start, number).await else { break };
+                    self.miss();
+                    start = at;
+                    header
+                }
+                None => break,
+            };
             durable = durable.max(header.durable);
+            number = header.batch + 1;
             let next = start + u32::from(header.blocks) + 1;
             batches.push(FoundBatch { start, header });
             start = next;
@@ -487,7 +525,10 @@ impl Inner {
         }
         // Those that were durable when a later one was written are whole, or damaged; the others count up to the first that
         // is not whole, since none behind it was acknowledged.
-        for at in durable as usize..batches.len() {
+        for at in 0..batches.len() {
+            if batches[at].header.batch < durable {
+                continue;
+            }
             let place = self.place_at_workbench().await;
             let cells = Batchwise::read_whole(self, &place, id, batches[at].start).await;
             if !cells.is_ok_and(|cells| cells.is_whole(self.shape.data)) {
@@ -498,6 +539,19 @@ impl Inner {
         batches
     }
 
+    /// The next batch behind a place where one should be, if it says that that one had been durable.
+    async fn header_behind(&self, id: u32, segment: &Segment, start: u32, number: u32) -> Option<(u32, CellHeader)> {
+        let last = start + u32::try_from(CELL_BLOCKS_MAX).expect("a cell is bounded") + 1;
+        for at in start + 1..=last.min(self.shape.slot_blocks - 1) {
+            let headers = self.cell_headers(id, segment, at).await;
+            let behind = agreed(&headers).filter(|header| header.batch > number);
+            if let Some(header) = behind {
+                return (header.durable > number).then_some((at, header));
+            }
+        }
+        None
+    }
+
     /// Enters a batch's records into the index, as far as it does not know better.
     async fn replay(&self, id: u32, batch: &FoundBatch, ended: &mut Ended) -> Result<(), StorageError> {
         for (column, directory) in batch.header.directories.iter().enumerate() {
@@ -505,8 +559,8 @@ impl Inner {
                 continue;
             }
             let Ok(listing) = self.directory(id, batch, column, directory).await else {
-                // As with any damage, what lies there is told when it is asked for.
-                self.counters.borrow_mut().lost += 1;
+                // Its records are not found, and nothing is said of them.
+                self.miss();
                 continue;
             };
             for entry in listing.chunks_exact(DIRECTORY_ENTRY_BYTES) {

@@ -1,6 +1,7 @@
 //! All columns of a batch side by side: what is damaged in one is made again from the others.
 
 use std::ops::Range;
+use std::sync::PoisonError;
 
 use stele_device::{Buffer, Request};
 use tokio::sync::oneshot;
@@ -259,6 +260,9 @@ impl Inner {
                 continue;
             };
             let block = ports::read(self.ports.answer(&self.tasks, begun).await);
+            if block.is_none() {
+                self.refused.set(self.refused.get() + 1);
+            }
             let header = block.and_then(|block| CellHeader::decode(&block, &self.shape.store, *drive, *slot, start));
             headers.push(header.filter(|header| {
                 let inside = start + 1 + u32::from(header.blocks) <= self.shape.slot_blocks;
@@ -286,17 +290,26 @@ impl Inner {
         let begin = header.piece(pieces.start).start;
         let first = block + u32::try_from(lead / BLOCK_BYTES).expect("a block or none");
         let mut sound = Vec::with_capacity(pieces.len());
+        // The place's own: whoever waits for a place may hold those for reading.
+        let mut spare = Some(place.buffer());
         for piece in pieces.clone() {
             let Range { start, end } = header.piece(piece);
             let at = first + u32::try_from((start - begin) / BLOCK_BYTES).expect("inside a slot");
-            let short = self.tasks.until(|| self.pools.short.try_take()).await.with_length(end - start);
-            let begun = self.ports.begin(drive, Request::read(self.shape.offset(slot, at), short));
-            let read = ports::read(self.ports.answer(&self.tasks, begun).await);
-            let good = read.filter(|bytes| header.is_sound(piece, bytes));
-            sound.push(good.is_some());
-            if let Some(bytes) = good {
-                buffer[lead + start - begin..lead + end - begin].copy_from_slice(&bytes);
+            let Some(into) = spare.take() else {
+                sound.push(false);
+                continue;
+            };
+            let request = Request::read(self.shape.offset(slot, at), into.with_length(end - start));
+            let completed = self.ports.answer(&self.tasks, self.ports.begin(drive, request)).await;
+            let read = completed.result.is_ok();
+            let good = completed.buffer.as_ref().is_some_and(|bytes| read && header.is_sound(piece, bytes));
+            sound.push(good);
+            if let Some(bytes) = &completed.buffer
+                && good
+            {
+                buffer[lead + start - begin..lead + end - begin].copy_from_slice(bytes);
             }
+            spare = completed.buffer;
         }
         Column::Read { buffer, sound }
     }
@@ -376,6 +389,9 @@ impl Inner {
 
     /// Removes parts of uploads that came to nothing.
     async fn remove_orphans(&self, id: u32, now_ms: u64, report: &mut ScrubReport) {
+        if self.incomplete.get() {
+            return;
+        }
         let old = now_ms.saturating_sub(UPLOAD_AGE_MAX_MS);
         let Some(segment) = self.segments.borrow().all.get(&id).cloned().filter(Segment::is_settled) else { return };
         let batches = self.walk(id, Stage::Sealed { blocks: segment.used, sequence: segment.sequence }).await;
@@ -401,7 +417,8 @@ impl Inner {
 
     /// Whether a part that lies here belongs to no object.
     async fn is_orphan(&self, key: &[u8; 32], location: &Location) -> bool {
-        if !self.find(key).is_ok_and(|known| known.as_ref() == Some(location)) {
+        let going_on = self.uploads.lock().unwrap_or_else(PoisonError::into_inner).contains(upload_of(key));
+        if going_on || !self.find(key).is_ok_and(|known| known.as_ref() == Some(location)) {
             return false;
         }
         // Whatever cannot be told counts as somebody's.

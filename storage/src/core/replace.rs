@@ -39,6 +39,9 @@ impl Inner {
                 self.scrub_segment(segment, &mut report).await;
             }
         }
+        if self.roster.borrow().members[drive].id != id {
+            return Err(StorageError::shape(format!("drive {drive} was replaced again")));
+        }
         let state = self.roster.borrow().state(drive);
         if state != DriveState::Rebuilding {
             let reason = self.roster.borrow().reasons[drive].clone().unwrap_or_default();

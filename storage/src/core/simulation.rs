@@ -13,7 +13,7 @@ use stele_accel_hash::HashAlgorithm;
 use stele_device::{Access, Backend, BlockDevice, Completed, Completion, DeviceError, Geometry, Operation, Request};
 use tokio::sync::oneshot;
 
-use super::{CollectReport, Command, Core, NewDrive, Pools, Put, ScrubReport, Shape, format, identify};
+use super::{CollectReport, Command, Core, NewDrive, Pools, Put, ScrubReport, Shape, Uploads, format, identify};
 use crate::format::{BLOCK_BYTES, CELL_BLOCKS_MAX, Kind, MARGIN_BYTES, checksum};
 use crate::index::{Index, Options};
 use crate::location::Location;
@@ -213,7 +213,7 @@ fn open(shape: &Shape, media: &[Medium], directory: &Path) -> (Core, Arc<Index>,
     let index = Arc::new(Index::open(directory, options).unwrap());
     let bytes = devices.iter().map(|device| device.geometry().bytes()).collect();
     let pools = Pools::new(shape).unwrap();
-    let (core, opening) = Core::open(&found, bytes, Arc::clone(&index), pools).unwrap();
+    let (core, opening) = Core::open(&found, bytes, Arc::clone(&index), pools, Uploads::default()).unwrap();
     let mut pending = Vec::new();
     while opening.borrow().is_none() {
         core.settle();
@@ -574,9 +574,14 @@ impl World {
         let devices = plain(&self.media);
         let devices: Vec<&dyn BlockDevice> = devices.iter().map(|device| device as _).collect();
         let found = identify(&devices).unwrap();
-        let (stale, _) =
-            Core::open(&found, vec![0; self.media.len()], Arc::clone(&self.index), Pools::new(&spare).unwrap())
-                .unwrap();
+        let (stale, _) = Core::open(
+            &found,
+            vec![0; self.media.len()],
+            Arc::clone(&self.index),
+            Pools::new(&spare).unwrap(),
+            Uploads::default(),
+        )
+        .unwrap();
         self.core = stale;
         let (core, index, pending) = open(&self.shape, &self.media, self.directory.path());
         (self.core, self.index, self.pending) = (core, index, pending);

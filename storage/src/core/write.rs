@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::batch::{Batch, Closed, Record};
 use super::roster::Asked;
-use super::{Call, FLIGHTS_MAX, Inner, OPEN_GROUPS_MAX, Put, Writing};
+use super::{Call, FLIGHTS_MAX, Inner, OPEN_GROUPS_MAX, Put, Queued, Turn, Writing};
 use crate::format::{Kind, RECORD_BYTES_MAX, Stage, checksum};
 use crate::index::IndexError;
 use crate::location::Location;
@@ -76,8 +76,8 @@ impl Takes {
 enum Placed {
     Done,
     /// It waits for a buffer or for a flight to land.
-    Waits(Put),
-    Refused(Put, StorageError),
+    Waits(Queued),
+    Refused(Queued, StorageError),
 }
 
 impl Inner {
@@ -89,34 +89,52 @@ impl Inner {
             let _ = put.reply.send(Err(refusal));
             return;
         }
-        // What was put is put: the key is the content's. If it can be read, that is; else it is put again.
-        if !put.moved
-            && matches!(put.kind, Kind::Whole | Kind::Manifest)
-            && let Some(location) = self.holding(&put.key, put.sum, bytes)
-        {
-            let shared = self.handle();
-            self.tasks.spawn(async move {
-                let (reply, mut answer) = oneshot::channel();
-                shared.read(location, reply);
-                match shared.tasks.until(|| answer.try_recv().map_or_else(unless_empty, Some)).await {
-                    Ok(_) => drop(put.reply.send(Ok(()))),
-                    Err(_) => shared.enqueue(put),
-                }
-            });
+        let (shared, key) = (self.handle(), put.key);
+        let object = !put.moved && matches!(put.kind, Kind::Whole | Kind::Manifest);
+        if !object {
+            // A part's key is its own, and who ends or moves a record has its turn.
+            self.enqueue(Queued { put, turn: None });
             return;
         }
-        self.enqueue(put);
+        let turn = self.busy.borrow_mut().insert(key).then(|| self.turn(key));
+        // What was put is put: the key is the content's. If it can be read, that is; else it is put again.
+        if turn.is_some() && self.holding(&put).is_none() {
+            self.enqueue(Queued { put, turn });
+            return;
+        }
+        self.tasks.spawn(async move {
+            let turn = match turn {
+                Some(turn) => turn,
+                None => {
+                    shared.tasks.until(|| shared.busy.borrow_mut().insert(key).then_some(())).await;
+                    shared.turn(key)
+                }
+            };
+            if let Some(location) = shared.holding(&put) {
+                let (reply, mut answer) = oneshot::channel();
+                shared.read(location, reply);
+                if shared.tasks.until(|| answer.try_recv().map_or_else(unless_empty, Some)).await.is_ok() {
+                    let _ = put.reply.send(Ok(()));
+                    return;
+                }
+            }
+            shared.enqueue(Queued { put, turn: Some(turn) });
+        });
     }
 
-    fn enqueue(&self, put: Put) {
-        self.writing.borrow_mut().intake.push_back(put);
+    fn turn(&self, key: [u8; 32]) -> Turn {
+        Turn { inner: self.me.clone(), key }
+    }
+
+    fn enqueue(&self, queued: Queued) {
+        self.writing.borrow_mut().intake.push_back(queued);
         self.put_more.set(true);
     }
 
-    /// Where a record with this key, content and length lies.
-    fn holding(&self, key: &[u8; 32], sum: u32, bytes: usize) -> Option<Location> {
-        let found = self.index.get(key).ok().flatten().and_then(|found| Location::decode(&found));
-        found.filter(|location| location.sum == sum && location.bytes as usize == bytes)
+    /// Where a record with the same key, content and length lies.
+    fn holding(&self, put: &Put) -> Option<Location> {
+        let found = self.index.get(&put.key).ok().flatten().and_then(|found| Location::decode(&found));
+        found.filter(|location| location.sum == put.sum && location.bytes as usize == put.bytes.len())
     }
 
     /// Ends a record. The tombstone goes into the record's own group, so that it lies in the same segment or a later one.
@@ -159,15 +177,15 @@ impl Inner {
     pub(super) fn fill(&self) {
         let mut writing = self.writing.borrow_mut();
         self.refuse_poisoned(&mut writing);
-        while let Some(put) = writing.intake.pop_front() {
-            match self.place(&mut writing, put) {
+        while let Some(queued) = writing.intake.pop_front() {
+            match self.place(&mut writing, queued) {
                 Placed::Done => {}
-                Placed::Waits(put) => {
-                    writing.intake.push_front(put);
+                Placed::Waits(queued) => {
+                    writing.intake.push_front(queued);
                     break;
                 }
-                Placed::Refused(put, error) => {
-                    let _ = put.reply.send(Err(error));
+                Placed::Refused(queued, error) => {
+                    let _ = queued.put.reply.send(Err(error));
                 }
             }
         }
@@ -195,36 +213,34 @@ impl Inner {
         }
     }
 
-    fn place(&self, writing: &mut Writing, mut put: Put) -> Placed {
+    fn place(&self, writing: &mut Writing, mut queued: Queued) -> Placed {
         if let Some(read_only) = &writing.read_only {
-            return Placed::Refused(put, read_only.refusal());
+            return Placed::Refused(queued, read_only.refusal());
         }
-        let group = put.group;
+        let group = queued.put.group;
         // Twice: into the batch that is open, or else, when that is closed or its segment full, into a new one.
         for _ in 0..3 {
             if writing.groups.get(&group).is_none_or(|open| open.batch.is_none()) {
-                match self.begin_batch(writing, group, Takes::of(&put)) {
+                match self.begin_batch(writing, group, Takes::of(&queued.put)) {
                     Ok(true) => {}
-                    Ok(false) => return Placed::Waits(put),
-                    Err(error) => return Placed::Refused(put, error),
+                    Ok(false) => return Placed::Waits(queued),
+                    Err(error) => return Placed::Refused(queued, error),
                 }
             }
             let open = writing.groups.get_mut(&group).expect("a group with a batch");
             let batch = open.batch.as_mut().expect("a batch that was begun");
-            put = match batch.add(put, &self.pools.cells) {
-                Ok(()) => return Placed::Done,
-                Err(put) => put,
-            };
+            let Some(back) = batch.add(queued, &self.pools.cells) else { return Placed::Done };
+            queued = back;
             if batch.is_empty() {
                 // What is left of the segment is too little for it.
                 open.batch = None;
                 self.seal_open(writing, group);
             } else if !self.close_batch(writing, group) {
-                return Placed::Waits(put);
+                return Placed::Waits(queued);
             }
         }
         // An empty segment takes every record.
-        unreachable!("a record of {} bytes fits into no cell", put.bytes.len())
+        unreachable!("a record of {} bytes fits into no cell", queued.put.bytes.len())
     }
 
     /// Begins a batch in the group's segment, or in a new one; false if there are no buffers.
@@ -436,8 +452,12 @@ impl Inner {
 
     /// The sequence up to which every batch is in the index, or never will be.
     pub(super) fn position(&self) -> u64 {
+        if self.incomplete.get() {
+            // The next opening looks again for what could not be read.
+            return self.index.position();
+        }
         let writing = self.writing.borrow();
-        writing.oldest_flight().unwrap_or(writing.next_sequence) - 1
+        writing.oldest_flight().unwrap_or(writing.next_sequence).saturating_sub(1)
     }
 
     /// Adds nothing more to a group's segment.
@@ -531,6 +551,10 @@ impl Inner {
                     segments.give_up(id);
                     continue;
                 }
+                if segment.durable != segment.batches {
+                    // What was lost on its way ends it; opening finds out where.
+                    continue;
+                }
                 segment.sealed = true;
                 Stage::Sealed { blocks: segment.used, sequence: segment.sequence }
             };
@@ -540,8 +564,9 @@ impl Inner {
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "it maps errors")]
 pub(super) fn index_failed(error: IndexError) -> StorageError {
-    StorageError::Index { reason: error.to_string() }
+    StorageError::index(&error)
 }
 
 /// What a channel's failure means: nothing yet, or that its sender is gone.
