@@ -258,8 +258,11 @@ fn an_unfinished_segment_is_discarded_and_a_damaged_one_refused() {
         assert_holds(&BlockStore::open(directory.path(), ROLLING).unwrap(), 1..=3);
     }
     let path = directory.path().join(file_name(1));
+    // In the seed, which is random: whatever is there becomes something else.
+    let at = 24;
+    let flipped = fs::read(&path).unwrap()[at] ^ 1;
     let file = OpenOptions::new().write(true).open(path).unwrap();
-    file.write_all_at(&[0], 24).unwrap();
+    file.write_all_at(&[flipped], at as u64).unwrap();
     assert_eq!(code(BlockStore::open(directory.path(), ROLLING)), "segment_corrupt");
 }
 
