@@ -42,7 +42,8 @@ fn said(directory: &Path, index: usize) -> PathBuf {
 /// Starts this very test in a process that runs one validator until it is killed.
 fn spawn(directory: &Path, index: usize) -> Process {
     let said = File::options().append(true).create(true).open(said(directory, index)).unwrap();
-    let level = std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".to_owned());
+    let level =
+        std::env::var("RUST_LOG").unwrap_or_else(|_| "warn,arc_malachitebft_sync=info,stele_order=info".to_owned());
     let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "crash::killed_validators_neither_fork_nor_ask_for_a_second_vote", "--nocapture"])
         .env("RUST_LOG", level)
