@@ -2,54 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and says what it did")]
 
+mod support;
+
 use std::os::unix::fs::FileExt as _;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use bytes::Bytes;
-use stele_device::{BlockDevice, Disk};
-use stele_storage::{Group, Layout, Options, Store};
+use stele_storage::{Group, Options, Store};
 
-const MIB: usize = 1 << 20;
+use support::{MIB, Rack, content, layout};
+
 const GROUP: Group = Group { class: 1, year: 2_040 };
 const PATIENCE: Duration = Duration::from_secs(10);
-
-struct Rack {
-    directory: tempfile::TempDir,
-    paths: Vec<PathBuf>,
-}
-
-impl Rack {
-    fn new(drives: usize, mebibytes: u64, data: usize, parity: usize) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let paths: Vec<PathBuf> = (0..drives).map(|drive| directory.path().join(format!("drive-{drive}"))).collect();
-        let open = |path: &PathBuf| Disk::create(path, mebibytes * 256, &stele_device::Options::default()).unwrap();
-        let disks: Vec<Disk> = paths.iter().map(open).collect();
-        let devices: Vec<&dyn BlockDevice> = disks.iter().map(|disk| disk as _).collect();
-        let layout = Layout { data, parity, slot_bytes: 4 * MIB as u64, ..Layout::default() };
-        Store::format(&devices, &layout).unwrap();
-        Self { directory, paths }
-    }
-
-    fn open_with(&self, paths: &[PathBuf], options: &Options) -> Store {
-        Store::open(paths, &self.directory.path().join("index"), options).unwrap()
-    }
-
-    fn open(&self) -> Store {
-        self.open_with(&self.paths, &Options::default())
-    }
-}
-
-fn content(seed: u64, bytes: usize) -> Bytes {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut content = Vec::with_capacity(bytes + 8);
-    while content.len() < bytes {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        content.extend(state.rotate_left(23).to_le_bytes());
-    }
-    content.truncate(bytes);
-    content.into()
-}
 
 async fn put_some(store: &Store, count: u64, bytes: usize) -> Vec<[u8; 32]> {
     let mut roots = Vec::new();
@@ -61,7 +24,7 @@ async fn put_some(store: &Store, count: u64, bytes: usize) -> Vec<[u8; 32]> {
 
 #[tokio::test]
 async fn many_gets_at_a_time_end() {
-    let rack = Rack::new(1, 200, 1, 0);
+    let rack = Rack::new(1, 200, &layout(1, 0));
     let store = rack.open();
     let roots = put_some(&store, 64, MIB).await;
     for round in 0..5 {
@@ -73,7 +36,7 @@ async fn many_gets_at_a_time_end() {
 
 #[tokio::test]
 async fn objects_that_are_held_do_not_stop_others() {
-    let rack = Rack::new(1, 100, 1, 0);
+    let rack = Rack::new(1, 100, &layout(1, 0));
     let store = rack.open();
     let roots = put_some(&store, 25, 100_000).await;
     let small = store.put(GROUP, 1, content(99, 10)).await.unwrap().root;
@@ -89,8 +52,8 @@ async fn objects_that_are_held_do_not_stop_others() {
 
 #[tokio::test]
 async fn an_idle_upload_does_not_stop_others() {
-    let rack = Rack::new(1, 100, 1, 0);
-    let store = rack.open_with(&rack.paths, &Options { intake_bytes_max: 16 * MIB, ..Options::default() });
+    let rack = Rack::new(1, 100, &layout(1, 0));
+    let store = rack.open_with(&rack.paths, &Options { intake_bytes_max: 16 * MIB, ..Options::default() }).unwrap();
     // As 16 of them would with 128 MiB.
     let mut uploads = Vec::new();
     for seed in 0..3 {
@@ -105,11 +68,10 @@ async fn an_idle_upload_does_not_stop_others() {
 
 #[tokio::test]
 async fn a_replacement_that_is_refused_changes_nothing() {
-    let rack = Rack::new(1, 64, 1, 0);
+    let rack = Rack::new(1, 64, &layout(1, 0));
     let store = rack.open();
     let before = put_some(&store, 20, MIB).await;
-    let small = rack.directory.path().join("small");
-    drop(Disk::create(&small, 12 * 256, &stele_device::Options::default()).unwrap());
+    let small = rack.new_drive("small", 12);
     assert!(store.replace(0, &small).await.is_err());
     let seen = store.get(&before[0], MIB).await;
     let put = store.put(GROUP, 1, content(99, 1000)).await;
@@ -124,7 +86,7 @@ async fn a_replacement_that_is_refused_changes_nothing() {
 
 #[tokio::test]
 async fn what_is_put_again_over_damage_is_there() {
-    let rack = Rack::new(1, 64, 1, 0);
+    let rack = Rack::new(1, 64, &layout(1, 0));
     let store = rack.open();
     let bytes = content(5, 10_000);
     let root = store.put(GROUP, 1, bytes.clone()).await.unwrap().root;
@@ -145,8 +107,8 @@ async fn what_is_put_again_over_damage_is_there() {
 
 #[tokio::test]
 async fn mirrors_that_were_opened_apart_lose_nothing() {
-    let rack = Rack::new(3, 32, 1, 2);
-    let store = rack.open_with(&rack.paths[..2], &Options::default());
+    let rack = Rack::new(3, 32, &layout(1, 2));
+    let store = rack.open_with(&rack.paths[..2], &Options::default()).unwrap();
     let root = store.put(GROUP, 1, content(1, 1000)).await.unwrap().root;
     store.close().await.unwrap();
     // The other one alone, by mistake, and only looked at.
@@ -159,11 +121,10 @@ async fn mirrors_that_were_opened_apart_lose_nothing() {
 
 #[tokio::test]
 async fn as_many_drives_as_hold_the_data_are_not_replaced_together() {
-    let rack = Rack::new(1, 32, 1, 0);
+    let rack = Rack::new(1, 32, &layout(1, 0));
     let store = rack.open();
     let root = store.put(GROUP, 1, content(1, 1000)).await.unwrap().root;
-    let new = rack.directory.path().join("new");
-    drop(Disk::create(&new, 32 * 256, &stele_device::Options::default()).unwrap());
+    let new = rack.new_drive("new", 32);
     let replaced = store.replace(0, &new).await;
     let got = store.get(&root, MIB).await;
     assert!(got.is_ok(), "the only copy was replaced by an empty drive: {replaced:?}, {got:?}");
@@ -171,7 +132,7 @@ async fn as_many_drives_as_hold_the_data_are_not_replaced_together() {
 
 #[tokio::test]
 async fn an_object_that_is_put_twice_leaves_nothing_when_it_is_removed() {
-    let rack = Rack::new(1, 64, 1, 0);
+    let rack = Rack::new(1, 64, &layout(1, 0));
     let store = rack.open();
     let bytes = content(5, 3 * MIB + 1);
     let root = store.put(GROUP, 1, bytes.clone()).await.unwrap().root;
@@ -189,7 +150,7 @@ async fn an_object_that_is_put_twice_leaves_nothing_when_it_is_removed() {
 
 #[tokio::test]
 async fn a_member_does_not_replace_another() {
-    let rack = Rack::new(3, 32, 1, 2);
+    let rack = Rack::new(3, 32, &layout(1, 2));
     let store = rack.open();
     put_some(&store, 4, 1000).await;
     let replaced = store.replace(0, &rack.paths[1]).await;
@@ -198,10 +159,10 @@ async fn a_member_does_not_replace_another() {
 
 #[tokio::test]
 async fn an_index_with_a_rotten_page_is_made_again() {
-    let rack = Rack::new(1, 64, 1, 0);
+    let rack = Rack::new(1, 64, &layout(1, 0));
     let index = stele_storage::index::Options { memtable_entries: 50, shards: 1, fanout: 2 };
     let options = Options { index, ..Options::default() };
-    let store = rack.open_with(&rack.paths, &options);
+    let store = rack.open_with(&rack.paths, &options).unwrap();
     let roots = put_some(&store, 400, 100).await;
     store.close().await.unwrap();
     let mut spoilt = 0;
@@ -234,7 +195,7 @@ async fn an_index_with_a_rotten_page_is_made_again() {
 
 #[tokio::test]
 async fn an_upload_that_lost_a_part_is_no_object() {
-    let rack = Rack::new(1, 40, 1, 0);
+    let rack = Rack::new(1, 40, &layout(1, 0));
     let store = rack.open();
     let mut upload = store.upload(GROUP, 1).unwrap();
     let mut failed = false;
@@ -245,7 +206,7 @@ async fn an_upload_that_lost_a_part_is_no_object() {
     let finished = upload.finish().await;
     assert!(finished.is_err(), "an object with a hole was acknowledged: {finished:?}");
     // One that is dropped in the middle of a write, too.
-    let rack = Rack::new(1, 100, 1, 0);
+    let rack = Rack::new(1, 100, &layout(1, 0));
     let store = rack.open();
     let mut upload = store.upload(GROUP, 1).unwrap();
     let bytes = content(99, 32 * MIB);
@@ -255,7 +216,7 @@ async fn an_upload_that_lost_a_part_is_no_object() {
 
 #[tokio::test]
 async fn a_store_is_opened_once() {
-    let rack = Rack::new(2, 32, 1, 1);
+    let rack = Rack::new(2, 32, &layout(1, 1));
     let store = rack.open();
     let other = tempfile::tempdir().unwrap();
     let again = Store::open(&rack.paths, other.path(), &Options::default());

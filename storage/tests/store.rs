@@ -2,63 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and says what it did")]
 
+mod support;
+
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use stele_accel_hash::HashAlgorithm;
-use stele_device::{BlockDevice, Disk};
-use stele_storage::{DriveState, Group, Layout, Options, StorageError, Store, Stored, content_root};
+use stele_device::Disk;
+use stele_storage::{DriveState, Group, Layout, StorageError, Store, Stored, content_root};
 
-const MIB: usize = 1 << 20;
-
-/// Drives in a directory.
-struct Rack {
-    directory: tempfile::TempDir,
-    paths: Vec<PathBuf>,
-}
-
-impl Rack {
-    fn new(drives: usize, mebibytes: u64, layout: &Layout) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let paths: Vec<PathBuf> = (0..drives).map(|drive| directory.path().join(format!("drive-{drive}"))).collect();
-        let open = |path: &PathBuf| Disk::create(path, mebibytes * 256, &stele_device::Options::default()).unwrap();
-        let disks: Vec<Disk> = paths.iter().map(open).collect();
-        let devices: Vec<&dyn BlockDevice> = disks.iter().map(|disk| disk as _).collect();
-        Store::format(&devices, layout).unwrap();
-        Self { directory, paths }
-    }
-
-    fn open(&self) -> Store {
-        self.try_open(&self.paths).unwrap()
-    }
-
-    fn try_open(&self, paths: &[PathBuf]) -> Result<Store, StorageError> {
-        Store::open(paths, &self.directory.path().join("index"), &Options::default())
-    }
-
-    fn new_drive(&self, name: &str, mebibytes: u64) -> PathBuf {
-        let path = self.directory.path().join(name);
-        drop(Disk::create(&path, mebibytes * 256, &stele_device::Options::default()).unwrap());
-        path
-    }
-}
-
-fn layout(data: usize, parity: usize) -> Layout {
-    Layout { data, parity, slot_bytes: 4 * MIB as u64, ..Layout::default() }
-}
-
-fn content(seed: u64, bytes: usize) -> Bytes {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut content = Vec::with_capacity(bytes + 8);
-    while content.len() < bytes {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        content.extend(state.rotate_left(23).to_le_bytes());
-    }
-    content.truncate(bytes);
-    content.into()
-}
+use support::{MIB, Rack, content, layout};
 
 const GROUP: Group = Group { class: 1, year: 2_040 };
 

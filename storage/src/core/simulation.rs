@@ -288,11 +288,16 @@ impl World {
         };
         let number = self.next;
         self.next += 1;
+        self.records.insert(number, (bytes, Known::PutAsked));
+        let class = u8::try_from(self.random.below(2)).unwrap();
+        let answer = self.ask_put(number, bytes, class);
+        self.puts.push((number, answer));
+    }
+
+    fn ask_put(&mut self, number: u64, bytes: usize, class: u8) -> Waiting<()> {
         let bytes = content(number, bytes);
-        self.records.insert(number, (bytes.len(), Known::PutAsked));
         let (reply, answer) = oneshot::channel();
-        let group = Group { class: u8::try_from(self.random.below(2)).unwrap(), year: 0 };
-        let sum = checksum(&bytes);
+        let (sum, group) = (checksum(&bytes), Group { class, year: 0 });
         let put = Put {
             group,
             key: key(number),
@@ -306,8 +311,9 @@ impl World {
             reply,
         };
         self.core.command(Command::Put(put));
-        self.puts.push((number, answer));
         self.core.settle();
+        self.collect();
+        answer
     }
 
     /// A record that is known to be there.

@@ -218,7 +218,7 @@ impl Inner {
             return Placed::Refused(queued, read_only.refusal());
         }
         let group = queued.put.group;
-        // Twice: into the batch that is open, or else, when that is closed or its segment full, into a new one.
+        // Into the batch that is open; when that is full, into one in the rest of its segment; and else into a new segment.
         for _ in 0..3 {
             if writing.groups.get(&group).is_none_or(|open| open.batch.is_none()) {
                 match self.begin_batch(writing, group, Takes::of(&queued.put)) {

@@ -7,32 +7,19 @@ fn new_drive(bytes: u64) -> NewDrive {
 }
 
 impl World {
-    fn ask_put(&mut self, number: u64, bytes: usize, class: u8) -> Waiting<()> {
-        let bytes = content(number, bytes);
-        let (reply, answer) = oneshot::channel();
-        let (sum, group) = (checksum(&bytes), Group { class, year: 0 });
-        let put = Put {
-            group,
-            key: key(number),
-            kind: Kind::Whole,
-            bytes,
-            sum,
-            time_ms: 1,
-            ends: 0,
-            moved: false,
-            permit: None,
-            reply,
-        };
-        self.core.command(Command::Put(put));
-        self.core.settle();
-        self.collect();
-        answer
-    }
-
     fn must_put(&mut self, number: u64, bytes: usize, class: u8) {
         let mut answer = self.ask_put(number, bytes, class);
         self.finish();
         answer.try_recv().expect("a put is answered").unwrap();
+    }
+
+    fn try_read(&mut self, number: u64) -> Result<Bytes, StorageError> {
+        let (reply, mut answer) = oneshot::channel();
+        let location = self.location(number).unwrap();
+        self.core.command(Command::Read { location, reply });
+        self.core.settle();
+        self.finish();
+        answer.try_recv().expect("a read is answered")
     }
 
     fn try_remove(&mut self, number: u64) -> Result<bool, StorageError> {
@@ -246,13 +233,8 @@ fn a_replaced_drive_gets_what_was_under_way() {
         world.media[usize::from(drive)].bytes.borrow_mut()[margin..].fill(0);
     }
     for number in 10..15 {
-        let (reply, mut answer) = oneshot::channel();
-        let location = world.location(number).unwrap();
-        world.core.command(Command::Read { location, reply });
-        world.core.settle();
-        world.finish();
-        let read = answer.try_recv().unwrap();
-        assert!(read.is_ok(), "record {number} in column {}: {read:?}", location.column);
+        let read = world.try_read(number);
+        assert!(read.is_ok(), "record {number}: {read:?}");
     }
 }
 
@@ -353,12 +335,7 @@ fn what_is_mended_never_lands_in_another_segment() {
         world.media[other].bytes.borrow_mut()[margin..].fill(0);
     }
     for number in more {
-        let (reply, mut answer) = oneshot::channel();
-        let location = world.location(number).unwrap();
-        world.core.command(Command::Read { location, reply });
-        world.core.settle();
-        world.finish();
-        let read = answer.try_recv().unwrap();
+        let read = world.try_read(number);
         assert!(read.is_ok(), "record {number}: {read:?}");
     }
 }
@@ -413,12 +390,7 @@ fn a_slot_whose_header_could_not_be_read_is_not_written_over() {
     }
     world.media[0].unreadable.set(None);
     world.restart();
-    let location = world.location(1).unwrap();
-    let (reply, mut answer) = oneshot::channel();
-    world.core.command(Command::Read { location, reply });
-    world.core.settle();
-    world.finish();
-    let read = answer.try_recv().unwrap();
+    let read = world.try_read(1);
     assert!(read.is_ok(), "{read:?}");
 }
 
@@ -572,9 +544,6 @@ fn a_segment_that_cannot_be_read_is_not_collected() {
     assert!(collected.try_recv().unwrap().is_err(), "nothing is known to be dead");
     world.media[0].unreadable.set(None);
     world.restart();
-    let (reply, mut answer) = oneshot::channel();
-    world.core.command(Command::Read { location: world.location(1).unwrap(), reply });
-    world.core.settle();
-    world.finish();
-    assert!(answer.try_recv().unwrap().is_ok());
+    let read = world.try_read(1);
+    assert!(read.is_ok(), "{read:?}");
 }
