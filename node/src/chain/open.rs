@@ -43,15 +43,14 @@ impl Chain {
         durable::create_directory(directory).map_err(ChainError::io("create the data directory"))?;
         let network = genesis.network();
         mark_network(directory, network)?;
-        let mark = directory.join(REBUILD_MARK);
-        if mark.exists() {
+        if directory.join(REBUILD_MARK).exists() {
             warn!("a derived store was damaged when it was read: rebuilding all of them from the blocks");
             clear_derived(directory)?;
-            std::fs::remove_file(mark).map_err(ChainError::io("remove the mark of a damaged store"))?;
         }
         match Self::recover(directory, genesis_bytes, &genesis, options) {
             Ok(opened) => Ok(opened),
-            Err(error) if is_derived(&error) => {
+            // A value that could not be read says so by the mark.
+            Err(error) if is_derived(&error) || directory.join(REBUILD_MARK).exists() => {
                 warn!(code = error.code(), %error, "derived stores are damaged: rebuilding them from the blocks");
                 clear_derived(directory)?;
                 Self::recover(directory, genesis_bytes, &genesis, options)
@@ -262,7 +261,12 @@ fn remove_derived(directory: &Path) -> Result<(), ChainError> {
             _ => {}
         }
     }
-    Ok(())
+    match std::fs::remove_file(directory.join(REBUILD_MARK)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(ChainError::io("remove the mark of a damaged store")(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether throwing the derived stores away can help.

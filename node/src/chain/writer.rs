@@ -92,7 +92,9 @@ impl Writer {
         let head = self.chain.head();
         check_results(&head, &block.header)?;
         self.chain.blocks.append(block.header.height.0, &block.id.0, &block.bytes, &cbor::to_vec(certificate))?;
-        self.execute(block, certificate, &head)
+        let executed = self.execute(block, certificate, &head);
+        // The next start need not meet the same damage: what it redoes may lie beside it.
+        self.chain.noticed(executed)
     }
 
     /// Executes a block that is already durable.
