@@ -1,7 +1,5 @@
 //! A trivial application: blocks are noise, the chain is a list.
 
-use std::fs::File;
-use std::io::Write as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,7 +18,7 @@ use stele_types::{
 use tokio::sync::Notify;
 
 use crate::network::Plan;
-use crate::signer::open_append;
+use crate::records::Records;
 
 /// First byte of a block that honest applications find invalid.
 const POISON: u8 = 0xbd;
@@ -32,7 +30,7 @@ pub(crate) struct App {
     epoch_certificates: Arc<[EpochCertificate]>,
     chain: Mutex<Vec<Decided>>,
     /// Where the chain is kept, when it must outlive the process.
-    file: Option<Mutex<File>>,
+    pub(crate) file: Option<Records>,
     pending: AtomicUsize,
     work: Notify,
     /// Heights follow each other without idling.
@@ -57,8 +55,14 @@ impl App {
         epoch_certificates: Arc<[EpochCertificate]>,
         plan: &Plan,
     ) -> Arc<Self> {
-        let file = plan.on_disk.then(|| open_append(path));
-        let chain = if file.is_some() { read_chain(path, &validators) } else { Vec::new() };
+        let mut chain = Vec::new();
+        let file = plan.on_disk.then(|| {
+            Records::open(path, |bytes| {
+                let whole;
+                (chain, whole) = read_chain(bytes, &validators);
+                whole
+            })
+        });
         Arc::new(Self {
             validator,
             validators,
@@ -109,7 +113,7 @@ impl App {
     }
 }
 
-/// Length of the certificate, length of the block, both; one write, so that no record is torn by `kill -9`.
+/// Length of the certificate, length of the block, both.
 fn chain_record(decided: &Decided) -> Vec<u8> {
     let certificate = cbor::to_vec(&decided.certificate);
     let mut record = u32::try_from(certificate.len()).unwrap().to_be_bytes().to_vec();
@@ -119,11 +123,12 @@ fn chain_record(decided: &Decided) -> Vec<u8> {
     record
 }
 
-fn read_chain(path: &Path, validators: &Arc<ValidatorSet>) -> Vec<Decided> {
-    let bytes = Bytes::from(std::fs::read(path).unwrap());
+/// The chain in a file, and how many of its bytes that is.
+fn read_chain(file: Vec<u8>, validators: &Arc<ValidatorSet>) -> (Vec<Decided>, usize) {
+    let bytes = Bytes::from(file);
     let word = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
     let (mut at, mut chain) = (0, Vec::new());
-    // The last record may be in the middle of its write when another process reads along.
+    // The last record may be in the middle of its write when another process reads along, or torn by a kill.
     while bytes.len() >= at + 8 && bytes.len() >= at + 8 + word(at) + word(at + 4) {
         let block = at + 8 + word(at);
         let end = block + word(at + 4);
@@ -131,14 +136,15 @@ fn read_chain(path: &Path, validators: &Arc<ValidatorSet>) -> Vec<Decided> {
         chain.push(Decided { certificate, validators: validators.clone(), bytes: bytes.slice(block..end) });
         at = end;
     }
-    chain
+    (chain, at)
 }
 
 /// The chain that a validator in another process has committed.
 pub(crate) fn stored_chain(directory: &Path, index: usize) -> Vec<Decided> {
     let path = directory.join(format!("chain.{index}"));
     let nobody = Validator { public_key: [2; 33], peer_key: [0; 32], party: PartyId([0; 16]) };
-    if path.exists() { read_chain(&path, &Arc::new(ValidatorSet::new(vec![nobody]).unwrap())) } else { Vec::new() }
+    let validators = Arc::new(ValidatorSet::new(vec![nobody]).unwrap());
+    if path.exists() { read_chain(std::fs::read(path).unwrap(), &validators).0 } else { Vec::new() }
 }
 
 fn id_of(bytes: &[u8]) -> BlockId {
@@ -230,7 +236,7 @@ impl Application for App {
             self.pending.fetch_sub(usize::from(decided.bytes[1]), Ordering::Relaxed);
         }
         if let Some(file) = &self.file {
-            file.lock().unwrap().write_all(&chain_record(&decided)).unwrap();
+            file.append(&chain_record(&decided));
         }
         chain.push(decided);
         *self.last_commit.lock().unwrap() = Instant::now();

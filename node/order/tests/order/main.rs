@@ -8,5 +8,6 @@ mod crash;
 mod faults;
 mod idling;
 mod network;
+mod records;
 mod signer;
 mod votes;

@@ -10,6 +10,7 @@ use stele_order::{Endpoint, Order, OrderConfig, Peer, PeerIdentity};
 use stele_types::{BlockId, EpochCertificate, Hash, Height, NetworkId, PartyId, Validator, ValidatorId, ValidatorSet};
 
 use crate::application::App;
+use crate::records::Records;
 use crate::signer::{Key, Signer};
 
 pub(crate) const NETWORK: NetworkId = NetworkId([0x5e; 32]);
@@ -23,6 +24,8 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) async fn start(&mut self) {
+        // The last process may have been killed in the middle of a write.
+        self.app.file.iter().chain(&self.signer.file).for_each(Records::cut);
         let order = Order::start(self.config.clone(), self.signer.clone(), self.app.clone()).await.unwrap();
         self.order = Some(order);
     }

@@ -1,8 +1,6 @@
 //! Software signers: a key, a guard against second votes, and knobs to make them fail.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io::Write as _;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -16,6 +14,7 @@ use stele_types::vote::Ballot;
 use stele_types::{BlockId, EpochCertificate, Height, VoteKey, VoteKind, VoteSignature};
 
 use crate::network::NETWORK;
+use crate::records::Records;
 
 pub(crate) struct Key(EcdsaKeyPair);
 
@@ -65,28 +64,31 @@ pub(crate) struct Signer {
     /// Requests for a ballot that differs from the one signed for the step.
     pub(crate) conflicts: AtomicU32,
     /// Where the guard is kept, when it must outlive the process.
-    file: Option<Mutex<File>>,
+    pub(crate) file: Option<Records>,
 }
 
 impl Signer {
     pub(crate) fn open(key: Key, guard: Option<&Path>) -> Self {
-        let signer = Self {
+        let mut signed = HashMap::new();
+        let file = guard.map(|path| {
+            Records::open(path, |bytes| {
+                let records = bytes.chunks_exact(GUARD_RECORD_BYTES);
+                let whole = records.len() * GUARD_RECORD_BYTES;
+                signed = records.filter(|record| record[0] == 1).map(guard_entry).collect();
+                whole
+            })
+        });
+        Self {
             key,
             epoch: None,
             fail_every: AtomicU32::new(0),
             delay_ms: AtomicU64::new(0),
             refuse: AtomicBool::new(false),
             requests: AtomicU32::new(0),
-            guard: Mutex::default(),
+            guard: Mutex::new(signed),
             conflicts: AtomicU32::new(0),
-            file: guard.map(open_append),
-        };
-        if let Some(path) = guard {
-            let bytes = std::fs::read(path).unwrap();
-            let records = bytes.chunks_exact(GUARD_RECORD_BYTES);
-            *signer.guard.lock().unwrap() = records.filter(|record| record[0] == 1).map(guard_entry).collect();
+            file,
         }
-        signer
     }
 
     fn record(&self, tag: u8, ballot: &Ballot, signature: &[u8; 64]) {
@@ -98,8 +100,7 @@ impl Signer {
         record.extend(ballot.valid_round.map_or(0, |round| u64::from(round) + 1).to_be_bytes());
         record.extend(signature);
         assert_eq!(record.len(), GUARD_RECORD_BYTES);
-        // In the page cache it survives `kill -9`; a real guard flushes.
-        file.lock().unwrap().write_all(&record).unwrap();
+        file.append(&record);
     }
 }
 
@@ -134,10 +135,6 @@ fn step_of(kind: VoteKind) -> u8 {
         VoteKind::Prevote => 1,
         VoteKind::Precommit => 2,
     }
-}
-
-pub(crate) fn open_append(path: &Path) -> Mutex<File> {
-    Mutex::new(OpenOptions::new().create(true).append(true).open(path).unwrap())
 }
 
 #[async_trait]
