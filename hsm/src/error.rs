@@ -146,6 +146,12 @@ pub enum SignerError {
     /// The key refused to sign.
     #[error("the key could not sign")]
     SigningFailed,
+    /// A key of custody cannot be made, opened or given on.
+    #[error("custody: {reason}")]
+    Custody {
+        /// Why.
+        reason: &'static str,
+    },
 }
 
 impl SignerError {
@@ -173,6 +179,7 @@ impl SignerError {
             Self::GuardHeight => "guard_height",
             Self::GuardSize => "guard_size",
             Self::SigningFailed => "signing_failed",
+            Self::Custody { .. } => "custody_key",
         }
     }
 

@@ -23,8 +23,11 @@
 //!   and handle errors ([`SignerError::is_retryable`]).
 //!
 //! The crate imports nothing of the node: requests are plain integers and byte arrays.
+//!
+//! Beside the signers it holds what bodies of records are sealed with ([`custody`]).
 
 mod cbor;
+pub mod custody;
 mod error;
 pub mod guard;
 mod key_file;

@@ -17,6 +17,8 @@ use crate::admission::{self, Admission};
 use crate::alarm::Alarm;
 use crate::api::{Backend, BackendError, Client, Executed, InForce, Location, Refusal, SealedHead, Standing};
 use crate::chain::{Chain, ChainError, Snapshot, Standpoint};
+use crate::control::ControlToken;
+use crate::payload::{Payload, Upkeep};
 use stele_order::Order;
 
 /// Blocks behind the most advanced peer at which a node still counts as ready.
@@ -29,6 +31,8 @@ pub struct NodeBackend {
     order: Arc<Order>,
     alarm: Arc<Alarm>,
     validator: ValidatorId,
+    storage: Option<(Arc<Payload>, Arc<Upkeep>)>,
+    control: ControlToken,
 }
 
 impl NodeBackend {
@@ -39,8 +43,10 @@ impl NodeBackend {
         order: Arc<Order>,
         alarm: Arc<Alarm>,
         validator: ValidatorId,
+        storage: Option<(Arc<Payload>, Arc<Upkeep>)>,
+        control: ControlToken,
     ) -> Self {
-        Self { chain, admission, order, alarm, validator }
+        Self { chain, admission, order, alarm, validator, storage, control }
     }
 }
 
@@ -71,6 +77,18 @@ impl From<ChainError> for BackendError {
 impl Backend for NodeBackend {
     fn genesis(&self) -> &Genesis {
         self.chain.genesis()
+    }
+
+    fn payload(&self) -> Option<Arc<Payload>> {
+        self.storage.as_ref().map(|(payload, _)| Arc::clone(payload))
+    }
+
+    fn upkeep(&self) -> Option<Arc<Upkeep>> {
+        self.storage.as_ref().map(|(_, upkeep)| Arc::clone(upkeep))
+    }
+
+    fn control_token(&self) -> Option<&ControlToken> {
+        Some(&self.control)
     }
 
     fn genesis_bytes(&self) -> Bytes {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use stele_accel::Engine;
+use stele_hsm::custody::SoftwareCustodian;
 use stele_hsm::{CheckpointGuard, GuardDurability, Signer, SoftwareSigner};
 use stele_order::{Order, OrderConfig, Peer, PeerIdentity, StopReason, Watchdog};
 use stele_types::parameters::PROTOCOL_VERSION;
@@ -21,9 +22,11 @@ use crate::api::{Api, ApiError, Certificates};
 use crate::backend::NodeBackend;
 use crate::chain::{Chain, ChainError, ChainOptions, Writer};
 use crate::config::{Config, PeerAddress, StateSection};
+use crate::control::ControlToken;
 use crate::metrics::Metrics;
 use crate::observe::Observed;
 use crate::ordering::{Ordering, Parts, forward_overdue};
+use crate::payload::{Ledger, Payload, PayloadError, Upkeep};
 use crate::peers::{Pinning, wanted};
 use crate::receipt_clock::ReceiptClock;
 use crate::seal;
@@ -82,6 +85,9 @@ pub enum NodeError {
     /// The committed chain.
     #[error(transparent)]
     Chain(#[from] ChainError),
+    /// Bodies of records.
+    #[error("payload: {0}")]
+    Payload(#[from] PayloadError),
     /// A key.
     #[error(transparent)]
     Signer(#[from] stele_hsm::SignerError),
@@ -111,6 +117,7 @@ impl NodeError {
             Self::VoteGuardMissing { .. } => "vote_guard_missing",
             Self::CheckpointGuardMissing { .. } => "checkpoint_guard_missing",
             Self::Chain(error) => error.code(),
+            Self::Payload(error) => error.code(),
             Self::Signer(error) => error.code(),
             Self::PeerIdentity(_) => "peer_key",
             Self::Order(error) => error.code(),
@@ -123,6 +130,7 @@ impl NodeError {
 
 /// A node that runs.
 pub struct Node {
+    payload: Option<Arc<Payload>>,
     chain: Arc<Chain>,
     admission: Arc<Admission>,
     order: Arc<Order>,
@@ -194,6 +202,11 @@ impl Node {
         let order = Order::start(order_config, Arc::new(voter.signer), Arc::clone(&ordering) as _).await?;
         let order = Arc::new(order);
 
+        let storage = open_payload(&config, &chain, &metrics).await?;
+        let control = ControlToken::write(&data_dir).map_err(|error| NodeError::File {
+            path: data_dir.clone(),
+            reason: format!("the control token cannot be written: {error}"),
+        })?;
         let sealer = checkpoint_signer(&config, &chain)?;
         let backend = NodeBackend::new(
             Arc::clone(&chain),
@@ -201,6 +214,8 @@ impl Node {
             Arc::clone(&order),
             Arc::clone(&alarm),
             validator,
+            storage.clone(),
+            control,
         );
         let api = Api::bind(&config.api, &config.metrics, Arc::new(backend), Arc::clone(&metrics)).await?;
         let certificates = api.certificates();
@@ -211,13 +226,14 @@ impl Node {
             admission: Arc::clone(&admission),
             order: Arc::clone(&order),
             engine,
+            payload: storage.as_ref().map(|(payload, _)| Arc::clone(payload)),
             metrics: Arc::clone(&metrics),
             validator,
             queue_limit: limits.pool_statements_max,
         };
         let (configured, peers) = watch::channel(config.peers.persistent.clone());
         let pinning = Pinning { chain: Arc::clone(&chain), order: Arc::clone(&order), configured: peers, own, pinned };
-        let tasks = vec![
+        let mut tasks = vec![
             tokio::spawn(pinning.run(stop.clone())),
             tokio::spawn(seal::run(Arc::clone(&chain), sealer, Arc::clone(&metrics), clock, stop.clone())),
             tokio::spawn(forward_overdue(ordering, Arc::clone(&order))),
@@ -225,8 +241,11 @@ impl Node {
             tokio::spawn(observed.run(stop.clone())),
             tokio::spawn(watch_state(Arc::clone(&chain), Arc::clone(&alarm), stop.clone())),
         ];
+        let payload = storage.as_ref().map(|(payload, _)| Arc::clone(payload));
+        tasks.extend(storage.map(|(_, upkeep)| tokio::spawn(upkeep.run(stop.clone()))));
         let config = Mutex::new(config);
         Ok(Self {
+            payload,
             chain,
             admission,
             order,
@@ -294,6 +313,11 @@ impl Node {
                 error!(%failure, "a task of the node panicked");
             }
         }
+        if let Some(payload) = self.payload.and_then(Arc::into_inner)
+            && let Err(error) = payload.close().await
+        {
+            warn!(code = error.code(), %error, "the payload store was not closed; the next start replays its last segments");
+        }
         let chain = self.chain;
         let flushed = tokio::task::spawn_blocking(move || Writer::flush(&chain)).await;
         if let Ok(Err(error)) = flushed {
@@ -319,6 +343,19 @@ fn rehearsal(config: &Config, metrics: &Metrics) -> Option<u32> {
     }
     warn!(version, "this node rehearses a protocol version that does not exist; no verifier accepts its receipts");
     Some(version)
+}
+
+async fn open_payload(
+    config: &Config,
+    chain: &Arc<Chain>,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<(Arc<Payload>, Arc<Upkeep>)>, NodeError> {
+    let Some(section) = &config.payload else { return Ok(None) };
+    let custodian = Arc::new(SoftwareCustodian::open(&section.custody_key)?);
+    let payload = Arc::new(Payload::open(section, &config.node.data_dir, Ledger::of(chain)?, custodian).await?);
+    let upkeep = Upkeep::new(Arc::clone(&payload), Arc::clone(chain), Arc::clone(metrics), section);
+    info!(drives = section.drives.len(), "bodies of records are kept");
+    Ok(Some((payload, upkeep)))
 }
 
 async fn open_chain(

@@ -13,6 +13,7 @@ use crate::admission::Admission;
 use crate::chain::Chain;
 use crate::metrics::label::Stage;
 use crate::metrics::{Metrics, OrderFigures};
+use crate::payload::Payload;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -26,6 +27,8 @@ pub struct Observed {
     pub order: Arc<Order>,
     /// The accelerator.
     pub engine: Arc<Engine>,
+    /// Bodies of records.
+    pub payload: Option<Arc<Payload>>,
     /// Where it goes.
     pub metrics: Arc<Metrics>,
     /// This node's validator.
@@ -48,6 +51,7 @@ impl Observed {
             self.order();
             self.chain();
             self.accelerator(&mut device);
+            self.storage().await;
             let waiting = self.admission.verifying() + self.admission.pool().len();
             self.metrics.admission.queue(waiting, self.queue_limit);
         }
@@ -76,6 +80,14 @@ impl Observed {
         }
         self.metrics.accel.device(&status);
         *known = status;
+    }
+
+    async fn storage(&self) {
+        let Some(payload) = &self.payload else { return };
+        // A store that has stopped keeps its last figures; its requests fail and are counted.
+        if let Ok(status) = payload.store().status().await {
+            self.metrics.storage.update(&status, payload.waiting());
+        }
     }
 
     fn order(&self) {

@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod connector;
+mod content;
 mod endpoint;
 mod error;
 mod model;
@@ -25,7 +26,7 @@ mod transport;
 pub use endpoint::{Endpoint, Scheme};
 pub use error::ClientError;
 pub use model::{
-    CheckpointKeyView, FeedData, FeedEvent, FeedPage, LimitsView, NetworkView, Problem, SnapshotView, StandpointView,
+    BlobView, CheckpointKeyView, FeedData, FeedEvent, FeedPage, LimitsView, NetworkView, Problem, SnapshotView, StandpointView,
     ValidatorView,
 };
 pub use resources::Wait;

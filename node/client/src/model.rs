@@ -155,3 +155,16 @@ pub struct FeedData {
     #[serde(default)]
     pub object: Option<String>,
 }
+
+/// A body that a node took.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct BlobView {
+    /// Root of the sealed form, hexadecimal.
+    pub root: String,
+    /// `HMAC-SHA-256(salt, body)`, hexadecimal.
+    pub commitment: String,
+    /// The salt, hexadecimal; as secret as the body.
+    pub salt: String,
+    /// Bytes of the body.
+    pub length: u64,
+}

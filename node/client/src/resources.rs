@@ -1,15 +1,17 @@
 //! The resources of a node, one function each.
 
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
 use stele_types::cbor::{self, Decoder, Field};
 use stele_types::exchange::{BundleReply, CertifiedBlock, CertifiedHeader, StateProof, StatementStatus, Submitted};
 use stele_types::limits::{BUNDLE_BYTES_MAX, GENESIS_BYTES_MAX, PATH_MAX, STATEMENT_BYTES_MAX};
-use stele_types::{Hash, Height, StatementId};
+use stele_types::record::RecordClass;
+use stele_types::{Hash, Height, ObjectId, StatementId};
 
 use crate::error::ClientError;
-use crate::model::{ConsistencyView, FeedPage, NetworkView, SnapshotView, SnapshotsView, StandpointView};
+use crate::model::{BlobView, ConsistencyView, FeedPage, NetworkView, SnapshotView, SnapshotsView, StandpointView};
 use crate::transport::{Ask, Client, Response};
 
 const JSON: &str = "application/json";
@@ -19,6 +21,9 @@ const OCTETS: &str = "application/octet-stream";
 const CBOR_SEQUENCE: &str = "application/cbor-seq";
 /// Nodes of a consistency path: one more than an inclusion path (RFC 9162 section 2.1.4).
 const CONSISTENCY_PATH_MAX: usize = PATH_MAX + 1;
+
+/// Bytes a second of a transfer at least: a slower one is given up.
+const TRANSFER_RATE_MIN: u64 = 256 << 10;
 
 /// What a status request waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,6 +229,74 @@ impl Client {
     /// [`ClientError`].
     pub async fn genesis(&self) -> Result<Bytes, ClientError> {
         bounded(self.ask(Ask::get("/v1/genesis", CBOR)).await?, GENESIS_BYTES_MAX, "larger than a genesis file")
+    }
+
+    /// `PUT /v1/records/{record}/body`: puts what a file holds, which is read while it is sent. Each try makes another blob;
+    /// those that nothing refers to are removed by the node.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn put_body(
+        &self,
+        record: &ObjectId,
+        class: RecordClass,
+        retention_year: Option<u16>,
+        file: &Path,
+    ) -> Result<BlobView, ClientError> {
+        let year = retention_year.map(|year| format!("&retention_year={year}")).unwrap_or_default();
+        let path = format!("/v1/records/{}/body?class={class}{year}", record.to_hex());
+        let length = std::fs::metadata(file).map_or(0, |metadata| metadata.len());
+        let ask = Ask::put_file(&path, JSON, OCTETS, file).waiting(Duration::from_secs(length / TRANSFER_RATE_MIN));
+        json(&self.ask(ask).await?)
+    }
+
+    /// `GET /v1/blobs/{root}`: bytes of a body from `from` on, at most `bytes_max`; and its length.
+    ///
+    /// # Errors
+    /// [`ClientError`]; `range_invalid` where it ends at or before `from`.
+    pub async fn body(&self, root: &Hash, from: u64, bytes_max: u64) -> Result<Bytes, ClientError> {
+        let path = format!("/v1/blobs/{}", root.to_hex());
+        let last = from.saturating_add(bytes_max.max(1)) - 1;
+        let ask = Ask::get(&path, OCTETS).range(from, last).waiting(Duration::from_secs(bytes_max / TRANSFER_RATE_MIN));
+        Ok(self.ask(ask).await?.body)
+    }
+
+    /// `GET /v1/blobs/{root}/sealed`: sealed bytes of a body from `from` on, at most `bytes_max`.
+    ///
+    /// # Errors
+    /// As [`Client::body`].
+    pub async fn sealed_body(&self, root: &Hash, from: u64, bytes_max: u64) -> Result<Bytes, ClientError> {
+        let path = format!("/v1/blobs/{}/sealed", root.to_hex());
+        let last = from.saturating_add(bytes_max.max(1)) - 1;
+        let ask = Ask::get(&path, OCTETS).range(from, last).waiting(Duration::from_secs(bytes_max / TRANSFER_RATE_MIN));
+        Ok(self.ask(ask).await?.body)
+    }
+
+    /// `GET /v1/storage` of the operator's listener: how the payload store is.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn storage(&self) -> Result<serde_json::Value, ClientError> {
+        json(&self.ask(Ask::get("/v1/storage", JSON)).await?)
+    }
+
+    /// `POST /v1/storage/scrub` of the operator's listener.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn scrub_storage(&self, token: &str) -> Result<serde_json::Value, ClientError> {
+        let ask = Ask::post("/v1/storage/scrub", JSON, JSON, Bytes::new()).showing(token);
+        json(&self.ask(ask).await?)
+    }
+
+    /// `POST /v1/storage/drives/{drive}` of the operator's listener.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn replace_drive(&self, token: &str, drive: usize, path: &Path) -> Result<serde_json::Value, ClientError> {
+        let asked = serde_json::json!({ "path": path.display().to_string() }).to_string();
+        let resource = format!("/v1/storage/drives/{drive}");
+        json(&self.ask(Ask::post(&resource, JSON, JSON, asked.into()).showing(token)).await?)
     }
 
     /// `GET /readyz`: whether the node takes part.

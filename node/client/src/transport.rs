@@ -2,19 +2,21 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, LINK, LOCATION, RETRY_AFTER, USER_AGENT};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, LINK, LOCATION, RANGE, RETRY_AFTER, USER_AGENT};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use stele_types::Height;
 
 use crate::connector;
+use crate::content::{Content, Source};
 use crate::endpoint::{Endpoint, Scheme};
 use crate::error::ClientError;
 use crate::model::Problem;
@@ -71,18 +73,34 @@ pub(crate) struct Ask<'a> {
     /// Path and query.
     pub(crate) path: &'a str,
     pub(crate) accept: &'static str,
-    /// Content type and bytes of the body.
-    pub(crate) body: Option<(&'static str, Bytes)>,
+    /// Content type and content of the body.
+    pub(crate) body: Option<(&'static str, Source<'a>)>,
+    /// What shows that the asker may change the node.
+    pub(crate) token: Option<&'a str>,
+    /// `Range`.
+    pub(crate) range: Option<String>,
     /// How long the node was asked to wait before it answers.
     pub(crate) wait: Duration,
 }
 
 impl<'a> Ask<'a> {
     pub(crate) fn get(path: &'a str, accept: &'static str) -> Self {
-        Self { method: Method::GET, path, accept, body: None, wait: Duration::ZERO }
+        Self { method: Method::GET, path, accept, body: None, token: None, range: None, wait: Duration::ZERO }
     }
     pub(crate) fn post(path: &'a str, accept: &'static str, content_type: &'static str, body: Bytes) -> Self {
-        Self { method: Method::POST, path, accept, body: Some((content_type, body)), wait: Duration::ZERO }
+        Self { method: Method::POST, body: Some((content_type, Source::Bytes(body))), ..Self::get(path, accept) }
+    }
+    /// Puts what a file holds; it is read while it is sent.
+    pub(crate) fn put_file(path: &'a str, accept: &'static str, content_type: &'static str, file: &'a Path) -> Self {
+        Self { method: Method::PUT, body: Some((content_type, Source::File(file))), ..Self::get(path, accept) }
+    }
+    pub(crate) fn showing(mut self, token: &'a str) -> Self {
+        self.token = Some(token);
+        self
+    }
+    pub(crate) fn range(mut self, from: u64, last: u64) -> Self {
+        self.range = Some(format!("bytes={from}-{last}"));
+        self
     }
     pub(crate) fn waiting(mut self, wait: Duration) -> Self {
         self.wait = wait;
@@ -176,7 +194,7 @@ struct Inner {
 
 struct Node {
     endpoint: Endpoint,
-    idle: Mutex<VecDeque<(SendRequest<Full<Bytes>>, Instant)>>,
+    idle: Mutex<VecDeque<(SendRequest<Content>, Instant)>>,
 }
 
 impl fmt::Debug for Client {
@@ -270,7 +288,7 @@ impl Inner {
         Err(ClientError::Broken { endpoint, reason: "the connection closed twice".into() })
     }
 
-    async fn connect(&self, node: &Node) -> Result<SendRequest<Full<Bytes>>, ClientError> {
+    async fn connect(&self, node: &Node) -> Result<SendRequest<Content>, ClientError> {
         let endpoint = node.endpoint.to_string();
         let after = self.bounds.connect;
         let opening = async {
@@ -287,7 +305,7 @@ impl Inner {
         Ok(sender)
     }
 
-    fn request(&self, endpoint: &Endpoint, ask: &Ask<'_>) -> Result<Request<Full<Bytes>>, ClientError> {
+    fn request(&self, endpoint: &Endpoint, ask: &Ask<'_>) -> Result<Request<Content>, ClientError> {
         let mut builder = Request::builder()
             .method(ask.method.clone())
             .uri(ask.path)
@@ -297,11 +315,21 @@ impl Inner {
         if let Some((content_type, _)) = &ask.body {
             builder = builder.header(CONTENT_TYPE, *content_type);
         }
-        let body = ask.body.as_ref().map(|(_, bytes)| bytes.clone()).unwrap_or_default();
-        builder.body(Full::new(body)).map_err(|error| ClientError::Unexpected {
+        if let Some(token) = ask.token {
+            builder = builder.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        if let Some(range) = &ask.range {
+            builder = builder.header(RANGE, range);
+        }
+        let unwritten = |reason: String| ClientError::Unexpected {
             endpoint: endpoint.to_string(),
-            reason: format!("the request cannot be written: {error}"),
-        })
+            reason: format!("the request cannot be written: {reason}"),
+        };
+        let body = match &ask.body {
+            Some((_, source)) => source.open().map_err(|error| unwritten(error.to_string()))?,
+            None => Content::default(),
+        };
+        builder.body(body).map_err(|error| unwritten(error.to_string()))
     }
 
     async fn read(
@@ -330,7 +358,7 @@ impl Inner {
 }
 
 impl Node {
-    fn take(&self) -> Option<SendRequest<Full<Bytes>>> {
+    fn take(&self) -> Option<SendRequest<Content>> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some((sender, since)) = idle.pop_back() {
             if since.elapsed() < IDLE_AGE_MAX && !sender.is_closed() {
@@ -339,7 +367,7 @@ impl Node {
         }
         None
     }
-    fn keep(&self, sender: SendRequest<Full<Bytes>>) {
+    fn keep(&self, sender: SendRequest<Content>) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() == IDLE_CONNECTIONS_MAX {
             idle.pop_front();

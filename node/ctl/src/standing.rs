@@ -89,7 +89,8 @@ pub async fn roots(session: &Session, standings: &[NodeStanding]) -> Result<Opti
     Ok(Some((Height(height), roots)))
 }
 
-fn operator_client(node: &NodeProfile) -> Result<Client> {
+/// A client of the listener of a node's operator.
+pub(crate) fn operator_client(node: &NodeProfile) -> Result<Client> {
     let second = std::time::Duration::from_secs(1);
     let bounds = Bounds { connect: second, answer: second, ..Bounds::default() };
     let builder = Client::builder().bounds(bounds).retry(RetryPolicy::NONE);

@@ -6,6 +6,7 @@
 //! | a certificate by its number | parties, keys, proposals of the state; own records, assets and mandates | all state |
 //! | a registered statement, receipt, bundle or status whose id is known | also by index when it is its own; its own rejected statements | any |
 //! | | submit; the feed of its own statements | the whole feed, entry tiles, blocks |
+//! | | put bodies of records; the bodies that it has put | sealed bodies |
 //!
 //! Operators of validators may read blocks: their own node needs them to catch up.
 
@@ -31,6 +32,8 @@ pub enum Rule {
     Health,
     /// The operator's listener alone.
     Administrator,
+    /// The operator's listener, for whoever can read the node's files.
+    Control,
 }
 
 /// The far end of a connection, as TLS left it.
@@ -58,7 +61,8 @@ impl Caller {
             // The handshake asked for a certificate of the network; who holds it matters for health and metrics only.
             Listener::Admin => {
                 return match route.rule() {
-                    Rule::Health | Rule::Administrator => Ok(Self { client: None }),
+                    // The router compares the token.
+                    Rule::Health | Rule::Administrator | Rule::Control => Ok(Self { client: None }),
                     _ => Err(Problem::not_found("resource on this listener")),
                 };
             }
@@ -74,7 +78,7 @@ impl Caller {
                     return Err(Problem::new(Code::Forbidden).detail("blocks are for regulators and operators"));
                 }
             }
-            Rule::Administrator => return Err(Problem::not_found("resource on this listener")),
+            Rule::Administrator | Rule::Control => return Err(Problem::not_found("resource on this listener")),
         }
         Ok(caller)
     }
@@ -109,6 +113,10 @@ impl Caller {
     /// Whether a statement of `issuer` may be read by its id: a registered one by anyone, a rejected one by its issuer.
     pub fn may_read(&self, issuer: &PartyId, registered: bool) -> bool {
         registered || self.may_list(issuer)
+    }
+    /// Whether sealed bodies of others may be read: to keep copies of them, or to sample them.
+    pub fn may_copy(&self) -> bool {
+        self.has(Role::Regulator) || self.has(Role::Operator)
     }
     /// Whether entries may be read in ranges, whoever issued them.
     pub fn may_range(&self) -> bool {

@@ -18,6 +18,8 @@ use stele_types::{
 };
 
 pub use crate::chain::{Snapshot, Standpoint};
+use crate::control::ControlToken;
+use crate::payload::{Payload, Upkeep};
 pub use crate::store::Location;
 
 /// Where the node stands.
@@ -189,6 +191,18 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// `Failed`.
     fn snapshot_chunk(&self, height: Height, index: u64) -> Result<Option<Vec<u8>>, BackendError>;
+    /// Bodies of records, where the node keeps some.
+    fn payload(&self) -> Option<Arc<Payload>> {
+        None
+    }
+    /// What an operator shows who would change something; none where nothing can be changed.
+    fn control_token(&self) -> Option<&ControlToken> {
+        None
+    }
+    /// What keeps them in order.
+    fn upkeep(&self) -> Option<Arc<Upkeep>> {
+        None
+    }
     /// A value of the state, or its absence, with proof, for verifiers that trust the validator set of `from`.
     ///
     /// # Errors

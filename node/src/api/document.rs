@@ -13,7 +13,7 @@ use super::access::Rule;
 use super::cache::{self, Keep};
 use super::format::{self, JSON};
 use super::route::Route;
-use super::{chain, feed, health, network, snapshots, state, statements, submit};
+use super::{blobs, chain, feed, health, network, snapshots, state, statements, storage, submit};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -31,6 +31,7 @@ use super::{chain, feed, health, network, snapshots, state, statements, submit};
         statements::bundles,
         chain::header, chain::block, chain::checkpoint, chain::tile, chain::consistency,
         snapshots::snapshots, snapshots::snapshot, snapshots::chunk,
+        blobs::put, blobs::body, blobs::sealed, storage::status, storage::scrub, storage::replace,
         state::state, feed::feed, network::network, network::genesis,
         health::live, health::ready, health::metrics, openapi,
     ),
@@ -40,6 +41,7 @@ use super::{chain, feed, health, network, snapshots, state, statements, submit};
         (name = "log", description = "The log: checkpoints, tiles, the feed"),
         (name = "chain", description = "Headers and blocks"),
         (name = "state", description = "The state, with proofs"),
+        (name = "payload", description = "Bodies of records, sealed"),
         (name = "network", description = "What the network is"),
         (name = "health", description = "For operators"),
     ),
@@ -61,6 +63,7 @@ pub fn document() -> String {
         let item = document.paths.paths.get_mut(&path);
         let operation = item.and_then(|item| match route.method_text() {
             "POST" => item.post.as_mut(),
+            "PUT" => item.put.as_mut(),
             _ => item.get.as_mut(),
         });
         if let Some(operation) = operation {

@@ -22,6 +22,7 @@
 pub mod access;
 mod answer;
 mod backend;
+mod blobs;
 mod body;
 mod cache;
 mod chain;
@@ -42,6 +43,7 @@ mod snapshots;
 mod state;
 mod statements;
 mod status;
+mod storage;
 mod submit;
 mod view;
 

@@ -63,6 +63,11 @@ impl<'q> Parameters<'q> {
         value.map(Some).ok_or_else(|| Problem::parameter(name, &format!("a whole number from {low} to {high}")))
     }
 
+    /// A word.
+    pub(super) fn word(&self, name: &str) -> Option<&'q str> {
+        self.value(name)
+    }
+
     /// A flag: absent, `0` or `1`.
     pub(super) fn flag(&self, name: &'static str) -> Result<bool, Problem> {
         match self.value(name) {

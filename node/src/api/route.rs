@@ -70,6 +70,18 @@ routes! {
     Consistency GET "/v1/consistency" Anyone;
     /// A value of the state with its proof.
     State GET "/v1/state/{kind}/{id}" Anyone;
+    /// Takes the body of a record.
+    PutBody PUT "/v1/records/{record}/body" Party;
+    /// A body, for who put it.
+    Blob GET "/v1/blobs/{root}" Party;
+    /// The sealed form of a body.
+    SealedBlob GET "/v1/blobs/{root}/sealed" Party;
+    /// How the payload store is.
+    Storage GET "/v1/storage" Administrator;
+    /// Begins to read and mend everything that is stored.
+    ScrubStorage POST "/v1/storage/scrub" Control;
+    /// Takes a device in the place of a drive.
+    ReplaceDrive POST "/v1/storage/drives/{drive}" Control;
     /// The cursor feed of registered statements.
     Feed GET "/v1/feed" Party;
     /// The network: id, parameters, validators, checkpoint key.
@@ -98,6 +110,7 @@ impl Route {
         match self.method() {
             Some(Method::GET) => "GET",
             Some(Method::POST) => "POST",
+            Some(Method::PUT) => "PUT",
             _ => "other",
         }
     }

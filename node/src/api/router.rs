@@ -9,9 +9,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use axum::Router;
 use axum::body::HttpBody as _;
 use axum::extract::Request;
+use axum::http::header;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, get, post, put};
 use stele_types::{Code, PartyId};
 
 use super::access::{Caller, Peer, Rule};
@@ -21,7 +22,7 @@ use super::commons::{Commons, Part};
 use super::problem::Problem;
 use super::reads::{CALLER, Reads};
 use super::route::Route;
-use super::{answer, chain, document, feed, health, network, snapshots, state, statements, submit};
+use super::{answer, blobs, chain, document, feed, health, network, snapshots, state, statements, storage, submit};
 use crate::config::ApiLimits;
 use crate::metrics::Metrics;
 
@@ -36,6 +37,8 @@ pub(super) struct Shared {
     pub(super) bodies: BodyBudget,
     /// Bytes of answers that are not sent yet, of the public and of each party.
     answers: Arc<Commons<Option<PartyId>>>,
+    /// Bodies of records on their way.
+    pub(super) transfers: Arc<Commons<PartyId>>,
     reads: Reads,
 }
 
@@ -47,7 +50,8 @@ impl Shared {
         let timeout = Duration::from_millis(limits.body_timeout_ms);
         let bodies = BodyBudget::new(limits.body_memory_bytes_max, timeout, Arc::clone(&metrics));
         let answers = Commons::new(limits.body_memory_bytes_max.max(ANSWERS_BYTES_MIN));
-        Arc::new(Self { backend, metrics, limits, bodies, answers, reads: Reads::new() })
+        let transfers = Commons::new(limits.transfers_max);
+        Arc::new(Self { backend, metrics, limits, bodies, answers, transfers, reads: Reads::new() })
     }
 
     /// Asks the node something that may touch the disk.
@@ -109,6 +113,12 @@ fn handler(route: Route) -> MethodRouter<State> {
         Route::Tile => get(chain::tile),
         Route::Consistency => get(chain::consistency),
         Route::State => get(state::state),
+        Route::PutBody => put(blobs::put),
+        Route::Blob => get(blobs::body),
+        Route::SealedBlob => get(blobs::sealed),
+        Route::Storage => get(storage::status),
+        Route::ScrubStorage => post(storage::scrub),
+        Route::ReplaceDrive => post(storage::replace),
         Route::Feed => get(feed::feed),
         Route::Network => get(network::network),
         Route::Genesis => get(network::genesis),
@@ -188,14 +198,28 @@ fn admit(shared: &State, route: Route, request: &mut Request) -> Result<Admitted
         return Err(Problem::new(Code::Internal));
     };
     let caller = Caller::admit(route, &peer, &*shared.backend, unix_seconds())?;
+    if route.rule() == Rule::Control {
+        control(shared, request)?;
+    }
     let party = caller.party().ok().map(|client| client.party);
     // Health is answered even when the listener is full, and is charged for nothing: that is when operators ask.
     let place = match route.rule() {
-        Rule::Health | Rule::Administrator => None,
+        Rule::Health | Rule::Administrator | Rule::Control => None,
         _ => Some(gate.take(party, 1).map_err(Problem::new)?),
     };
     request.extensions_mut().insert(caller);
     Ok((party, place))
+}
+
+/// Whoever would change something shows that it can read the node's files: the operator's listener may be plain, and any
+/// process of the machine, or a page in a browser there, can reach it.
+fn control(shared: &State, request: &Request) -> Result<(), Problem> {
+    let shown = request.headers().get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    let expected = shared.backend.control_token();
+    match shown.zip(expected) {
+        Some((shown, expected)) if expected.is(shown) => Ok(()),
+        _ => Err(Problem::new(Code::Forbidden).detail("show the token in control.token of the node's data directory")),
+    }
 }
 
 /// Seconds since 1970 by the machine's clock.

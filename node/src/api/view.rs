@@ -2,13 +2,17 @@
 //! numbers are JSON numbers.
 
 use serde::{Deserialize, Serialize};
+use stele_accel_hash::HashAlgorithm;
+use stele_storage::{DriveState, Status};
 use stele_types::cbor::{self, Field};
 use stele_types::exchange::{CertifiedHeader, StatementStatus, Submitted};
 use stele_types::parameters::Timeouts;
+use stele_types::record::ContentHash;
 use stele_types::{CommitCertificate, Header, Parameters, Validator, VoteKey};
 use utoipa::ToSchema;
 
 use super::backend::{Snapshot, Standpoint};
+use crate::payload::{Blob, Job, JobState, UNREFERENCED_MAX};
 
 /// Bytes as they are; the content type says which.
 #[derive(ToSchema)]
@@ -22,6 +26,160 @@ pub(super) struct OctetsView(#[expect(dead_code, reason = "only its description 
 pub(super) struct StatementsView {
     /// Statement ids.
     pub(super) statements: Vec<String>,
+}
+
+/// A body that was put.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Blob)]
+pub(super) struct BlobView {
+    /// Root of the sealed form: `body_root` of the record.
+    root: String,
+    /// Hash of the root: `body_hash` of the record.
+    #[schema(example = "sha256")]
+    hash: &'static str,
+    /// `HMAC-SHA-256(salt, body)`: `commitment` of the record.
+    commitment: String,
+    /// The salt. As secret as the body: with it a guess can be compared with the commitment.
+    salt: String,
+    /// Bytes of the body.
+    length: u64,
+    /// How long the body stays without a statement that refers to it, milliseconds.
+    unreferenced_ms: u64,
+}
+
+impl From<&Blob> for BlobView {
+    fn from(blob: &Blob) -> Self {
+        Self {
+            root: blob.root.to_hex(),
+            hash: match blob.hash {
+                HashAlgorithm::Sha256 => ContentHash::Sha256.as_str(),
+                HashAlgorithm::Sm3 => ContentHash::Sm3.as_str(),
+            },
+            commitment: blob.commitment.to_hex(),
+            salt: hex::encode(blob.salt),
+            length: blob.bytes,
+            unreferenced_ms: u64::try_from(UNREFERENCED_MAX.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+/// A device that takes the place of a drive.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Replacement)]
+pub(super) struct ReplacementView {
+    /// Absolute path of the device, or of a preallocated file.
+    #[schema(example = "/dev/ng0n1")]
+    pub(super) path: String,
+}
+
+/// How the payload store is.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Storage)]
+pub(super) struct StorageView {
+    pub(super) drives: Vec<DriveView>,
+    /// Segments that hold something.
+    segments: u64,
+    /// Segments that there is room for.
+    segments_free: u64,
+    /// Objects, their parts and manifests: about so many.
+    records: u64,
+    /// Bodies that no statement refers to yet.
+    unreferenced: u64,
+    /// Why nothing is written any more, if so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    read_only: Option<String>,
+    /// Damaged cells that were written again, since the node started.
+    repaired: u64,
+    /// Batches of which too little is left, found since the node started.
+    lost: u64,
+    /// What an operator asked for last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job: Option<JobView>,
+}
+
+/// A drive of the payload store.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Drive)]
+pub(super) struct DriveView {
+    /// Its number.
+    drive: usize,
+    /// `sound`, `rebuilding` or `failed`.
+    #[schema(example = "sound")]
+    state: &'static str,
+    bytes: u64,
+    /// Room on it, in percent of its slots.
+    free_percent: u64,
+    /// What it said when it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+/// What an operator asked for.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = StorageJob)]
+pub(super) struct JobView {
+    /// `scrub` or `replace`.
+    #[schema(example = "scrub")]
+    job: &'static str,
+    /// The drive that is replaced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drive: Option<usize>,
+    running: bool,
+    /// How far it is.
+    percent: u8,
+    /// Segments that were read.
+    segments: u64,
+    /// Damaged or missing cells that were written again.
+    repaired: u64,
+    /// Batches of which too little is left.
+    lost: u64,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<String>,
+}
+
+impl StorageView {
+    pub(super) fn new(status: &Status, job: &JobState, unreferenced: usize) -> Self {
+        let drives = status.drives.iter().enumerate().map(|(number, drive)| DriveView {
+            drive: number,
+            state: match drive.state {
+                DriveState::Sound => "sound",
+                DriveState::Rebuilding => "rebuilding",
+                DriveState::Failed => "failed",
+            },
+            bytes: drive.bytes,
+            free_percent: (u64::from(drive.slots_free) * 100).checked_div(u64::from(drive.slots)).unwrap_or_default(),
+            reason: drive.reason.clone(),
+        });
+        let view = |asked: &Job| JobView {
+            job: match asked {
+                Job::Scrub => "scrub",
+                Job::Replace { .. } => "replace",
+            },
+            drive: match asked {
+                Job::Scrub => None,
+                Job::Replace { drive, .. } => Some(*drive),
+            },
+            running: job.running,
+            percent: job.percent,
+            segments: job.found.segments,
+            repaired: job.found.repaired,
+            lost: job.found.lost,
+            failure: job.failure.clone(),
+        };
+        Self {
+            drives: drives.collect(),
+            segments: status.segments,
+            segments_free: status.segments_free,
+            records: status.records,
+            unreferenced: unreferenced as u64,
+            read_only: status.read_only.clone(),
+            repaired: status.counters.repaired,
+            lost: status.counters.lost,
+            job: job.job.as_ref().map(view),
+        }
+    }
 }
 
 /// The snapshots that a joiner can have, newest first.

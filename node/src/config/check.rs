@@ -1,6 +1,6 @@
 //! What can be wrong with a well-formed file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,6 +16,10 @@ use crate::admission::SUBMISSION_STATEMENTS_MAX;
 const PEER_ID_BYTES: usize = 38;
 /// Peers: more than the largest validator set is a mistake.
 const PEERS_MAX: usize = 256;
+/// Drives of one payload store: those of the largest chassis, and of its neighbour.
+const PAYLOAD_DRIVES_MAX: usize = 64;
+/// What a drive of the payload store needs beside its slots.
+const PAYLOAD_OVERHEAD_BYTES: u64 = 4 << 20;
 /// Longest node name; it stands in every line of the log.
 const NAME_BYTES_MAX: usize = 64;
 /// No time-out is longer than this: a longer one is a unit mistaken.
@@ -58,6 +62,9 @@ impl Config {
                 private(&mut faults, "validator.epoch_keys", key);
             }
         }
+        if let Some(payload) = self.payload.as_ref().filter(|section| section.signer == SignerName::Software) {
+            private(&mut faults, "payload.custody_key", &payload.custody_key);
+        }
         if let Ok(metadata) = fs::metadata(&self.node.data_dir)
             && !metadata.is_dir()
         {
@@ -75,6 +82,7 @@ impl Config {
         self.peers(&mut faults);
         self.signers(&mut faults);
         self.limits(&mut faults);
+        self.payload(&mut faults);
         faults.0
     }
 
@@ -145,11 +153,47 @@ impl Config {
         }
     }
 
+    fn payload(&self, faults: &mut Faults) {
+        const DRIVES: &str = "payload.drives";
+        let Some(payload) = &self.payload else { return };
+        if payload.signer != SignerName::Software {
+            let problem = format!("this build holds no {} custody key", payload.signer.as_str());
+            faults.add("payload.signer", problem, "use \"software\", or a build with that signer");
+        }
+        let columns = payload.data_columns.saturating_add(payload.parity_columns);
+        if payload.data_columns == 0 || columns > payload.drives.len() {
+            let problem = format!("{columns} columns on {} drives", payload.drives.len());
+            faults.add(DRIVES, problem, "name as many drives as payload.data_columns and payload.parity_columns, or more");
+        }
+        if payload.drives.len() > PAYLOAD_DRIVES_MAX {
+            faults.add(DRIVES, "too many drives", format!("name at most {PAYLOAD_DRIVES_MAX}"));
+        }
+        let mut seen = BTreeSet::new();
+        for drive in &payload.drives {
+            if !seen.insert(&drive.path) {
+                faults.add(DRIVES, format!("{} is named twice", drive.path.display()), "name each drive once");
+            }
+            if let Some(bytes) = drive.bytes {
+                // Superblocks, and two slots.
+                let least = (2 * payload.slot_bytes).saturating_add(PAYLOAD_OVERHEAD_BYTES);
+                faults.within("payload.drives.bytes", bytes, least, 1 << 50);
+            }
+        }
+        faults.within("payload.slot_bytes", payload.slot_bytes, 1 << 20, 256 << 20);
+        if !payload.slot_bytes.is_multiple_of(4096) {
+            faults.add("payload.slot_bytes", "not whole blocks", "choose a multiple of 4096");
+        }
+        faults.within("payload.blob_bytes_max", payload.blob_bytes_max, 1 << 20, stele_storage::OBJECT_BYTES_MAX / 2);
+        faults.within("payload.scrub_days", u64::from(payload.scrub_days), 1, 365);
+        faults.within("payload.collect_live_percent", u64::from(payload.collect_live_percent), 1, 90);
+    }
+
     fn limits(&self, faults: &mut Faults) {
         let wide = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
         let limits = &self.api.limits;
         faults.within("api.limits.connections_max", wide(limits.connections_max), 2, 1_000_000);
         faults.within("api.limits.requests_max", wide(limits.requests_max), 2, 1_000_000);
+        faults.within("api.limits.transfers_max", wide(limits.transfers_max), 2, 100_000);
         faults.within("api.limits.streams_max", u64::from(limits.streams_max), 1, 10_000);
         faults.within("api.limits.body_bytes_max", wide(limits.body_bytes_max), 16 * 1024, 1 << 20);
         faults.within("api.limits.batch_bytes_max", wide(limits.batch_bytes_max), 16 * 1024, 64 << 20);

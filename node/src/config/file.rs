@@ -55,6 +55,10 @@ impl Config {
             paths.push(&mut validator.long_term_key);
             paths.extend(validator.epoch_keys.iter_mut());
         }
+        if let Some(payload) = &mut self.payload {
+            paths.push(&mut payload.custody_key);
+            paths.extend(payload.drives.iter_mut().map(|drive| &mut drive.path));
+        }
         for path in paths {
             // `join` keeps an absolute path as it is.
             let resolved: PathBuf = directory.join(&*path);

@@ -16,6 +16,7 @@ impl Config {
             ("admission", adopted.admission != fresh.admission),
             ("accel", adopted.accel != fresh.accel),
             ("state", adopted.state != fresh.state),
+            ("payload", adopted.payload != fresh.payload),
             ("order", adopted.order != fresh.order),
             ("metrics", adopted.metrics != fresh.metrics),
             ("log", adopted.log != fresh.log),

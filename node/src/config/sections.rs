@@ -28,6 +28,8 @@ pub struct Config {
     /// Snapshots of the state.
     #[serde(default)]
     pub state: StateSection,
+    /// Bodies of records; without this section the node keeps none.
+    pub payload: Option<PayloadSection>,
     /// The watchdog over the order.
     #[serde(default)]
     pub order: OrderSection,
@@ -174,6 +176,8 @@ pub struct ApiLimits {
     pub batch_bytes_max: usize,
     /// Statements in a batch, and ids in a bulk query.
     pub batch_statements_max: usize,
+    /// Bodies of records on their way in or out on all listeners, some 3 MiB each, shared as `requests_max` is.
+    pub transfers_max: usize,
     /// Bytes of request bodies in memory at once on all listeners, shared as `requests_max` is; as much again, and at least
     /// 128 MiB, is for answers that are not taken yet, of which the public as a whole counts as one party.
     pub body_memory_bytes_max: usize,
@@ -202,6 +206,7 @@ impl Default for ApiLimits {
             body_bytes_max: 64 * 1024,
             batch_bytes_max: 4 * 1024 * 1024,
             batch_statements_max: 4_096,
+            transfers_max: 128,
             body_memory_bytes_max: 256 * 1024 * 1024,
             handshake_timeout_ms: 5_000,
             header_timeout_ms: 10_000,
@@ -373,6 +378,67 @@ impl Default for StateSection {
             page_cache_bytes: 1 << 30,
         }
     }
+}
+
+/// `[payload]`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct PayloadSection {
+    /// Who holds the custody key, under which the keys of bodies are sealed.
+    pub signer: SignerName,
+    /// File of the custody key, for a software signer.
+    pub custody_key: PathBuf,
+    /// The drives, all of one store.
+    pub drives: Vec<DriveEntry>,
+    /// Columns of a segment that hold bodies.
+    #[serde(default = "PayloadSection::data_columns")]
+    pub data_columns: usize,
+    /// Columns that hold their parity: so many drives may be lost. With the others together no more than there are drives.
+    #[serde(default = "PayloadSection::parity_columns")]
+    pub parity_columns: usize,
+    /// Bytes of a segment's column on one drive, when the store is made.
+    #[serde(default = "PayloadSection::slot_bytes")]
+    pub slot_bytes: u64,
+    /// Bytes of one body at most.
+    #[serde(default = "PayloadSection::blob_bytes_max")]
+    pub blob_bytes_max: u64,
+    /// Everything that is stored is read, and mended where it is damaged, once in so many days.
+    #[serde(default = "PayloadSection::scrub_days")]
+    pub scrub_days: u16,
+    /// Segments of which no more than so much is alive, in percent, are freed by moving what lives.
+    #[serde(default = "PayloadSection::collect_live_percent")]
+    pub collect_live_percent: u8,
+}
+
+impl PayloadSection {
+    const fn data_columns() -> usize {
+        8
+    }
+    const fn parity_columns() -> usize {
+        3
+    }
+    const fn slot_bytes() -> u64 {
+        16 << 20
+    }
+    const fn blob_bytes_max() -> u64 {
+        64 << 30
+    }
+    const fn scrub_days() -> u16 {
+        14
+    }
+    const fn collect_live_percent() -> u8 {
+        50
+    }
+}
+
+/// One of `payload.drives`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct DriveEntry {
+    /// A block device, an NVMe character device (`/dev/ngXnY`) or a file.
+    pub path: PathBuf,
+    /// A file of so many bytes, made by the node where there is no store yet. Devices have their own size.
+    pub bytes: Option<u64>,
 }
 
 /// `[order]`.

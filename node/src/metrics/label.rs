@@ -83,7 +83,43 @@ macro_rules! labels {
     )*};
 }
 
+/// Number of a drive of the payload store. Its series exist once the drive does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drive(&'static str);
+
+impl Drive {
+    /// The label of drive `number`, if a store can have so many.
+    #[must_use]
+    pub fn new(number: usize) -> Option<Self> {
+        const NUMBERS: [&str; 64] = [
+            "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18",
+            "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30", "31", "32", "33", "34", "35",
+            "36", "37", "38", "39", "40", "41", "42", "43", "44", "45", "46", "47", "48", "49", "50", "51", "52",
+            "53", "54", "55", "56", "57", "58", "59", "60", "61", "62", "63",
+        ];
+        NUMBERS.get(number).copied().map(Self)
+    }
+}
+
+impl Label for Drive {
+    const NAME: &'static str = "device";
+    fn every() -> Vec<Self> {
+        Vec::new()
+    }
+    fn text(self) -> &'static str {
+        self.0
+    }
+}
+
 labels! {
+    /// What room is used for.
+    Room "state" {
+        /// It holds something.
+        Used = "used",
+        /// It is free.
+        Free = "free",
+    }
+
     /// What a statement is about: a record class, or what else the platforms do.
     Class "class" {
         /// Medical records.

@@ -25,6 +25,7 @@ mod order;
 mod pipeline;
 mod registry;
 mod seal;
+mod storage;
 
 use std::sync::Arc;
 
@@ -40,6 +41,7 @@ pub use messages::MessageCounter;
 pub use order::{OrderFigures, OrderMetrics};
 pub use pipeline::PipelineMetrics;
 pub use seal::SealMetrics;
+pub use storage::StorageMetrics;
 
 use registry::Registry;
 
@@ -60,6 +62,8 @@ pub struct Metrics {
     pub log: LogMetrics,
     /// Checkpoint and vote signatures.
     pub seal: SealMetrics,
+    /// Bodies of records.
+    pub storage: StorageMetrics,
     /// HTTP.
     pub http: HttpMetrics,
     /// TLS.
@@ -79,10 +83,11 @@ impl Metrics {
         let execute = ExecuteMetrics::new(&mut registry);
         let log = LogMetrics::new(&mut registry);
         let seal = SealMetrics::new(&mut registry);
+        let storage = StorageMetrics::new(&mut registry);
         let http = HttpMetrics::new(&mut registry);
         let tls = TlsMetrics::new(&mut registry);
         let pipeline = PipelineMetrics::new(&mut registry);
-        Arc::new(Self { registry, build, admission, accel, order, execute, log, seal, http, tls, pipeline })
+        Arc::new(Self { registry, build, admission, accel, order, execute, log, seal, storage, http, tls, pipeline })
     }
 
     /// The Prometheus text format, version 0.0.4.

@@ -107,6 +107,16 @@ crate::codes! {
         ParameterInvalid = 127 => "parameter_invalid",
         /// The result is not certified by a header yet; ask again.
         NotCertified = 128 => "not_certified",
+        /// The node has no room for more bodies.
+        StorageFull = 129 => "storage_full",
+        /// The node takes no bodies for now, since it could not keep them safe.
+        StorageReadOnly = 130 => "storage_read_only",
+        /// The stored body is damaged beyond what this node can repair.
+        BodyDamaged = 131 => "body_damaged",
+        /// The body is sealed under a key that this node does not have.
+        BodySealed = 132 => "body_sealed",
+        /// The range begins behind the end of the body.
+        RangeInvalid = 133 => "range_invalid",
         /// The node failed; the log of the node says why.
         Internal = 199 => "internal",
     }

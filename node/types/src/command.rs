@@ -11,7 +11,7 @@ use crate::custody::{RecordCorrect, RecordPut};
 use crate::governance::{
     Approve, EpochCertify, ParametersChange, Propose, ProtocolUpgrade, ValidatorsChange, Withdraw,
 };
-use crate::hash::ObjectId;
+use crate::hash::{Hash, ObjectId};
 use crate::limits::COMMAND_BYTES_MAX;
 use crate::party::{
     KeyEnrol, KeyReset, KeyRevoke, KeyRotate, MandateGive, MandateWithdraw, PartyEnrol, PartyStanding, RoleChange,
@@ -153,6 +153,14 @@ impl Command {
         cbor::map_len(&mut decoder, PAIRS_MAX).ok()?;
         (decoder.u64().ok()? == 0).then_some(())?;
         decoder.u16().ok()
+    }
+    /// Content root of the sealed body that the command refers to.
+    pub const fn body_root(&self) -> Option<Hash> {
+        match self {
+            Self::RecordPut(body) => body.body_root,
+            Self::RecordCorrect(body) => body.body_root,
+            _ => None,
+        }
     }
     /// What the `sub` claim of the statement must name, as 32 hexadecimal digits: the object of the command, or zeros
     /// when it concerns the network as a whole.

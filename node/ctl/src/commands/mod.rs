@@ -15,6 +15,7 @@ pub mod receipt;
 pub mod record;
 pub mod state;
 pub mod status;
+pub mod storage;
 pub mod submit;
 pub mod upgrade;
 pub mod words;
@@ -107,6 +108,9 @@ pub enum Command {
     /// Prove values of the state in a file, export it, check that of a stopped node
     #[command(subcommand)]
     State(state::StateCommand),
+    /// The drives on which a node keeps bodies of records
+    #[command(subcommand)]
+    Storage(storage::StorageCommand),
     /// Registered statements in log order
     Feed(feed::FeedArguments),
     /// Measure a network under load
@@ -150,6 +154,7 @@ impl Cli {
             Command::Receipt(receipt::ReceiptCommand::Verify(arguments)) => arguments.run(&session),
             Command::Query(command) => block_on(command.run(&session)),
             Command::State(command) => command.run(&session),
+            Command::Storage(command) => command.run(&session),
             Command::Feed(arguments) => block_on(arguments.run(&session)),
             Command::Bench(arguments) => block_on(arguments.run(&session)),
             Command::Man { dir } => manual::man(&dir),

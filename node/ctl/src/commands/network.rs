@@ -13,7 +13,7 @@ use crate::commands::upgrade::UpgradeCommand;
 use crate::commands::{block_on, run_daemon, words};
 use crate::failure::Failure;
 use crate::localnet::{LocalNetwork, READY_WAIT_MAX, steled_beside_this_program};
-use crate::network::init::{BASE_PORT, InitOptions, NewNode, VoteMode, add_node, init};
+use crate::network::init::{BASE_PORT, InitOptions, NewNode, PayloadDrives, VoteMode, add_node, init};
 use crate::network::layout::NetworkDir;
 use crate::network::profile::Profile;
 use crate::output::{Record, note};
@@ -62,6 +62,30 @@ pub struct NewNetwork {
     /// Suite of the agencies' keys
     #[arg(long, value_parser = words::suite, default_value = "eddsa")]
     pub agency_suite: Suite,
+    /// Where each node keeps bodies of records
+    #[arg(long, value_enum, default_value_t = Payload::Small)]
+    pub payload: Payload,
+}
+
+/// Drives of a new node, as files in its directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Payload {
+    /// Nowhere: it keeps none
+    None,
+    /// On four files of 64 MiB, of which one may be lost
+    Small,
+    /// On eleven files of 64 MiB, of which three may be lost, as an appliance divides its drives
+    Appliance,
+}
+
+impl Payload {
+    const fn drives(self) -> Option<PayloadDrives> {
+        match self {
+            Self::None => None,
+            Self::Small => Some(PayloadDrives::SMALL),
+            Self::Appliance => Some(PayloadDrives::APPLIANCE),
+        }
+    }
 }
 
 /// Arguments of `network init`.
@@ -93,6 +117,9 @@ pub struct AddNodeArguments {
     /// First of its five ports
     #[arg(long)]
     pub first_port: u16,
+    /// Where it keeps bodies of records
+    #[arg(long, value_enum, default_value_t = Payload::Small)]
+    pub payload: Payload,
 }
 
 /// Arguments of `network join`.
@@ -137,6 +164,7 @@ impl NewNetwork {
             mode: self.mode,
             agencies: self.agencies,
             agency_suite: self.agency_suite,
+            payload: self.payload.drives(),
             ..InitOptions::default()
         }
     }
@@ -243,7 +271,7 @@ impl InitArguments {
 impl AddNodeArguments {
     fn run(self, session: &Session) -> Result<u8> {
         let operator = party_id(session, &self.operator)?;
-        let new = NewNode { name: self.name, host: self.host, first_port: self.first_port, operator };
+        let new = NewNode { name: self.name, host: self.host, first_port: self.first_port, operator, payload: self.payload.drives() };
         let (node, validator) = add_node(&session.dir()?, &new)?;
         let record = Record::new()
             .with("node", node.name.as_str())

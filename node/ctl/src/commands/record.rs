@@ -1,12 +1,17 @@
-//! `stele record`: anchors of records. The body and its salt stay with their owner.
+//! `stele record`: anchors of records. The body stays with its owner, or is sealed and kept by a node.
 
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
-use stele_types::Command;
+use stele_client::Client;
+use stele_ledger::value::RecordAnchor;
+use stele_types::{Command, cbor};
 use stele_types::custody::{RecordCorrect, RecordPut};
 use stele_types::hash::{Hash, ObjectId};
 use stele_types::record::{ContentHash, PlaceCode, RecordClass, Sensitivity};
@@ -14,21 +19,44 @@ use stele_types::record::{ContentHash, PlaceCode, RecordClass, Sensitivity};
 use crate::author::{object_id, random};
 use crate::commands::governed::{issue_about, party_id};
 use crate::commands::words;
+use crate::describe::Object;
 use crate::failure::Failure;
 use crate::keys::{read_secret, write_secret_new};
 use crate::output::Record;
 use crate::session::Session;
+use crate::state_query;
+
+/// Bytes of a body that are fetched at a time.
+const PIECE_BYTES: u64 = 8 << 20;
 
 /// Bytes of a salt.
 const SALT_BYTES: usize = 32;
 
-/// Anchors of records. The body and its salt stay with their owner.
+/// Anchors of records. The body stays with its owner, or is sealed and kept by a node.
 #[derive(Debug, Subcommand)]
 pub enum RecordCommand {
     /// Anchor a record by a salted commitment to its body
     Put(Box<PutArguments>),
     /// Anchor a new version of a record
     Correct(CorrectArguments),
+    /// Fetch the body of a record that a node keeps for the acting party
+    ///
+    /// Which body it is, is proven by the state; that the node gave the right one is shown by the salt.
+    Fetch(FetchArguments),
+}
+
+/// Arguments of `record fetch`.
+#[derive(Debug, Args)]
+pub struct FetchArguments {
+    /// Id of the record
+    #[arg(value_parser = words::object_id)]
+    pub record: ObjectId,
+    /// File to write, which must not exist
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// File with the salt, as `record put --store` wrote it: the body is compared with the commitment of the record
+    #[arg(long, value_name = "FILE")]
+    pub salt: Option<PathBuf>,
 }
 
 /// The commitment: made here from a body, or given.
@@ -42,8 +70,14 @@ pub struct CommitmentArguments {
     #[arg(long, value_parser = words::hash, value_name = "HEX")]
     pub commitment: Option<Hash>,
     /// Content root of the sealed body
-    #[arg(long, value_parser = words::hash, value_name = "HEX")]
+    #[arg(long, value_parser = words::hash, value_name = "HEX", conflicts_with = "store")]
     pub body_root: Option<Hash>,
+    /// Put the body to a node, which seals and keeps it; its salt is written to FILE.ROOT.salt
+    #[arg(long, requires = "body")]
+    pub store: bool,
+    /// Year in which the retention of a stored body ends [default: it does not]
+    #[arg(long, value_name = "YYYY", requires = "store", value_parser = clap::value_parser!(u16).range(1970..=9999))]
+    pub retention_year: Option<u16>,
 }
 
 /// Arguments of `record put`.
@@ -104,11 +138,13 @@ impl RecordCommand {
     /// # Errors
     /// What failed.
     pub async fn run(self, session: &Session) -> Result<u8> {
-        let (record, command) = match self {
+        let (record, committed, command) = match self {
+            Self::Fetch(arguments) => return arguments.run(session).await,
             Self::Put(arguments) => {
                 let on_behalf_of =
                     arguments.on_behalf_of.as_deref().map(|party| party_id(session, party)).transpose()?;
                 let record = arguments.record.map_or_else(object_id, Ok)?;
+                let committed = arguments.committed.commit(session, &record, Some(arguments.class)).await?;
                 let put = RecordPut {
                     record,
                     class: arguments.class,
@@ -119,58 +155,191 @@ impl RecordCommand {
                     sensitivity: arguments.sensitivity,
                     retention: arguments.retention,
                     policy: arguments.policy,
-                    commitment: arguments.committed.commitment()?,
-                    body_root: arguments.committed.body_root,
-                    body_hash: arguments.committed.body_root.map(|_| ContentHash::Sha256),
+                    commitment: committed.commitment,
+                    body_root: committed.body_root,
+                    body_hash: committed.body_root.map(|_| ContentHash::Sha256),
                     on_behalf_of,
                 };
-                (record, Command::RecordPut(put))
+                (record, committed, Command::RecordPut(put))
             }
             Self::Correct(arguments) => {
+                let committed = arguments.committed.commit(session, &arguments.record, None).await?;
                 let correct = RecordCorrect {
                     record: arguments.record,
                     follows: arguments.follows,
-                    commitment: arguments.committed.commitment()?,
-                    body_root: arguments.committed.body_root,
-                    body_hash: arguments.committed.body_root.map(|_| ContentHash::Sha256),
+                    commitment: committed.commitment,
+                    body_root: committed.body_root,
+                    body_hash: committed.body_root.map(|_| ContentHash::Sha256),
                 };
-                (arguments.record, Command::RecordCorrect(correct))
+                (arguments.record, committed, Command::RecordCorrect(correct))
             }
         };
-        issue_about(session, Record::new().with("record", record.to_hex()), &command).await
+        let mut about = Record::new().with("record", record.to_hex());
+        if let Some(salt) = &committed.salt_file {
+            about = about
+                .with_option("body_root", committed.body_root.map(|root| root.to_hex()))
+                .with("salt_file", salt.display().to_string());
+        }
+        issue_about(session, about, &command).await
     }
 }
 
+/// What a record says of its body.
+struct Committed {
+    commitment: Hash,
+    body_root: Option<Hash>,
+    /// Where the salt of a stored body lies.
+    salt_file: Option<PathBuf>,
+}
+
 impl CommitmentArguments {
-    fn commitment(&self) -> Result<Hash> {
+    /// Makes the commitment, and puts the body to a node if that is asked for. Without `class` the record has one.
+    async fn commit(&self, session: &Session, record: &ObjectId, class: Option<RecordClass>) -> Result<Committed> {
         match (&self.body, self.commitment) {
-            (Some(path), None) => {
-                let body = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-                let mut name = path.clone().into_os_string();
-                name.push(".salt");
-                salted_commitment(&salt(Path::new(&name))?, &body)
+            (Some(path), None) if self.store => {
+                let class = match class {
+                    Some(class) => class,
+                    None => anchor(session, record).await?.class,
+                };
+                self.put(session, record, class, path).await
             }
-            (None, Some(commitment)) => Ok(commitment),
+            (Some(path), None) => {
+                let commitment = commitment_of(&salt(&beside(path, "salt"))?, path)?;
+                Ok(Committed { commitment, body_root: self.body_root, salt_file: None })
+            }
+            (None, Some(commitment)) => Ok(Committed { commitment, body_root: self.body_root, salt_file: None }),
             _ => bail!("name the body or its commitment"),
         }
     }
+
+    async fn put(&self, session: &Session, record: &ObjectId, class: RecordClass, path: &Path) -> Result<Committed> {
+        let blob = session.party_client()?.put_body(record, class, self.retention_year, path).await?;
+        let malformed = || anyhow!("the node's answer is malformed");
+        let root = Hash::from_hex(&blob.root).ok_or_else(malformed)?;
+        let mut salt = [0; SALT_BYTES];
+        hex::decode_to_slice(&blob.salt, &mut salt).map_err(|_| malformed())?;
+        let commitment = commitment_of(&salt, path)?;
+        // What is signed is this program's own.
+        if commitment.to_hex() != blob.commitment {
+            bail!(
+                Failure::new("commitment_differs", "the node names another commitment than that of the body")
+                    .hint("the file changed meanwhile, or the node is at fault; try again, at another node with --node")
+            );
+        }
+        let salt_file = beside(path, &format!("{}.salt", &blob.root[..16.min(blob.root.len())]));
+        write_secret_new(&salt_file, hex::encode(salt).as_bytes())?;
+        Ok(Committed { commitment, body_root: Some(root), salt_file: Some(salt_file) })
+    }
+}
+
+/// `FILE.suffix`.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.to_owned().into_os_string();
+    name.push(".");
+    name.push(suffix);
+    name.into()
+}
+
+/// The record, proven by the state.
+async fn anchor(session: &Session, record: &ObjectId) -> Result<RecordAnchor> {
+    let object = Object::Record(*record);
+    let proven = state_query::query(&session.reader()?, &session.anchor()?, &object).await?;
+    let value = proven.first().and_then(|first| first.value.as_deref());
+    let value = value.ok_or_else(|| {
+        Failure::new("object_unknown", format!("there is no record {}, and that is proven", record.to_hex()))
+    })?;
+    Ok(cbor::from_slice(value)?)
+}
+
+impl FetchArguments {
+    async fn run(self, session: &Session) -> Result<u8> {
+        let anchor = anchor(session, &self.record).await?;
+        let root = anchor.body_root.ok_or_else(|| {
+            Failure::new("body_not_stored", "the record names no stored body").hint("its owner has the body")
+        })?;
+        let known = self.salt.as_deref().map(read_salt).transpose()?;
+        let client = session.party_client()?;
+        let create = || format!("cannot create {}", self.out.display());
+        let mut file =
+            File::options().write(true).create_new(true).mode(0o600).open(&self.out).with_context(create)?;
+        let fetched = fetch(&client, &root, &mut file).await;
+        let compared = fetched.and_then(|length| {
+            let commitment = known.map(|salt| commitment_of(&salt, &self.out)).transpose()?;
+            match commitment {
+                Some(commitment) if commitment != anchor.commitment => bail!(
+                    Failure::new("commitment_differs", "the body is not the one that the record commits to")
+                        .hint("ask another node with --node, and tell the operator; or the salt is that of another body")
+                ),
+                commitment => Ok((length, commitment.is_some())),
+            }
+        });
+        let (length, verified) = compared.inspect_err(|_| {
+            // What is not the body must not lie there under its name.
+            let _ = std::fs::remove_file(&self.out);
+        })?;
+        let record = Record::new()
+            .with("record", self.record.to_hex())
+            .with("body_root", root.to_hex())
+            .with("bytes", length)
+            .with("verified", verified)
+            .with("file", self.out.display().to_string());
+        session.output.record(&record)?;
+        Ok(0)
+    }
+}
+
+/// Writes a body to a file, piece by piece; its length.
+async fn fetch(client: &Client, root: &Hash, file: &mut File) -> Result<u64> {
+    let mut length = 0;
+    loop {
+        let piece = match client.body(root, length, PIECE_BYTES).await {
+            Ok(piece) => piece,
+            // It ends where the last piece did.
+            Err(error) if error.code() == "range_invalid" => break,
+            Err(error) => return Err(error.into()),
+        };
+        file.write_all(&piece)?;
+        length += piece.len() as u64;
+        if (piece.len() as u64) < PIECE_BYTES {
+            break;
+        }
+    }
+    file.sync_all()?;
+    Ok(length)
 }
 
 /// The salt in a file, which is made when it is missing, so that a command that failed can be given again. Whoever has a
 /// salt can test guesses of the body, so it is kept like a key.
 fn salt(path: &Path) -> Result<[u8; SALT_BYTES]> {
-    let mut salt = [0; SALT_BYTES];
     if path.exists() {
-        hex::decode_to_slice(read_secret(path)?.trim_end(), &mut salt).map_err(|_| {
-            Failure::new("salt_malformed", format!("{} does not hold 64 hexadecimal digits", path.display())).hint(
-                "move it out of the way if it is no salt; without its salt nobody can show what a record commits to",
-            )
-        })?;
-    } else {
-        salt = random()?;
-        write_secret_new(path, hex::encode(salt).as_bytes())?;
+        return read_salt(path);
     }
+    let salt = random()?;
+    write_secret_new(path, hex::encode(salt).as_bytes())?;
     Ok(salt)
+}
+
+fn read_salt(path: &Path) -> Result<[u8; SALT_BYTES]> {
+    let mut salt = [0; SALT_BYTES];
+    hex::decode_to_slice(read_secret(path)?.trim_end(), &mut salt).map_err(|_| {
+        Failure::new("salt_malformed", format!("{} does not hold 64 hexadecimal digits", path.display()))
+            .hint("move it out of the way if it is no salt; without its salt nobody can show what a record commits to")
+    })?;
+    Ok(salt)
+}
+
+/// The commitment to what a file holds.
+fn commitment_of(salt: &[u8; SALT_BYTES], path: &Path) -> Result<Hash> {
+    let read = || format!("cannot read {}", path.display());
+    let mut file = File::open(path).with_context(read)?;
+    let mut mac = Hmac::<Sha256>::new_from_slice(salt).map_err(|_| anyhow!("salt"))?;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer).with_context(read)? {
+            0 => return Ok(Hash(mac.finalize().into_bytes().into())),
+            length => mac.update(&buffer[..length]),
+        }
+    }
 }
 
 /// `HMAC-SHA-256(salt, body)`: what a leaf may say of a body.

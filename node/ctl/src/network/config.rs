@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::network::init::VoteMode;
+use crate::network::init::{PayloadDrives, VoteMode};
 
 /// What goes into one node's `steled.toml`; paths are relative to the file.
 pub(crate) struct NodeConfig<'a> {
@@ -15,6 +15,7 @@ pub(crate) struct NodeConfig<'a> {
     pub(crate) public_listen: &'a str,
     pub(crate) plain_listen: Option<&'a str>,
     pub(crate) metrics_listen: &'a str,
+    pub(crate) payload: Option<&'a PayloadDrives>,
 }
 
 impl NodeConfig<'_> {
@@ -61,6 +62,20 @@ impl NodeConfig<'_> {
         line(format_args!("certificate = \"tls.pem\""));
         line(format_args!("key = \"tls.key\""));
         line(format_args!("client_ca = \"ca.pem\"\n"));
+        if let Some(payload) = self.payload {
+            line(format_args!("[payload]"));
+            line(format_args!("signer = \"software\""));
+            line(format_args!("custody_key = \"custody.key\""));
+            line(format_args!("data_columns = {}", payload.data_columns));
+            line(format_args!("parity_columns = {}", payload.parity_columns));
+            line(format_args!("slot_bytes = {}", payload.slot_bytes));
+            line(format_args!("drives = ["));
+            for drive in 0..payload.drives {
+                let path = quote(&format!("drives/{drive}"));
+                line(format_args!("    {{ path = {path}, bytes = {} }},", payload.drive_bytes));
+            }
+            line(format_args!("]\n"));
+        }
         line(format_args!("[metrics]"));
         line(format_args!("listen = {}", quote(self.metrics_listen)));
         text

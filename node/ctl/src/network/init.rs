@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use clap::ValueEnum;
 use p256::ecdsa::signature::Signer as _;
 use p256::pkcs8::DecodePrivateKey as _;
+use stele_hsm::custody::SoftwareCustodian;
 use stele_hsm::{CheckpointGuard, Signer as _, SoftwareSigner, VoteGuard};
 use stele_types::cbor::{List, Text};
 use stele_types::limits::VALIDATORS_MAX;
@@ -75,6 +76,32 @@ pub struct InitOptions {
     pub agency_suite: Suite,
     /// Parameters from height 1.
     pub parameters: Parameters,
+    /// Drives on which each node keeps bodies of records; none: it keeps none.
+    pub payload: Option<PayloadDrives>,
+}
+
+/// Drives of a payload store that are files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PayloadDrives {
+    /// How many.
+    pub drives: usize,
+    /// Bytes of each.
+    pub drive_bytes: u64,
+    /// Columns of a segment that hold bodies.
+    pub data_columns: usize,
+    /// Columns that hold their parity.
+    pub parity_columns: usize,
+    /// Bytes of a column on one drive.
+    pub slot_bytes: u64,
+}
+
+impl PayloadDrives {
+    /// Four small files that survive the loss of one: for a laptop.
+    pub const SMALL: Self =
+        Self { drives: 4, drive_bytes: 64 << 20, data_columns: 2, parity_columns: 1, slot_bytes: 4 << 20 };
+    /// The layout of an appliance, on eleven files: it survives the loss of three.
+    pub const APPLIANCE: Self =
+        Self { drives: 11, drive_bytes: 64 << 20, data_columns: 8, parity_columns: 3, slot_bytes: 4 << 20 };
 }
 
 impl Default for InitOptions {
@@ -89,6 +116,7 @@ impl Default for InitOptions {
             agencies: 1,
             agency_suite: Suite::EdDsa,
             parameters: Parameters::default(),
+            payload: None,
         }
     }
 }
@@ -241,7 +269,7 @@ pub fn init(root: &Path, options: &InitOptions) -> Result<Network> {
             .filter(|(other, _)| *other != index)
             .map(|(_, (node, validator))| (node.peer.clone(), hex::encode(validator.peer_id())))
             .collect();
-        write_node(&dir.node(&node.name), node, options.mode, &persistent, &authority, &bytes)?;
+        write_node(&dir.node(&node.name), node, (options.mode, options.payload), &persistent, &authority, &bytes)?;
     }
     let profile = Profile { name: options.name.clone(), network: genesis.network().to_hex(), nodes };
     profile.save(&dir)?;
@@ -341,6 +369,7 @@ pub fn validator_of(dir: &Path, party: PartyId) -> Result<Validator> {
 fn make_keys(dir: &NodeDir, operator: PartyId, mode: VoteMode) -> Result<(Validator, Option<EpochCertificate>)> {
     let long_term = SoftwareSigner::generate(&dir.file("validator.key")).context("validator key")?;
     SoftwareSigner::generate(&dir.file("seal.key")).context("seal key")?;
+    SoftwareCustodian::generate(&dir.file("custody.key")).context("custody key")?;
     let peer = SigningKey::generate(Suite::EdDsa)?;
     keys::write_secret_new(&dir.file("peer.key"), peer_key_text(&peer)?.as_bytes())?;
     let validator = Validator {
@@ -413,6 +442,8 @@ pub struct NewNode {
     pub first_port: u16,
     /// The party that operates it.
     pub operator: PartyId,
+    /// Drives on which it keeps bodies of records; none: it keeps none.
+    pub payload: Option<PayloadDrives>,
 }
 
 /// Makes the directory of one more node: keys, guard, certificate, and a configuration that names every other node. It
@@ -438,7 +469,7 @@ pub fn add_node(dir: &NetworkDir, new: &NewNode) -> Result<(NodeProfile, Validat
         let peer_id = validator_of(dir.node(&other.name).root(), new.operator)?.peer_id();
         persistent.push((other.peer.clone(), hex::encode(peer_id)));
     }
-    write_node(&node_dir, &node, VoteMode::Direct, &persistent, &authority, &genesis)?;
+    write_node(&node_dir, &node, (VoteMode::Direct, new.payload), &persistent, &authority, &genesis)?;
     profile.nodes.push(node.clone());
     profile.save(dir)?;
     Ok((node, validator))
@@ -447,7 +478,7 @@ pub fn add_node(dir: &NetworkDir, new: &NewNode) -> Result<(NodeProfile, Validat
 fn write_node(
     dir: &NodeDir,
     node: &NodeProfile,
-    mode: VoteMode,
+    (mode, payload): (VoteMode, Option<PayloadDrives>),
     persistent: &[(String, String)],
     authority: &Authority,
     genesis: &[u8],
@@ -473,6 +504,7 @@ fn write_node(
         public_listen: &listen(&node.public),
         plain_listen: node.plain.as_deref(),
         metrics_listen: &node.metrics,
+        payload: payload.as_ref(),
     };
     fs::write(dir.config(), config.to_toml()).with_context(|| format!("cannot write {}", dir.config().display()))
 }

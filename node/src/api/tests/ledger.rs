@@ -29,6 +29,7 @@ use tokio::sync::watch;
 
 use super::Party;
 use super::certificates::Identity;
+use crate::payload::Payload;
 use crate::api::{
     Backend, BackendError, Client, Executed, InForce, Location, Refusal, SealedHead, Snapshot, Standing, Standpoint,
 };
@@ -76,9 +77,21 @@ pub(super) struct MemoryLedger {
     genesis: Genesis,
     inner: Mutex<Inner>,
     height: watch::Sender<u64>,
+    payload: Mutex<Option<Arc<Payload>>>,
 }
 
 impl MemoryLedger {
+    /// Bodies of records are kept there from now on.
+    pub(super) fn keep_bodies(&self, payload: Arc<Payload>) {
+        *self.payload.lock().unwrap() = Some(payload);
+    }
+
+    /// No bodies are kept any more; the store that kept them.
+    pub(super) fn forget_bodies(&self) -> Payload {
+        let payload = self.payload.lock().unwrap().take().unwrap();
+        Arc::into_inner(payload).expect("no request is in progress")
+    }
+
     /// A network with one founder per party, each with its client certificate pinned.
     pub(super) fn new(identities: &[Identity]) -> Arc<Self> {
         let roles = |party| match party {
@@ -127,7 +140,7 @@ impl MemoryLedger {
             held: None,
             not_ready: None,
         };
-        Arc::new(Self { genesis, inner: Mutex::new(inner), height: watch::Sender::new(0) })
+        Arc::new(Self { genesis, inner: Mutex::new(inner), height: watch::Sender::new(0), payload: Mutex::default() })
     }
 
     pub(super) fn network(&self) -> NetworkId {
@@ -305,6 +318,10 @@ fn sealed(inner: &Inner, network: NetworkId) -> Option<SealedHead> {
 
 #[async_trait]
 impl Backend for MemoryLedger {
+    fn payload(&self) -> Option<Arc<Payload>> {
+        self.payload.lock().unwrap().clone()
+    }
+
     fn genesis(&self) -> &Genesis {
         &self.genesis
     }

@@ -4,6 +4,7 @@
 //! real state and log proofs. Only consensus is missing: each submission is a block at once.
 
 mod access;
+mod bodies;
 mod bounds;
 mod certificates;
 mod client;

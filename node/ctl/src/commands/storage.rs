@@ -1,0 +1,188 @@
+//! `stele storage`: the drives on which a node keeps bodies of records.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use crate::commands::{block_on, run_daemon};
+use crate::failure::Failure;
+use crate::keys::read_secret;
+use crate::localnet::steled_beside_this_program;
+use crate::network::profile::NodeProfile;
+use crate::output::{Record, note};
+use crate::session::Session;
+use crate::standing::operator_client;
+
+/// How often a job is looked at.
+const WATCH: Duration = Duration::from_millis(200);
+
+/// Exit code when a drive failed, something is lost, or a job failed.
+const EXIT_UNWELL: u8 = 1;
+
+/// The drives on which a node keeps bodies of records.
+#[derive(Debug, Subcommand)]
+pub enum StorageCommand {
+    /// Show drives and room of every node, or of those named with --node
+    ///
+    /// Exit codes: 0 all is well, 1 a drive failed, something is lost, or the store only reads.
+    Status,
+    /// Read everything that a node keeps, and mend what is damaged
+    Scrub,
+    /// Replace drives
+    #[command(subcommand)]
+    Drive(DriveCommand),
+    /// Check the store of a stopped node without changing it: every cell is read, every record derived again from it
+    /// (`steled storage fsck`)
+    ///
+    /// Exit codes: 0 sound, 1 not checked, 4 damaged.
+    Fsck(FsckArguments),
+}
+
+/// Replace drives.
+#[derive(Debug, Subcommand)]
+pub enum DriveCommand {
+    /// Take a device or a preallocated file in the place of a drive; what is on it is lost
+    ///
+    /// The node makes on it what the drive held, from the others, and serves meanwhile.
+    Replace(ReplaceArguments),
+}
+
+/// Arguments of `storage drive replace`.
+#[derive(Debug, Args)]
+pub struct ReplaceArguments {
+    /// Number of the drive, as `storage status` shows it
+    pub drive: usize,
+    /// The new device or file
+    pub path: PathBuf,
+}
+
+/// Arguments of `storage fsck`.
+#[derive(Debug, Args)]
+pub struct FsckArguments {
+    /// The node's program [default: steled beside this program]
+    #[arg(long)]
+    pub steled: Option<PathBuf>,
+}
+
+impl StorageCommand {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// What failed.
+    pub fn run(self, session: &Session) -> Result<u8> {
+        match self {
+            Self::Status => block_on(status(session)),
+            Self::Scrub => block_on(scrub(session)),
+            Self::Drive(DriveCommand::Replace(arguments)) => block_on(replace(session, &arguments)),
+            Self::Fsck(arguments) => fsck(session, arguments),
+        }
+    }
+}
+
+async fn status(session: &Session) -> Result<u8> {
+    let (mut records, mut well) = (Vec::new(), true);
+    for node in session.chosen_nodes()? {
+        let view = operator_client(&node)?.storage().await?;
+        let number = |name: &str| view[name].as_u64().unwrap_or_default();
+        if let Some(reason) = view["read_only"].as_str() {
+            note(&format!("warning: {} only reads: {reason}", node.name));
+            well = false;
+        }
+        if number("lost") > 0 {
+            note(&format!("warning: {} has lost {} batches beyond repair", node.name, number("lost")));
+            well = false;
+        }
+        for drive in view["drives"].as_array().into_iter().flatten() {
+            let state = drive["state"].as_str().unwrap_or_default();
+            well &= state != "failed";
+            records.push(
+                Record::new()
+                    .with("node", node.name.as_str())
+                    .with("drive", drive["drive"].clone())
+                    .with("state", state)
+                    .with("bytes", drive["bytes"].clone())
+                    .with("free_percent", drive["free_percent"].clone())
+                    .with("segments", number("segments"))
+                    .with("segments_free", number("segments_free"))
+                    .with("records", number("records"))
+                    .with("unreferenced", number("unreferenced"))
+                    .with("repaired", number("repaired"))
+                    .with_option("reason", drive["reason"].as_str()),
+            );
+        }
+    }
+    session.output.records(&records)?;
+    Ok(if well { 0 } else { EXIT_UNWELL })
+}
+
+/// The one node that was named.
+fn one_node(session: &Session) -> Result<NodeProfile> {
+    let mut nodes = session.chosen_nodes()?;
+    match (nodes.pop(), nodes.is_empty()) {
+        (Some(node), true) => Ok(node),
+        _ => bail!(Failure::new("node_missing", "this is done to one node, and none was named").hint("name it with --node")),
+    }
+}
+
+/// What shows that this command may change the node: it can read its files.
+fn token(session: &Session, node: &NodeProfile) -> Result<zeroize::Zeroizing<String>> {
+    let path = session.dir()?.node(&node.name).data().join("control.token");
+    read_secret(&path)
+}
+
+async fn scrub(session: &Session) -> Result<u8> {
+    let node = one_node(session)?;
+    operator_client(&node)?.scrub_storage(&token(session, &node)?).await?;
+    watch(session, &node).await
+}
+
+async fn replace(session: &Session, arguments: &ReplaceArguments) -> Result<u8> {
+    let node = one_node(session)?;
+    let path = std::path::absolute(&arguments.path)?;
+    operator_client(&node)?.replace_drive(&token(session, &node)?, arguments.drive, &path).await?;
+    watch(session, &node).await
+}
+
+/// Waits for the end of what was begun, and shows what it found.
+async fn watch(session: &Session, node: &NodeProfile) -> Result<u8> {
+    let client = operator_client(node)?;
+    let mut said = 0;
+    loop {
+        let job = client.storage().await?["job"].take();
+        let percent = job["percent"].as_u64().unwrap_or_default();
+        if percent >= said + 10 {
+            note(&format!("{percent} %"));
+            said = percent;
+        }
+        if job["running"] == Value::Bool(true) {
+            tokio::time::sleep(WATCH).await;
+            continue;
+        }
+        let failure = job["failure"].as_str();
+        let record = Record::new()
+            .with("node", node.name.as_str())
+            .with("job", job["job"].clone())
+            .with("segments", job["segments"].clone())
+            .with("repaired", job["repaired"].clone())
+            .with("lost", job["lost"].clone())
+            .with_option("failure", failure);
+        session.output.record(&record)?;
+        let unwell = failure.is_some() || job["lost"].as_u64() != Some(0);
+        return Ok(if unwell { EXIT_UNWELL } else { 0 });
+    }
+}
+
+fn fsck(session: &Session, arguments: FsckArguments) -> Result<u8> {
+    let node = one_node(session)?;
+    let steled = arguments.steled.map_or_else(steled_beside_this_program, Ok)?;
+    let mut command = Command::new(steled);
+    command.args(["storage", "fsck", "--config"]).arg(session.dir()?.node(&node.name).config());
+    if session.output.is_json() {
+        command.arg("--json");
+    }
+    run_daemon(&mut command)
+}

@@ -1,0 +1,99 @@
+//! The payload store, for its operator.
+
+use std::path::PathBuf;
+
+use axum::extract::{Request, State as Extract};
+use axum::http::StatusCode;
+use axum::response::Response;
+use http_body_util::{BodyExt as _, Limited};
+use stele_types::Code;
+
+use super::body::content_type;
+use super::cache;
+use super::format::{self, JSON};
+use super::parameters::Named;
+use super::problem::Problem;
+use super::router::State;
+use super::view::{ReplacementView, StorageView};
+use crate::payload::Job;
+
+/// Longest request.
+const REQUEST_BYTES_MAX: usize = 8 * 1024;
+
+/// How the payload store is, and what it is being made to do.
+#[utoipa::path(
+    get, path = "/v1/storage", tag = "health",
+    responses(
+        (status = 200, description = "Drives, room, what was found", body = StorageView),
+        (status = "4XX", description = "The node keeps no bodies", body = super::problem::ProblemView, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn status(Extract(state): Extract<State>) -> Result<Response, Problem> {
+    Ok(cache::volatile(format::json(&view(&state).await?)))
+}
+
+/// Begins to read everything that is stored, and to mend what is damaged.
+#[utoipa::path(
+    post, path = "/v1/storage/scrub", tag = "health",
+    responses(
+        (status = 202, description = "It has begun", body = StorageView),
+        (status = "4XX", description = "Refused", body = super::problem::ProblemView, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn scrub(Extract(state): Extract<State>) -> Result<Response, Problem> {
+    begin(&state, Job::Scrub).await
+}
+
+/// Takes a device in the place of a drive, and makes again on it what it should hold. What is on the device is lost.
+#[utoipa::path(
+    post, path = "/v1/storage/drives/{drive}", tag = "health",
+    params(("drive" = usize, Path, description = "Number of the drive, from 0")),
+    request_body(content = ReplacementView),
+    responses(
+        (status = 202, description = "It has begun", body = StorageView),
+        (status = "4XX", description = "Refused", body = super::problem::ProblemView, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn replace(
+    Extract(state): Extract<State>,
+    Named(drive): Named<usize>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    content_type(&parts.headers, &[JSON])?;
+    let malformed = || Problem::new(Code::Malformed).detail("send {\"path\": \"/dev/…\"}, an absolute path");
+    let body = Limited::new(body, REQUEST_BYTES_MAX).collect().await.map_err(|_| malformed())?.to_bytes();
+    let asked: ReplacementView = serde_json::from_slice(&body).map_err(|_| malformed())?;
+    let path = PathBuf::from(asked.path);
+    if !path.is_absolute() {
+        return Err(malformed());
+    }
+    let drives = view(&state).await?.drives.len();
+    if drive >= drives {
+        return Err(Problem::parameter("drive", &format!("a number below {drives}")));
+    }
+    begin(&state, Job::Replace { drive, path }).await
+}
+
+async fn begin(state: &State, job: Job) -> Result<Response, Problem> {
+    let upkeep = state.backend.upkeep().ok_or_else(missing)?;
+    upkeep.begin(job).map_err(|code| {
+        Problem::new(code).detail("something is being done already; GET /v1/storage says what and how far it is")
+    })?;
+    let mut response = format::json(&view(state).await?);
+    *response.status_mut() = StatusCode::ACCEPTED;
+    Ok(cache::volatile(response))
+}
+
+async fn view(state: &State) -> Result<StorageView, Problem> {
+    let payload = state.backend.payload().ok_or_else(missing)?;
+    let job = state.backend.upkeep().map(|upkeep| upkeep.job_state()).unwrap_or_default();
+    let status = payload.store().status().await.map_err(|error| {
+        Problem::from(super::backend::BackendError::Failed(Box::new(error)))
+    })?;
+    Ok(StorageView::new(&status, &job, payload.waiting()))
+}
+
+fn missing() -> Problem {
+    Problem::new(Code::NotFound).detail("this node keeps no bodies: its configuration has no [payload]")
+}

@@ -1,0 +1,131 @@
+//! Bodies of records and the drives that they are on.
+
+use stele_storage::{DriveState, Status};
+
+use super::family::{Counter, Gauge, GaugeFamily, Total};
+use super::label::{Drive, Room};
+use super::registry::Registry;
+
+/// The payload store.
+pub struct StorageMetrics {
+    bytes: GaugeFamily<(Drive, Room)>,
+    device_failed: GaugeFamily<Drive>,
+    segments: GaugeFamily<Room>,
+    records: Gauge,
+    read_only: Gauge,
+    puts: Total,
+    put_bytes: Total,
+    written_bytes: Total,
+    reads: Total,
+    read_bytes: Total,
+    reconstructed: Total,
+    repaired: Total,
+    lost: Total,
+    scrub_segments: Gauge,
+    scrub_completed: Gauge,
+    scrub_repairs: Counter,
+    scrub_lost: Counter,
+    unreferenced: Gauge,
+    unreferenced_removed: Counter,
+}
+
+impl StorageMetrics {
+    pub(super) fn new(registry: &mut Registry) -> Self {
+        let mut total = |name, help| Total::new(registry.counters(name, help, vec![()]));
+        let puts = total("stele_storage_puts_total", "Records that were made durable, removals among them.");
+        let put_bytes = total("stele_storage_put_bytes_total", "Bytes of records that were made durable.");
+        let written_bytes =
+            total("stele_storage_written_bytes_total", "Bytes that the drives were given for them, parity included.");
+        let reads = total("stele_storage_reads_total", "Records that were read.");
+        let read_bytes = total("stele_storage_read_bytes_total", "Bytes of records that were read.");
+        let reconstructed = total(
+            "stele_storage_reconstructed_total",
+            "Records that were made again from other drives because their own failed or was damaged.",
+        );
+        let repaired = total("stele_storage_repaired_total", "Damaged cells that were written again.");
+        let lost = total("stele_storage_lost_total", "Batches of which too little is left to make the rest again.");
+        Self {
+            bytes: registry.gauges("stele_storage_bytes", "Bytes of a drive by what they are used for."),
+            device_failed: registry
+                .gauges("stele_storage_device_failed", "Whether a drive has failed or is missing, 0 or 1."),
+            segments: registry.gauges("stele_storage_segments", "Segments that hold something, and that there is room for."),
+            records: registry.gauges("stele_storage_records", "Objects, their parts and manifests: about so many."),
+            read_only: registry.gauges("stele_storage_read_only", "Whether the store takes nothing any more, 0 or 1."),
+            puts,
+            put_bytes,
+            written_bytes,
+            reads,
+            read_bytes,
+            reconstructed,
+            repaired,
+            lost,
+            scrub_segments: registry
+                .gauges("stele_storage_scrub_segments", "Segments read by the scrub that is under way."),
+            scrub_completed: registry.gauges(
+                "stele_storage_scrub_completed_timestamp_seconds",
+                "When everything had been read last, seconds since 1970; 0: not since the node started.",
+            ),
+            scrub_repairs: registry.counters(
+                "stele_storage_scrub_repairs_total",
+                "Damaged cells that scrubs found and wrote again.",
+                vec![()],
+            ),
+            scrub_lost: registry.counters(
+                "stele_storage_scrub_lost_total",
+                "Batches beyond repair that scrubs found, each time they did.",
+                vec![()],
+            ),
+            unreferenced: registry
+                .gauges("stele_storage_unreferenced", "Bodies that no statement refers to yet."),
+            unreferenced_removed: registry.counters(
+                "stele_storage_unreferenced_removed_total",
+                "Bodies that were removed because no statement referred to them in time.",
+                vec![()],
+            ),
+        }
+    }
+
+    /// How the store is.
+    pub fn update(&self, status: &Status, unreferenced: usize) {
+        for (number, drive) in status.drives.iter().enumerate() {
+            let Some(label) = Drive::new(number) else { continue };
+            let slots = u64::from(drive.slots);
+            let slot_bytes = drive.bytes.checked_div(slots).unwrap_or_default();
+            let free = u64::from(drive.slots_free) * slot_bytes;
+            self.bytes.set((label, Room::Free), free);
+            self.bytes.set((label, Room::Used), (slots * slot_bytes).saturating_sub(free));
+            self.device_failed.set(label, u64::from(drive.state == DriveState::Failed));
+        }
+        self.segments.set(Room::Used, status.segments);
+        self.segments.set(Room::Free, status.segments_free);
+        self.records.set((), status.records);
+        self.read_only.set((), u64::from(status.read_only.is_some()));
+        let counters = &status.counters;
+        self.puts.follow(counters.puts);
+        self.put_bytes.follow(counters.put_bytes);
+        self.written_bytes.follow(counters.written_bytes);
+        self.reads.follow(counters.reads);
+        self.read_bytes.follow(counters.read_bytes);
+        self.reconstructed.follow(counters.reconstructed);
+        self.repaired.follow(counters.repaired);
+        self.lost.follow(counters.lost);
+        self.unreferenced.set((), unreferenced as u64);
+    }
+    /// A scrub has read so many segments.
+    pub fn scrub_segments(&self, segments: u64) {
+        self.scrub_segments.set((), segments);
+    }
+    /// Everything was read, at `now_seconds` since 1970.
+    pub fn scrubbed(&self, now_seconds: u64) {
+        self.scrub_completed.set((), now_seconds);
+    }
+    /// What a scrub found.
+    pub fn scrub_found(&self, repaired: u64, lost: u64) {
+        self.scrub_repairs.add((), repaired);
+        self.scrub_lost.add((), lost);
+    }
+    /// So many bodies were removed, since no statement referred to them.
+    pub fn unreferenced_removed(&self, bodies: usize) {
+        self.unreferenced_removed.add((), bodies as u64);
+    }
+}

@@ -1,0 +1,83 @@
+//! Why a body is not taken or not given.
+
+use std::path::Path;
+
+use stele_hsm::SignerError;
+use stele_storage::StorageError;
+
+/// Why a body is not taken or not given.
+#[derive(Debug, thiserror::Error)]
+pub enum PayloadError {
+    /// The store.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The custody key.
+    #[error(transparent)]
+    Custody(#[from] SignerError),
+    /// The table of class keys.
+    #[error("class keys: {reason}")]
+    Keys {
+        /// Which file, and why.
+        reason: String,
+    },
+    /// The journal of bodies without a statement.
+    #[error("the journal of unreferenced bodies: {reason}")]
+    Journal {
+        /// Why.
+        reason: String,
+    },
+    /// Too many bodies wait for a statement that refers to them.
+    #[error("too many bodies wait for a statement")]
+    TooManyWaiting,
+    /// The body is sealed under a class key that this node does not have.
+    #[error("the body is sealed under a class key that this node does not have")]
+    KeyUnknown,
+    /// What is stored under this root is no sealed body.
+    #[error("no sealed body is stored under this root")]
+    NotSealed,
+    /// The stored bytes are right and do not open under their key.
+    #[error("the body does not open under its key")]
+    DoesNotOpen,
+    /// The cipher fails, which it has no reason for.
+    #[error("the cipher fails")]
+    Cipher,
+    /// A drive cannot be prepared.
+    #[error("{drive}: {reason}")]
+    Drive {
+        /// Its path.
+        drive: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl PayloadError {
+    /// Stable code for logs and metrics.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Storage(error) => error.code(),
+            Self::Custody(error) => error.code(),
+            Self::Keys { .. } => "payload_class_keys",
+            Self::Journal { .. } => "payload_journal",
+            Self::TooManyWaiting => "payload_too_many_waiting",
+            Self::KeyUnknown => "payload_key_unknown",
+            Self::NotSealed => "payload_not_sealed",
+            Self::DoesNotOpen => "payload_does_not_open",
+            Self::Cipher => "payload_cipher",
+            Self::Drive { .. } => "payload_drive",
+        }
+    }
+
+    pub(super) fn keys(path: &Path, reason: &str) -> Self {
+        Self::Keys { reason: format!("{}: {reason}", path.display()) }
+    }
+
+    pub(super) fn journal(reason: &str) -> Self {
+        Self::Journal { reason: reason.to_owned() }
+    }
+
+    pub(super) fn drive(path: &Path, reason: impl ToString) -> Self {
+        Self::Drive { drive: path.display().to_string(), reason: reason.to_string() }
+    }
+}

@@ -1,0 +1,343 @@
+//! Bodies of records: sealed before they are stored, and found by the root of what is stored.
+//!
+//! ```text
+//!   PUT ──► Sealer (AES-256-GCM, key of this body alone) ──► stele_storage ──► unreferenced ──► {root, commitment, length}
+//!                     ▲ class key, custody key (hsm)                               │
+//!   blocks ──► statements that refer to a root ───────────────────────────────────┘ settled, or removed after a day
+//! ```
+//!
+//! * No plaintext reaches a device: what [`stele_storage`] is given is ciphertext, and its root is that of the ciphertext.
+//! * The commitment is `HMAC-SHA-256(salt, body)`; the salt is derived from the body's key, so that whoever cannot open the
+//!   body cannot try out commitments either, and what erases the key erases the salt.
+//! * A body that no applied statement refers to within [`UNREFERENCED_MAX`] is removed.
+
+mod drives;
+mod error;
+mod keys;
+mod sealing;
+mod unreferenced;
+mod upkeep;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use hmac::{Hmac, Mac as _};
+use sha2::Sha256;
+use stele_accel_hash::HashAlgorithm;
+use stele_hsm::custody::Custodian;
+use stele_storage::{Group, Object, Store, Upload};
+use stele_types::record::RecordClass;
+use stele_types::{Hash, Height, NetworkId, ObjectId, PartyId};
+
+pub use error::PayloadError;
+pub use sealing::{BlobHeader, CHUNK_BYTES, HEADER_BYTES};
+pub use upkeep::{Job, JobState, Upkeep};
+
+use crate::chain::{Chain, ChainError};
+use crate::config::PayloadSection;
+use crate::store::durable;
+use keys::ClassKeys;
+use sealing::{Chunks, Opener, Sealer};
+use unreferenced::Unreferenced;
+
+/// How long a body may be without a statement that refers to it.
+pub const UNREFERENCED_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// What the salt of a commitment is derived for.
+const COMMITMENT_PURPOSE: &[u8] = b"commitment";
+
+/// What a body belongs to.
+#[derive(Clone, Copy, Debug)]
+pub struct Belonging {
+    /// Class of its record.
+    pub class: RecordClass,
+    /// The year in which its retention ends; 0 if it does not. Bodies of one year are deleted together.
+    pub retention_year: u16,
+    /// Who puts it.
+    pub party: PartyId,
+    /// The record.
+    pub record: ObjectId,
+}
+
+/// A body that was put.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blob {
+    /// Content root of the sealed body.
+    pub root: Hash,
+    /// Hash of the root.
+    pub hash: HashAlgorithm,
+    /// `HMAC-SHA-256(salt, body)`.
+    pub commitment: Hash,
+    /// The salt. Secret, as the body is: with it a guess can be compared with the commitment.
+    pub salt: [u8; 32],
+    /// Bytes of the body.
+    pub bytes: u64,
+}
+
+/// The ledger whose statements refer to the bodies, when they are opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Ledger {
+    /// Its network.
+    pub network: NetworkId,
+    /// Height of its newest block.
+    pub height: Height,
+    /// Height of the oldest block that the node has.
+    pub history_min: Height,
+}
+
+impl Ledger {
+    /// That of a chain.
+    ///
+    /// # Errors
+    /// Failure of the block store.
+    pub fn of(chain: &Chain) -> Result<Self, ChainError> {
+        Ok(Self { network: chain.network(), height: chain.tip().height, history_min: chain.history_min()? })
+    }
+}
+
+/// Bodies of records on this node's drives.
+pub struct Payload {
+    store: Store,
+    keys: ClassKeys,
+    unreferenced: Unreferenced,
+    bytes_max: u64,
+}
+
+impl Payload {
+    /// Opens the store that the section describes, and makes it where there is none.
+    ///
+    /// # Errors
+    /// `Drive`, `Storage`, `Keys`, `Journal`.
+    pub async fn open(
+        section: &PayloadSection,
+        data_dir: &Path,
+        ledger: Ledger,
+        custodian: Arc<dyn Custodian>,
+    ) -> Result<Self, PayloadError> {
+        let directory = data_dir.join("payload");
+        durable::create_directory(&directory).map_err(|error| PayloadError::drive(&directory, error))?;
+        let keys = ClassKeys::open(&directory, ledger.network, custodian)?;
+        let unreferenced = Unreferenced::open(&directory, ledger.height, ledger.history_min)?;
+        let (section, bytes_max) = (section.clone(), section.blob_bytes_max);
+        let opened = tokio::task::spawn_blocking(move || drives::open(&section, &directory)).await;
+        let store = match opened {
+            Ok(store) => store?,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        };
+        Ok(Self { store, keys, unreferenced, bytes_max })
+    }
+
+    /// Begins to take a body.
+    ///
+    /// # Errors
+    /// `Keys`, `Custody`, `Storage`.
+    pub async fn put(&self, to: &Belonging, now_ms: u64) -> Result<Incoming<'_>, PayloadError> {
+        let class_key = self.keys.current(to.class).await?;
+        let salt = random_salt()?;
+        let key = self.keys.blob_key(&class_key.name.id, &salt).await?;
+        let header = BlobHeader {
+            class: to.class,
+            class_key: class_key.name.id,
+            salt,
+            party: to.party,
+            record: to.record,
+        };
+        let group = Group { class: to.class.number(), year: to.retention_year };
+        let salt = *key.derive(COMMITMENT_PURPOSE);
+        Ok(Incoming {
+            payload: self,
+            sealer: Sealer::new(&key, &header)?,
+            upload: self.store.upload(group, now_ms)?,
+            commitment: hmac(&salt),
+            salt,
+            bytes: 0,
+            now_ms,
+        })
+    }
+
+    /// A sealed body, as it is stored.
+    ///
+    /// # Errors
+    /// `Storage`; `NotSealed`.
+    pub async fn sealed(&self, root: &Hash) -> Result<Sealed<'_>, PayloadError> {
+        let mut object = self.store.object(&root.0).await?;
+        let chunks = Chunks::of(object.bytes())?;
+        let header = BlobHeader::decode(&object.read(0, HEADER_BYTES).await?)?;
+        Ok(Sealed { object, chunks, header })
+    }
+
+    /// A body whose key this node has.
+    ///
+    /// # Errors
+    /// As [`Payload::sealed`]; `KeyUnknown`, `Custody`.
+    pub async fn body(&self, root: &Hash) -> Result<Body<'_>, PayloadError> {
+        let Sealed { object, chunks, header } = self.sealed(root).await?;
+        let key = self.keys.blob_key(&header.class_key, &header.salt).await?;
+        Ok(Body { opener: Opener::new(&key, &header, chunks)?, object, header })
+    }
+
+    /// Makes the index durable, so that the next opening has nothing to replay.
+    ///
+    /// # Errors
+    /// `Storage`.
+    pub async fn close(self) -> Result<(), PayloadError> {
+        Ok(self.store.close().await?)
+    }
+
+    /// The store below.
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Bytes of a body at most.
+    pub const fn bytes_max(&self) -> u64 {
+        self.bytes_max
+    }
+
+    /// Bodies that wait for a statement.
+    pub fn waiting(&self) -> usize {
+        self.unreferenced.len()
+    }
+
+    /// Whether a body waits for a statement that refers to it.
+    pub fn is_waiting(&self, root: &Hash) -> bool {
+        self.unreferenced.contains(root)
+    }
+}
+
+/// A body on its way in.
+pub struct Incoming<'p> {
+    payload: &'p Payload,
+    sealer: Sealer,
+    upload: Upload<'p>,
+    commitment: Hmac<Sha256>,
+    salt: [u8; 32],
+    bytes: u64,
+    now_ms: u64,
+}
+
+impl Incoming<'_> {
+    /// Takes bytes of the body. Waits while too much is on its way.
+    ///
+    /// # Errors
+    /// `Storage`: `TooLong` beyond the bound of the configuration.
+    pub async fn write(&mut self, mut bytes: &[u8]) -> Result<(), PayloadError> {
+        self.bytes = self.bytes.saturating_add(bytes.len() as u64);
+        let bytes_max = self.payload.bytes_max;
+        if self.bytes > bytes_max {
+            return Err(stele_storage::StorageError::TooLong { bytes: self.bytes, bytes_max }.into());
+        }
+        self.commitment.update(bytes);
+        while !bytes.is_empty() {
+            if self.sealer.is_full() {
+                let sealed = self.sealer.close(false)?;
+                self.upload.write(&sealed).await?;
+            }
+            bytes = &bytes[self.sealer.fill(bytes)..];
+        }
+        Ok(())
+    }
+
+    /// Ends it. When this returns the body is durable, and a day is left to refer to it.
+    ///
+    /// # Errors
+    /// `Storage`; `TooManyWaiting`, `Journal`.
+    pub async fn finish(mut self) -> Result<Blob, PayloadError> {
+        let sealed = self.sealer.close(true)?;
+        self.upload.write(&sealed).await?;
+        let stored = self.upload.finish().await?;
+        let root = Hash(stored.root);
+        // Before its root is told: no statement can refer to it earlier.
+        self.payload.unreferenced.put(root, self.now_ms).await?;
+        let commitment = Hash(self.commitment.finalize().into_bytes().into());
+        let hash = self.payload.store.hash();
+        Ok(Blob { root, hash, commitment, salt: self.salt, bytes: self.bytes })
+    }
+}
+
+/// A sealed body.
+pub struct Sealed<'p> {
+    object: Object<'p>,
+    chunks: Chunks,
+    header: BlobHeader,
+}
+
+impl Sealed<'_> {
+    /// What is known of it without its key.
+    pub const fn header(&self) -> &BlobHeader {
+        &self.header
+    }
+    /// Bytes of the sealed form.
+    pub fn bytes(&self) -> u64 {
+        self.object.bytes()
+    }
+    /// Bytes of the body in it.
+    pub const fn body_bytes(&self) -> u64 {
+        self.chunks.body_bytes()
+    }
+    /// Sealed bytes from `from` on, some at least unless it ends there.
+    ///
+    /// # Errors
+    /// `Storage`.
+    pub async fn read(&mut self, from: u64, bytes_max: usize) -> Result<Bytes, PayloadError> {
+        Ok(self.object.read(from, bytes_max).await?)
+    }
+}
+
+/// A body that can be read.
+pub struct Body<'p> {
+    object: Object<'p>,
+    opener: Opener,
+    header: BlobHeader,
+}
+
+impl Body<'_> {
+    /// What is known of it without its key.
+    pub const fn header(&self) -> &BlobHeader {
+        &self.header
+    }
+    /// Its length.
+    pub const fn bytes(&self) -> u64 {
+        self.opener.chunks().body_bytes()
+    }
+    /// Bytes from `from` on, those of one chunk at most, some at least unless it ends there.
+    ///
+    /// # Errors
+    /// `Storage`; `DoesNotOpen`.
+    pub async fn read(&mut self, from: u64, bytes_max: u64) -> Result<Bytes, PayloadError> {
+        let chunks = self.opener.chunks();
+        let bytes = chunks.body_bytes();
+        if from >= bytes {
+            return Ok(Bytes::new());
+        }
+        let (number, within) = chunks.find(from);
+        let (begin, end) = chunks.place(number);
+        let length = usize::try_from(end - begin).unwrap_or(CHUNK_BYTES);
+        let mut sealed = BytesMut::with_capacity(length);
+        // A chunk ends where a part of the object may, so one read mostly gives all of it.
+        while sealed.len() < length {
+            let some = self.object.read(begin + sealed.len() as u64, length - sealed.len()).await?;
+            if some.is_empty() {
+                return Err(PayloadError::DoesNotOpen);
+            }
+            sealed.extend_from_slice(&some);
+        }
+        let opened = self.opener.open(number, sealed)?;
+        let until = usize::try_from(bytes_max).map_or(opened.len(), |most| opened.len().min(within.saturating_add(most)));
+        Ok(opened.slice(within.min(until)..until))
+    }
+}
+
+fn hmac(salt: &[u8; 32]) -> Hmac<Sha256> {
+    // Any length is a key.
+    <Hmac<Sha256> as hmac::Mac>::new_from_slice(salt).expect("HMAC takes keys of any length")
+}
+
+fn random_salt() -> Result<[u8; 32], PayloadError> {
+    let mut salt = [0; 32];
+    aws_lc_rs::rand::fill(&mut salt).map_err(|_| PayloadError::Cipher)?;
+    Ok(salt)
+}
+

@@ -1,0 +1,314 @@
+//! Bodies that no statement refers to yet: each is here before anybody learns its root.
+//!
+//! A file of lines of fixed size, appended to and flushed in groups; what is in it after its last line of a root is what
+//! counts. A statement that refers to a body takes it out. The file says up to which height the blocks were looked at, so
+//! that a crash looks at some of them again and at none too few. A body whose line is lost, in a crash before its root was
+//! told or by damage, is never taken for one that may be removed; `fsck` lists it.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use stele_types::{Hash, Height};
+use tokio::sync::oneshot;
+
+use super::PayloadError;
+use crate::store::durable;
+
+const FILE: &str = "unreferenced";
+
+/// Kind, root, number, checksum.
+const LINE_BYTES: usize = 1 + 32 + 8 + 4;
+
+/// The file is written anew when it is this long and most of it counts no more.
+const COMPACT_BYTES: u64 = 4 << 20;
+
+/// Bodies that may wait for a statement at a time. One costs about 100 bytes of memory.
+const WAITING_MAX: usize = 4_000_000;
+
+/// Lines that are flushed together at most.
+const GROUP_MAX: usize = 4096;
+
+const WAITS: u8 = 1;
+const SETTLED: u8 = 2;
+const HEIGHT: u8 = 3;
+
+/// Bodies without a statement.
+pub(super) struct Unreferenced {
+    state: Arc<Mutex<State>>,
+    lines: Option<Sender<Line>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// When each was put, milliseconds since 1970.
+    waiting: HashMap<Hash, u64>,
+    /// Blocks up to this height were looked at.
+    height: Height,
+    failed: Option<String>,
+}
+
+struct Line {
+    kind: u8,
+    root: Hash,
+    number: u64,
+    done: Option<oneshot::Sender<Result<(), PayloadError>>>,
+}
+
+impl Unreferenced {
+    /// Opens the file in `directory`. In a new one, blocks count from `height` on: bodies that earlier ones refer to
+    /// cannot be here. Below `history_min` there are no blocks any more.
+    ///
+    /// # Errors
+    /// `Journal`.
+    pub(super) fn open(directory: &Path, height: Height, history_min: Height) -> Result<Self, PayloadError> {
+        let failed = |error: io::Error| PayloadError::journal(&error.to_string());
+        let path = directory.join(FILE);
+        let mut state = match std::fs::read(&path) {
+            Ok(bytes) => replay(&bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => State { height, ..State::default() },
+            Err(error) => return Err(failed(error)),
+        };
+        if state.height.next() < history_min {
+            // Nobody can tell what the blocks between refer to.
+            tracing::warn!(waiting = state.waiting.len(), "blocks are missing: bodies without a statement stay");
+            state = State { height: history_min, ..State::default() };
+            state.height.0 -= 1;
+        }
+        let file = rewritten(directory, &state).map_err(failed)?;
+        let state = Arc::new(Mutex::new(state));
+        let (lines, received) = mpsc::channel();
+        let writer = Writer { directory: directory.to_owned(), file, state: Arc::clone(&state) };
+        let thread = std::thread::Builder::new().name("unreferenced".to_owned());
+        let thread = thread.spawn(move || writer.run(&received)).map_err(failed)?;
+        Ok(Self { state, lines: Some(lines), thread: Some(thread) })
+    }
+
+    /// Notes that a body was put, at `now_ms`. Durable when it returns.
+    ///
+    /// # Errors
+    /// `TooManyWaiting`; `Journal`.
+    pub(super) async fn put(&self, root: Hash, now_ms: u64) -> Result<(), PayloadError> {
+        {
+            let mut state = self.state();
+            if state.waiting.len() >= WAITING_MAX {
+                return Err(PayloadError::TooManyWaiting);
+            }
+            state.waiting.insert(root, now_ms);
+        }
+        let (done, answer) = oneshot::channel();
+        self.tell(Line { kind: WAITS, root, number: now_ms, done: Some(done) });
+        answer.await.unwrap_or_else(|_| Err(PayloadError::journal("its thread is gone")))
+    }
+
+    /// Notes that the blocks up to `height` were looked at, and which bodies they refer to.
+    pub(super) fn looked_at(&self, height: Height, roots: impl IntoIterator<Item = Hash>) {
+        for root in roots {
+            self.settle(root);
+        }
+        let before = std::mem::replace(&mut self.state().height, height);
+        // What is flushed later is looked at again after a crash, which does no harm.
+        if before != height {
+            self.tell(Line { kind: HEIGHT, root: Hash([0; 32]), number: height.0, done: None });
+        }
+    }
+
+    /// Takes a body out: a statement refers to it, or it was removed.
+    pub(super) fn settle(&self, root: Hash) {
+        if self.state().waiting.remove(&root).is_some() {
+            self.tell(Line { kind: SETTLED, root, number: 0, done: None });
+        }
+    }
+
+    /// The height up to which blocks were looked at.
+    pub(super) fn height(&self) -> Height {
+        self.state().height
+    }
+
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.state().waiting.len()
+    }
+
+    /// Whether a body waits for a statement.
+    pub(super) fn contains(&self, root: &Hash) -> bool {
+        self.state().waiting.contains_key(root)
+    }
+
+    /// Bodies that were put before `before_ms`, at most `max`.
+    pub(super) fn overdue(&self, before_ms: u64, max: usize) -> Vec<Hash> {
+        let state = self.state();
+        state.waiting.iter().filter(|(_, put)| **put < before_ms).map(|(root, _)| *root).take(max).collect()
+    }
+
+    fn tell(&self, line: Line) {
+        if let Some(lines) = &self.lines {
+            // Without its thread the answer says so; the others are only lost, and looked at again.
+            let _ = lines.send(line);
+        }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Unreferenced {
+    fn drop(&mut self) {
+        self.lines = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Writer {
+    directory: PathBuf,
+    file: File,
+    state: Arc<Mutex<State>>,
+}
+
+impl Writer {
+    fn run(mut self, received: &Receiver<Line>) {
+        while let Ok(first) = received.recv() {
+            let mut group = vec![first];
+            group.extend(received.try_iter().take(GROUP_MAX - 1));
+            let outcome = self.write(&group);
+            if let Err(error) = &outcome {
+                tracing::error!(%error, "the journal of unreferenced bodies fails: no body is taken or removed any more");
+                let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                state.failed.get_or_insert_with(|| error.to_string());
+            }
+            let failed = self.state.lock().unwrap_or_else(PoisonError::into_inner).failed.clone();
+            for done in group.into_iter().filter_map(|line| line.done) {
+                // After a failed flush nobody knows what the file holds.
+                let answer = failed.as_ref().map_or(Ok(()), |reason| Err(PayloadError::journal(reason)));
+                let _ = done.send(answer);
+            }
+        }
+    }
+
+    fn write(&mut self, group: &[Line]) -> io::Result<()> {
+        let lines: Vec<u8> = group.iter().flat_map(|line| encode(line.kind, &line.root, line.number)).collect();
+        self.file.write_all(&lines)?;
+        // Only those who wait need it.
+        if group.iter().any(|line| line.done.is_some()) {
+            self.file.sync_data()?;
+        }
+        let length = self.file.metadata()?.len();
+        if length > COMPACT_BYTES {
+            let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            if length > 2 * (state.waiting.len() as u64 + 1) * LINE_BYTES as u64 {
+                self.file = rewritten(&self.directory, &state)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn encode(kind: u8, root: &Hash, number: u64) -> [u8; LINE_BYTES] {
+    let mut line = [0; LINE_BYTES];
+    line[0] = kind;
+    line[1..33].copy_from_slice(&root.0);
+    line[33..41].copy_from_slice(&number.to_le_bytes());
+    let sum = crc32c::crc32c(&line[..41]);
+    line[41..].copy_from_slice(&sum.to_le_bytes());
+    line
+}
+
+/// What counts after these lines, up to the first that is not whole. Behind it, a line may be lost that took a body out;
+/// without the heights that come later, the blocks are looked at again from there and take it out again. A body that was
+/// put behind it waits for ever, which costs room and loses nothing.
+fn replay(bytes: &[u8]) -> State {
+    let mut state = State::default();
+    for line in bytes.as_chunks::<LINE_BYTES>().0 {
+        let (Some(root), Some(number)) = (line[1..].first_chunk::<32>(), line[33..].first_chunk::<8>()) else { break };
+        let (root, number) = (Hash(*root), u64::from_le_bytes(*number));
+        if encode(line[0], &root, number) != *line {
+            break;
+        }
+        match line[0] {
+            WAITS => drop(state.waiting.insert(root, number)),
+            SETTLED => drop(state.waiting.remove(&root)),
+            HEIGHT => state.height = Height(number),
+            _ => {}
+        }
+    }
+    state
+}
+
+/// Writes a file with what counts and opens it to append.
+fn rewritten(directory: &Path, state: &State) -> io::Result<File> {
+    let mut bytes = encode(HEIGHT, &Hash([0; 32]), state.height.0).to_vec();
+    for (root, put) in &state.waiting {
+        bytes.extend_from_slice(&encode(WAITS, root, *put));
+    }
+    durable::replace_file(directory, FILE, &bytes)?;
+    OpenOptions::new().append(true).mode(0o600).open(directory.join(FILE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn root(number: u8) -> Hash {
+        Hash([number; 32])
+    }
+
+    #[tokio::test]
+    async fn what_waits_and_what_was_looked_at_outlive_the_process() {
+        let directory = tempfile::tempdir().unwrap();
+        let unreferenced = Unreferenced::open(directory.path(), Height(5), Height(1)).unwrap();
+        for number in 1..=3 {
+            unreferenced.put(root(number), 1000 * u64::from(number)).await.unwrap();
+        }
+        unreferenced.looked_at(Height(9), [root(2), root(77)]);
+        assert_eq!(unreferenced.overdue(3000, 10), [root(1)]);
+        drop(unreferenced);
+        let unreferenced = Unreferenced::open(directory.path(), Height(1), Height(1)).unwrap();
+        assert_eq!((unreferenced.height(), unreferenced.len()), (Height(9), 2));
+        assert!(unreferenced.contains(&root(1)) && !unreferenced.contains(&root(2)));
+        assert_eq!(unreferenced.overdue(u64::MAX, 1).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_comes_behind_damage_waits_for_ever_or_is_looked_at_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE);
+        let unreferenced = Unreferenced::open(directory.path(), Height(5), Height(1)).unwrap();
+        for number in 1..=3 {
+            unreferenced.put(root(number), 1).await.unwrap();
+        }
+        unreferenced.looked_at(Height(9), [root(2)]);
+        drop(unreferenced);
+        let bytes = std::fs::read(&path).unwrap();
+        for damage in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[damage] ^= 1;
+            std::fs::write(&path, damaged).unwrap();
+            let unreferenced = Unreferenced::open(directory.path(), Height(1), Height(1)).unwrap();
+            // Whoever still counts 2 looks at the block again that refers to it.
+            assert!(unreferenced.height() < Height(9) || !unreferenced.contains(&root(2)), "{damage}");
+            drop(unreferenced);
+            std::fs::write(&path, &bytes[..damage]).unwrap();
+            let unreferenced = Unreferenced::open(directory.path(), Height(1), Height(1)).unwrap();
+            assert!(unreferenced.height() < Height(9) || !unreferenced.contains(&root(2)), "{damage}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_removed_whose_statement_may_lie_in_blocks_that_are_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let unreferenced = Unreferenced::open(directory.path(), Height(5), Height(1)).unwrap();
+        unreferenced.put(root(1), 1).await.unwrap();
+        drop(unreferenced);
+        let unreferenced = Unreferenced::open(directory.path(), Height(5), Height(7)).unwrap();
+        assert_eq!((unreferenced.height(), unreferenced.len()), (Height(6), 0));
+    }
+}

@@ -1,0 +1,302 @@
+//! What a payload store needs while it serves: bodies without a statement are removed, room is freed, everything is read
+//! again in time; and what an operator asks for.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use stele_storage::ScrubReport;
+use stele_types::{Code, Command, Hash, Height, Statement};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::{Payload, PayloadError, UNREFERENCED_MAX};
+use crate::chain::{Chain, ChainError};
+use crate::config::PayloadSection;
+use crate::metrics::Metrics;
+
+/// How often overdue bodies are removed and room is freed.
+const COLLECT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Bodies removed, and segments freed, at a time: others have their turn between.
+const REMOVED_MAX: usize = 1024;
+const SEGMENTS_MAX: usize = 4;
+
+/// Segments of a scrub that an operator asked for, at a time.
+const SCRUB_SEGMENTS: usize = 1;
+
+/// A node whose newest block is older than this may not have seen the statement that refers to a body.
+const TIP_AGE_MAX: Duration = Duration::from_secs(300);
+
+/// What an operator asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Job {
+    /// Read everything and mend what is damaged.
+    Scrub,
+    /// Take a device in the place of a drive.
+    Replace {
+        /// The drive's number.
+        drive: usize,
+        /// The new device or file.
+        path: PathBuf,
+    },
+}
+
+/// How a job is.
+#[derive(Clone, Debug, Default)]
+pub struct JobState {
+    /// What is being done, or was done last.
+    pub job: Option<Job>,
+    /// Whether it is being done.
+    pub running: bool,
+    /// How far a scrub is, in percent.
+    pub percent: u8,
+    /// What it found so far.
+    pub found: Found,
+    /// Why it failed.
+    pub failure: Option<String>,
+}
+
+/// What reading everything found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Segments that were read.
+    pub segments: u64,
+    /// Cells that were damaged and are whole again.
+    pub repaired: u64,
+    /// Records of which too little is left.
+    pub lost: u64,
+}
+
+impl Found {
+    fn add(&mut self, report: &ScrubReport) {
+        self.segments += report.segments;
+        self.repaired += report.repaired;
+        self.lost += report.lost;
+    }
+}
+
+/// Keeps a payload store in order.
+pub struct Upkeep {
+    payload: Arc<Payload>,
+    chain: Arc<Chain>,
+    metrics: Arc<Metrics>,
+    /// In how long everything is read once.
+    scrub_period: Duration,
+    live_percent: u8,
+    job: Mutex<JobState>,
+}
+
+impl Upkeep {
+    /// Of `payload`, with the statements of `chain`.
+    pub fn new(
+        payload: Arc<Payload>,
+        chain: Arc<Chain>,
+        metrics: Arc<Metrics>,
+        section: &PayloadSection,
+    ) -> Arc<Self> {
+        let scrub_period = Duration::from_secs(u64::from(section.scrub_days) * 24 * 3600);
+        let live_percent = section.collect_live_percent;
+        Arc::new(Self { payload, chain, metrics, scrub_period, live_percent, job: Mutex::default() })
+    }
+
+    /// Runs until `stop`.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let parts = async { tokio::join!(self.follow(), self.collect(), self.scrub()) };
+        tokio::select! {
+            _ = parts => {}
+            () = stop.cancelled() => {}
+        }
+    }
+
+    /// Looks at every block for statements that refer to bodies.
+    async fn follow(&self) {
+        let mut heads = self.chain.watch();
+        loop {
+            let tip = heads.borrow_and_update().tip.height;
+            let next = self.payload.unreferenced.height().next();
+            if next > tip {
+                if heads.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            let chain = Arc::clone(&self.chain);
+            let found = tokio::task::spawn_blocking(move || referred(&chain, next)).await;
+            match found {
+                Ok(Ok(roots)) => self.payload.unreferenced.looked_at(next, roots),
+                Ok(Err(error)) => {
+                    // Nothing is removed meanwhile: the height stands still.
+                    warn!(code = error.code(), %error, height = next.0, "a block cannot be looked at for bodies");
+                    tokio::time::sleep(COLLECT_INTERVAL).await;
+                }
+                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+            }
+        }
+    }
+
+    async fn collect(&self) {
+        let mut ticks = tokio::time::interval(COLLECT_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if let Err(error) = self.remove_overdue(now()).await {
+                warn!(code = error.code(), %error, "bodies without a statement cannot be removed");
+            }
+            match self.payload.store.collect(self.live_percent, SEGMENTS_MAX).await {
+                Ok(report) if report.segments > 0 => {
+                    info!(segments = report.segments, moved_bytes = report.moved_bytes, "room was freed");
+                }
+                Ok(_) => {}
+                Err(error) => warn!(code = error.code(), %error, "no room can be freed"),
+            }
+        }
+    }
+
+    /// Removes bodies that have waited too long; how many.
+    async fn remove_overdue(&self, now: Duration) -> Result<usize, PayloadError> {
+        let tip = self.chain.tip();
+        let looked_at = self.payload.unreferenced.height() == tip.height;
+        let tip_age = now.saturating_sub(Duration::from_millis(tip.time_ms));
+        // The statement may lie in a block that this node has not seen, or not looked at.
+        if !looked_at || tip_age > TIP_AGE_MAX {
+            return Ok(0);
+        }
+        let before = now.saturating_sub(UNREFERENCED_MAX);
+        let overdue = self.payload.unreferenced.overdue(millis(before), REMOVED_MAX);
+        for root in &overdue {
+            self.payload.store.remove(&root.0, millis(now)).await?;
+            self.payload.unreferenced.settle(*root);
+        }
+        self.metrics.storage.unreferenced_removed(overdue.len());
+        Ok(overdue.len())
+    }
+
+    /// Reads one segment after the other, so that everything is read once in the period.
+    async fn scrub(&self) {
+        let (mut next, mut read) = (0, 0);
+        loop {
+            let segments = match self.payload.store.status().await {
+                Ok(status) => status.segments.max(1),
+                Err(_) => return,
+            };
+            let pause = self.scrub_period / u32::try_from(segments).unwrap_or(u32::MAX);
+            tokio::time::sleep(pause.clamp(Duration::from_millis(10), Duration::from_secs(3600))).await;
+            // What an operator asked for does the same, sooner.
+            if self.job_state().running {
+                continue;
+            }
+            match self.payload.store.scrub_some(next, 1, millis(now())).await {
+                Ok(report) => {
+                    let mut found = Found::default();
+                    found.add(&report);
+                    self.note(&found);
+                    next = report.next.unwrap_or(0);
+                    read = if next == 0 { 0 } else { read + report.segments };
+                    self.metrics.storage.scrub_segments(read);
+                    if next == 0 {
+                        self.metrics.storage.scrubbed(now().as_secs());
+                    }
+                }
+                Err(error) => {
+                    warn!(code = error.code(), %error, "the store cannot be scrubbed");
+                    tokio::time::sleep(COLLECT_INTERVAL).await;
+                }
+            }
+        }
+    }
+
+    fn note(&self, found: &Found) {
+        self.metrics.storage.scrub_found(found.repaired, found.lost);
+        if found.repaired > 0 || found.lost > 0 {
+            error!(repaired = found.repaired, lost = found.lost, "reading the store found damage");
+        }
+    }
+
+    /// How the operator's job is.
+    pub fn job_state(&self) -> JobState {
+        self.job.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Begins a job, unless one is being done.
+    ///
+    /// # Errors
+    /// `state_conflict` while one is.
+    pub fn begin(self: &Arc<Self>, job: Job) -> Result<(), Code> {
+        {
+            let mut state = self.job.lock().unwrap_or_else(PoisonError::into_inner);
+            if state.running {
+                return Err(Code::StateConflict);
+            }
+            *state = JobState { job: Some(job.clone()), running: true, ..JobState::default() };
+        }
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            let done = match &job {
+                Job::Scrub => this.scrub_now().await,
+                Job::Replace { drive, path } => {
+                    let replaced = this.payload.store.replace(*drive, path).await;
+                    replaced.map(|report| this.change(|state| state.found.add(&report)))
+                }
+            };
+            this.change(|state| {
+                state.running = false;
+                state.percent = if done.is_ok() { 100 } else { state.percent };
+                state.failure = done.as_ref().err().map(|error| format!("{}: {error}", error.code()));
+            });
+            let state = this.job_state();
+            this.note(&state.found);
+            match done {
+                Ok(()) => info!(?job, segments = state.found.segments, "done"),
+                Err(error) => error!(?job, code = error.code(), %error, "not done"),
+            }
+        });
+        Ok(())
+    }
+
+    async fn scrub_now(&self) -> Result<(), stele_storage::StorageError> {
+        let mut next = Some(0);
+        while let Some(from) = next {
+            let segments = self.payload.store.status().await?.segments.max(1);
+            let report = self.payload.store.scrub_some(from, SCRUB_SEGMENTS, millis(now())).await?;
+            self.change(|state| {
+                state.found.add(&report);
+                let percent = (state.found.segments * 100 / segments).min(99);
+                state.percent = u8::try_from(percent).unwrap_or(99);
+            });
+            next = report.next;
+        }
+        self.metrics.storage.scrubbed(now().as_secs());
+        Ok(())
+    }
+
+    fn change(&self, change: impl FnOnce(&mut JobState)) {
+        change(&mut self.job.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// Content roots that the applied statements of a block refer to.
+fn referred(chain: &Chain, height: Height) -> Result<Vec<Hash>, ChainError> {
+    let (Some(certified), Some(outcomes)) = (chain.block(height)?, chain.outcomes(height)?) else {
+        return Err(ChainError::HistoryMissing { oldest: chain.history_min()?.0 });
+    };
+    let mut roots = Vec::new();
+    for (entry, outcome) in certified.block.entries.iter().zip(outcomes) {
+        if outcome.code != Code::Applied {
+            continue;
+        }
+        let statement =
+            Statement::parse(Arc::clone(entry)).map_err(|code| ChainError::Statement { code })?;
+        roots.extend(statement.command().and_then(Command::body_root));
+    }
+    Ok(roots)
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
