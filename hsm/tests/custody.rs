@@ -1,5 +1,7 @@
 //! Keys of custody: what they derive, for whom they open, and what they refuse.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::os::unix::fs::PermissionsExt as _;
 
 use futures::executor::block_on;

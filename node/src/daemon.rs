@@ -16,6 +16,7 @@ use crate::config::{Config, ConfigError, LogFormat, LogSection};
 use crate::join::Join;
 use crate::metrics::{MessageCounter, Metrics, Version};
 use crate::node::{Node, NodeError};
+use crate::payload::StorageCommand;
 use crate::state::StateCommand;
 
 /// Daemon of a Stele node: admits, orders, executes, logs and seals signed statements.
@@ -44,6 +45,9 @@ enum Command {
     /// Export and check the state.
     #[command(subcommand)]
     State(StateCommand),
+    /// Make and check the payload store of a stopped node.
+    #[command(subcommand)]
+    Storage(StorageCommand),
     /// Measure how fast this machine verifies and hashes, on its cores and on a GPU.
     BenchAccel(AccelBench),
 }
@@ -86,6 +90,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             start_terminal_log();
             join.run()?;
             Ok(ExitCode::SUCCESS)
+        }
+        Command::Storage(command) => {
+            start_terminal_log();
+            command.run()
         }
         Command::State(command) => {
             start_terminal_log();

@@ -31,13 +31,14 @@ mod engine;
 mod erasure;
 mod error;
 mod format;
+pub mod fsck;
 pub mod index;
 mod location;
 mod object;
 mod store;
 
 pub use content::{CHUNK_BYTES, PIECE_BYTES, content_root, piece_roots, root_of_pieces};
-pub use core::{CollectReport, Counters, DriveStatus, ScrubReport, Status};
+pub use core::{CollectReport, Counters, DriveStatus, Listing, ScrubReport, Status};
 pub use erasure::{DATA_SHARDS_MAX, Decoder, ErasureBackend, ErasureCode, ErasureError, PARITY_SHARDS_MAX};
 pub use error::StorageError;
 pub use format::DriveState;

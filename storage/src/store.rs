@@ -17,7 +17,7 @@ use crate::engine::{self, Event, Inbox};
 use crate::format::{BLOCK_BYTES, Kind, RECORD_BYTES_MAX, checksum};
 use crate::index::{self, Index, IndexError};
 use crate::location::Location;
-use crate::{CollectReport, Group, ScrubReport, Status, StorageError};
+use crate::{CollectReport, Group, Listing, ScrubReport, Status, StorageError};
 
 /// How the drives of a new store are divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +68,17 @@ const ATTEMPTS_MAX: usize = 8;
 
 /// Records that are read at a time. More wait, since there are no buffers for them.
 const READS_MAX: usize = 1024;
+
+/// What is done with the index that is there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    /// It is used, or made again if it is damaged.
+    IfSound,
+    /// It is used, and damage is an error.
+    AsItIs,
+    /// It is made again.
+    Anew,
+}
 
 /// Comes when a record is durable.
 pub(crate) type Answer = oneshot::Receiver<Result<(), StorageError>>;
@@ -134,10 +145,25 @@ impl Store {
         directory: &Path,
         options: &Options,
     ) -> Result<Self, StorageError> {
+        let (found, pools) = Self::identify(&drives)?;
+        Self::open_found(&found, &drives, &pools, directory, options)
+    }
+
+    /// As [`Store::open_drives`], but an index that is damaged is an error.
+    pub(crate) fn open_drives_as_they_are(
+        drives: Vec<Arc<dyn BlockDevice>>,
+        directory: &Path,
+        options: &Options,
+    ) -> Result<Self, StorageError> {
+        let (found, pools) = Self::identify(&drives)?;
+        Self::open_with_index(&found, &drives, &pools, directory, options, Kept::AsItIs)
+    }
+
+    fn identify(drives: &[Arc<dyn BlockDevice>]) -> Result<(Found, Pools), StorageError> {
         let borrowed: Vec<&dyn BlockDevice> = drives.iter().map(|drive| &**drive).collect();
         let found = core::identify(&borrowed)?;
         let pools = Pools::new(&found.shape())?;
-        Self::open_found(&found, &drives, &pools, directory, options)
+        Ok((found, pools))
     }
 
     fn open_found(
@@ -147,10 +173,10 @@ impl Store {
         directory: &Path,
         options: &Options,
     ) -> Result<Self, StorageError> {
-        match Self::open_with_index(found, drives, pools, directory, options, false) {
+        match Self::open_with_index(found, drives, pools, directory, options, Kept::IfSound) {
             // A page of it that is damaged is met only when it is merged or asked for. The segments have it all.
             Err(StorageError::Index { damaged: true, .. }) => {
-                Self::open_with_index(found, drives, pools, directory, options, true)
+                Self::open_with_index(found, drives, pools, directory, options, Kept::Anew)
             }
             opened => opened,
         }
@@ -162,7 +188,7 @@ impl Store {
         pools: &Pools,
         directory: &Path,
         options: &Options,
-        anew: bool,
+        kept: Kept,
     ) -> Result<Self, StorageError> {
         let failed = |error: IndexError| StorageError::index(&error);
         // An index is that of one store.
@@ -171,10 +197,13 @@ impl Store {
         std::fs::create_dir_all(&directory)
             .map_err(|error| StorageError::Index { reason: error.to_string(), damaged: false })?;
         let doubt = directory.join(DOUBT_FILE);
-        let anew = anew || doubt.exists();
+        if kept == Kept::AsItIs && doubt.exists() {
+            return Err(StorageError::Index { reason: "a file of it was found damaged".to_owned(), damaged: true });
+        }
+        let anew = kept == Kept::Anew || doubt.exists();
         let opened = if anew { None } else { Some(Index::open(&directory, options.index)) };
         let index = match opened {
-            Some(Err(error)) if !error.is_damage() => Err(error),
+            Some(Err(error)) if !error.is_damage() || kept == Kept::AsItIs => Err(error),
             Some(Ok(index)) => Ok(index),
             _ => Index::open_empty(&directory, options.index),
         };
@@ -314,6 +343,19 @@ impl Store {
         self.ask(|reply| Command::Scrub { from, segments_max, now_ms, reply }).await
     }
 
+    /// Lists the objects of `segments_max` segments from `from` on, but for those that are written to.
+    ///
+    /// # Errors
+    /// `Stopped`.
+    pub async fn list(&self, from: u32, segments_max: usize) -> Result<Listing, StorageError> {
+        self.ask(|reply| Command::List { from, segments_max, reply }).await
+    }
+
+    /// All that the index says.
+    pub(crate) fn entries(&self) -> index::Entries {
+        self.index.entries()
+    }
+
     /// Frees the segments of which at most `live_percent` is alive, `segments_max` at most, by moving what lives.
     ///
     /// # Errors
@@ -402,7 +444,7 @@ fn open_drives(paths: &[PathBuf], options: &stele_device::Options) -> Result<Vec
 }
 
 /// Keeps other processes from opening a store on the same drives (flock(2)).
-fn lock_drives(paths: &[PathBuf]) -> Result<Vec<File>, StorageError> {
+pub(crate) fn lock_drives(paths: &[PathBuf]) -> Result<Vec<File>, StorageError> {
     let lock = |(drive, path): (usize, &PathBuf)| {
         let refused = |reason: String| StorageError::Foreign { drive, what: reason };
         let file = File::open(path).map_err(|error| refused(format!("it cannot be opened: {error}")))?;

@@ -1,6 +1,6 @@
 //! Real input as commands: FHIR resources as salted commitments, property records under real place codes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use hmac::{Hmac, Mac as _};
@@ -42,17 +42,7 @@ fn commitment(body: &[u8]) -> Result<Hash> {
 
 /// Every example resource of the FHIR package.
 pub(crate) fn medical(data: &Path) -> Result<Input> {
-    let directory = data.join(FHIR);
-    let mut paths: Vec<_> = std::fs::read_dir(&directory)
-        .with_context(|| format!("{} is missing: run cargo xtask setup", directory.display()))?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
-        .filter(|path| {
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            name != "package.json" && !name.starts_with('.')
-        })
-        .collect();
-    paths.sort();
+    let paths = fhir_files(data)?;
     let policy = Hash::of(b"policy: treating staff, subject, insurer for claims");
     let mut input = Input { commands: Vec::new(), commitments: Vec::new(), bytes: 0 };
     for path in paths {
@@ -77,6 +67,22 @@ pub(crate) fn medical(data: &Path) -> Result<Input> {
         }));
     }
     Ok(input)
+}
+
+/// The files of these resources, by name.
+pub(crate) fn fhir_files(data: &Path) -> Result<Vec<PathBuf>> {
+    let directory = data.join(FHIR);
+    let mut paths: Vec<_> = std::fs::read_dir(&directory)
+        .with_context(|| format!("{} is missing: run cargo xtask setup", directory.display()))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .filter(|path| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            name != "package.json" && !name.starts_with('.')
+        })
+        .collect();
+    paths.sort();
+    Ok(paths)
 }
 
 /// `count` property records, each in a village or neighbourhood that exists.

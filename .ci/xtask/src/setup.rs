@@ -18,8 +18,10 @@ const BUILD: [Need; 2] = [
     Need { program: "cc", package: "build-essential", reason: "links programs and builds aws-lc" },
     Need { program: "cmake", package: "cmake", reason: "builds aws-lc where no prebuilt bindings fit" },
 ];
-const DEMO: [Need; 1] =
-    [Need { program: "npm", package: "npm", reason: "fetches the demo's input: FHIR examples and place codes" }];
+const DEMO: [Need; 2] = [
+    Need { program: "npm", package: "npm", reason: "fetches the demo's input: FHIR examples and place codes" },
+    Need { program: "python3", package: "python3", reason: "fetches the demo's input: DICOM images" },
+];
 const DISK_BENCHES: [Need; 1] =
     [Need { program: "fio", package: "fio", reason: "is what rates of disks are compared with" }];
 const TEST: [Need; 6] = [
@@ -67,14 +69,19 @@ fn companions() -> Result<()> {
             continue;
         }
         println!("setup: installing {package} into {} ({reason})", directory.display());
-        if !directory.join("bin/pip").exists() {
-            cargo::run(Command::new("python3").args(["-m", "venv"]).arg(&directory))?;
-        }
-        let mut pip = Command::new(directory.join("bin/pip"));
-        cargo::run(pip.args(["install", "--quiet", "--disable-pip-version-check", package]))
+        cargo::run(pip()?.args(["install", "--quiet", "--disable-pip-version-check", package]))
             .with_context(|| format!("cannot install {package}; check the Python registry's address"))?;
     }
     Ok(())
+}
+
+/// The installer of Python's packages, in an environment of its own.
+pub(crate) fn pip() -> Result<Command> {
+    let directory = companions_directory()?;
+    if !directory.join("bin/pip").exists() {
+        cargo::run(Command::new("python3").args(["-m", "venv"]).arg(&directory))?;
+    }
+    Ok(Command::new(directory.join("bin/pip")))
 }
 
 /// What benchmarks of disks need.
@@ -85,6 +92,7 @@ pub(crate) fn for_disk_benches() -> Result<()> {
 /// What the demo needs.
 pub(crate) fn for_demo() -> Result<()> {
     programs(BUILD.iter().chain(&DEMO))?;
+    python_venv()?;
     data::fetch()
 }
 
@@ -117,7 +125,7 @@ fn python_venv() -> Result<()> {
     if works.is_ok_and(|status| status.success()) {
         return Ok(());
     }
-    println!("setup: installing python3-venv (holds the independent receipt verifier)");
+    println!("setup: installing python3-venv (holds what Python fetches)");
     apt(&["python3-venv"])
 }
 

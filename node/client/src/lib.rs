@@ -26,8 +26,8 @@ mod transport;
 pub use endpoint::{Endpoint, Scheme};
 pub use error::ClientError;
 pub use model::{
-    BlobView, CheckpointKeyView, FeedData, FeedEvent, FeedPage, LimitsView, NetworkView, Problem, SnapshotView, StandpointView,
-    ValidatorView,
+    BlobView, CheckpointKeyView, FeedData, FeedEvent, FeedPage, LimitsView, NetworkView, Problem, SnapshotView,
+    StandpointView, ValidatorView,
 };
 pub use resources::Wait;
 pub use retry::RetryPolicy;

@@ -293,7 +293,12 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn replace_drive(&self, token: &str, drive: usize, path: &Path) -> Result<serde_json::Value, ClientError> {
+    pub async fn replace_drive(
+        &self,
+        token: &str,
+        drive: usize,
+        path: &Path,
+    ) -> Result<serde_json::Value, ClientError> {
         let asked = serde_json::json!({ "path": path.display().to_string() }).to_string();
         let resource = format!("/v1/storage/drives/{drive}");
         json(&self.ask(Ask::post(&resource, JSON, JSON, asked.into()).showing(token)).await?)

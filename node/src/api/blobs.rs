@@ -117,8 +117,7 @@ async fn take(
     let retention_year = year.and_then(|year| u16::try_from(year).ok()).unwrap_or_default();
     let to = Belonging { class, retention_year, party, record };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let mut incoming =
-        payload.put(&to, u64::try_from(now.as_millis()).unwrap_or(u64::MAX)).await.map_err(problem)?;
+    let mut incoming = payload.put(&to, u64::try_from(now.as_millis()).unwrap_or(u64::MAX)).await.map_err(problem)?;
     let timeout = Duration::from_millis(state.limits.body_timeout_ms);
     let (begun, mut received) = (Instant::now(), 0);
     loop {
@@ -203,8 +202,7 @@ async fn give(
     let party = caller.party()?.party;
     Parameters::read(query, &[])?;
     format::choose(headers, &[OCTETS])?;
-    let root =
-        Hash::from_hex(root).ok_or_else(|| Problem::parameter("root", "64 hexadecimal digits, lower case"))?;
+    let root = Hash::from_hex(root).ok_or_else(|| Problem::parameter("root", "64 hexadecimal digits, lower case"))?;
     let payload = payload(state)?;
     let tag = match form {
         Form::Open => format!("\"{root}-body\""),

@@ -214,7 +214,8 @@ fn admit(shared: &State, route: Route, request: &mut Request) -> Result<Admitted
 /// Whoever would change something shows that it can read the node's files: the operator's listener may be plain, and any
 /// process of the machine, or a page in a browser there, can reach it.
 fn control(shared: &State, request: &Request) -> Result<(), Problem> {
-    let shown = request.headers().get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    let shown =
+        request.headers().get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
     let expected = shared.backend.control_token();
     match shown.zip(expected) {
         Some((shown, expected)) if expected.is(shown) => Ok(()),

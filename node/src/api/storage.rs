@@ -88,9 +88,11 @@ async fn begin(state: &State, job: Job) -> Result<Response, Problem> {
 async fn view(state: &State) -> Result<StorageView, Problem> {
     let payload = state.backend.payload().ok_or_else(missing)?;
     let job = state.backend.upkeep().map(|upkeep| upkeep.job_state()).unwrap_or_default();
-    let status = payload.store().status().await.map_err(|error| {
-        Problem::from(super::backend::BackendError::Failed(Box::new(error)))
-    })?;
+    let status = payload
+        .store()
+        .status()
+        .await
+        .map_err(|error| Problem::from(super::backend::BackendError::Failed(Box::new(error))))?;
     Ok(StorageView::new(&status, &job, payload.waiting()))
 }
 

@@ -12,7 +12,7 @@ use stele_types::{CommitCertificate, Header, Parameters, Validator, VoteKey};
 use utoipa::ToSchema;
 
 use super::backend::{Snapshot, Standpoint};
-use crate::payload::{Blob, Job, JobState, UNREFERENCED_MAX};
+use crate::payload::{Blob, Job, JobState};
 
 /// Bytes as they are; the content type says which.
 #[derive(ToSchema)]
@@ -58,7 +58,7 @@ impl From<&Blob> for BlobView {
             commitment: blob.commitment.to_hex(),
             salt: hex::encode(blob.salt),
             length: blob.bytes,
-            unreferenced_ms: u64::try_from(UNREFERENCED_MAX.as_millis()).unwrap_or(u64::MAX),
+            unreferenced_ms: u64::try_from(blob.unreferenced_max.as_millis()).unwrap_or(u64::MAX),
         }
     }
 }

@@ -163,7 +163,11 @@ impl Config {
         let columns = payload.data_columns.saturating_add(payload.parity_columns);
         if payload.data_columns == 0 || columns > payload.drives.len() {
             let problem = format!("{columns} columns on {} drives", payload.drives.len());
-            faults.add(DRIVES, problem, "name as many drives as payload.data_columns and payload.parity_columns, or more");
+            faults.add(
+                DRIVES,
+                problem,
+                "name as many drives as payload.data_columns and payload.parity_columns, or more",
+            );
         }
         if payload.drives.len() > PAYLOAD_DRIVES_MAX {
             faults.add(DRIVES, "too many drives", format!("name at most {PAYLOAD_DRIVES_MAX}"));
@@ -184,6 +188,7 @@ impl Config {
             faults.add("payload.slot_bytes", "not whole blocks", "choose a multiple of 4096");
         }
         faults.within("payload.blob_bytes_max", payload.blob_bytes_max, 1 << 20, stele_storage::OBJECT_BYTES_MAX / 2);
+        faults.within("payload.unreferenced_ms", payload.unreferenced_ms, 1_000, 30 * 86_400_000);
         faults.within("payload.scrub_days", u64::from(payload.scrub_days), 1, 365);
         faults.within("payload.collect_live_percent", u64::from(payload.collect_live_percent), 1, 90);
     }

@@ -402,6 +402,9 @@ pub struct PayloadSection {
     /// Bytes of one body at most.
     #[serde(default = "PayloadSection::blob_bytes_max")]
     pub blob_bytes_max: u64,
+    /// How long a body may be without a statement that refers to it.
+    #[serde(default = "PayloadSection::unreferenced_ms")]
+    pub unreferenced_ms: u64,
     /// Everything that is stored is read, and mended where it is damaged, once in so many days.
     #[serde(default = "PayloadSection::scrub_days")]
     pub scrub_days: u16,
@@ -422,6 +425,9 @@ impl PayloadSection {
     }
     const fn blob_bytes_max() -> u64 {
         64 << 30
+    }
+    const fn unreferenced_ms() -> u64 {
+        24 * 3_600_000
     }
     const fn scrub_days() -> u16 {
         14

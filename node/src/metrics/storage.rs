@@ -48,7 +48,8 @@ impl StorageMetrics {
             bytes: registry.gauges("stele_storage_bytes", "Bytes of a drive by what they are used for."),
             device_failed: registry
                 .gauges("stele_storage_device_failed", "Whether a drive has failed or is missing, 0 or 1."),
-            segments: registry.gauges("stele_storage_segments", "Segments that hold something, and that there is room for."),
+            segments: registry
+                .gauges("stele_storage_segments", "Segments that hold something, and that there is room for."),
             records: registry.gauges("stele_storage_records", "Objects, their parts and manifests: about so many."),
             read_only: registry.gauges("stele_storage_read_only", "Whether the store takes nothing any more, 0 or 1."),
             puts,
@@ -75,8 +76,7 @@ impl StorageMetrics {
                 "Batches beyond repair that scrubs found, each time they did.",
                 vec![()],
             ),
-            unreferenced: registry
-                .gauges("stele_storage_unreferenced", "Bodies that no statement refers to yet."),
+            unreferenced: registry.gauges("stele_storage_unreferenced", "Bodies that no statement refers to yet."),
             unreferenced_removed: registry.counters(
                 "stele_storage_unreferenced_removed_total",
                 "Bodies that were removed because no statement referred to them in time.",

@@ -15,7 +15,7 @@ use crate::config::PayloadSection;
 use crate::store::durable;
 
 /// Folder of the index, below that of the payload.
-const INDEX: &str = "index";
+pub(super) const INDEX: &str = "index";
 
 /// Beside it while a store is being made: what was begun is made anew.
 const MARK: &str = "making";
@@ -66,7 +66,7 @@ fn make_files(section: &PayloadSection, directory: &Path) -> Result<(), PayloadE
 ///
 /// # Errors
 /// `Drive`, `Storage`.
-pub(crate) fn format(section: &PayloadSection) -> Result<(), PayloadError> {
+pub(super) fn format(section: &PayloadSection) -> Result<(), PayloadError> {
     let options = Options::default().device;
     let open = |path: &PathBuf| Disk::open(path, &options).map_err(|error| PayloadError::drive(path, error));
     let disks = section.drives.iter().map(|drive| open(&drive.path)).collect::<Result<Vec<_>, _>>()?;

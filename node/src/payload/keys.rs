@@ -50,7 +50,11 @@ impl ClassKeys {
     ///
     /// # Errors
     /// `Keys` if the file is damaged or cannot be read.
-    pub(super) fn open(directory: &Path, network: NetworkId, custodian: Arc<dyn Custodian>) -> Result<Self, PayloadError> {
+    pub(super) fn open(
+        directory: &Path,
+        network: NetworkId,
+        custodian: Arc<dyn Custodian>,
+    ) -> Result<Self, PayloadError> {
         let path = directory.join(FILE);
         let table = match std::fs::read(&path) {
             Ok(bytes) => decode(&bytes, network).ok_or_else(|| PayloadError::keys(&path, "it is damaged"))?,

@@ -9,8 +9,9 @@
 //! * No plaintext reaches a device: what [`stele_storage`] is given is ciphertext, and its root is that of the ciphertext.
 //! * The commitment is `HMAC-SHA-256(salt, body)`; the salt is derived from the body's key, so that whoever cannot open the
 //!   body cannot try out commitments either, and what erases the key erases the salt.
-//! * A body that no applied statement refers to within [`UNREFERENCED_MAX`] is removed.
+//! * A body that no applied statement refers to in time, a day unless configured otherwise, is removed.
 
+mod command;
 mod drives;
 mod error;
 mod keys;
@@ -31,6 +32,7 @@ use stele_storage::{Group, Object, Store, Upload};
 use stele_types::record::RecordClass;
 use stele_types::{Hash, Height, NetworkId, ObjectId, PartyId};
 
+pub(crate) use command::StorageCommand;
 pub use error::PayloadError;
 pub use sealing::{BlobHeader, CHUNK_BYTES, HEADER_BYTES};
 pub use upkeep::{Job, JobState, Upkeep};
@@ -41,9 +43,6 @@ use crate::store::durable;
 use keys::ClassKeys;
 use sealing::{Chunks, Opener, Sealer};
 use unreferenced::Unreferenced;
-
-/// How long a body may be without a statement that refers to it.
-pub const UNREFERENCED_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// What the salt of a commitment is derived for.
 const COMMITMENT_PURPOSE: &[u8] = b"commitment";
@@ -74,6 +73,8 @@ pub struct Blob {
     pub salt: [u8; 32],
     /// Bytes of the body.
     pub bytes: u64,
+    /// How long it stays without a statement that refers to it.
+    pub unreferenced_max: Duration,
 }
 
 /// The ledger whose statements refer to the bodies, when they are opened.
@@ -102,6 +103,7 @@ pub struct Payload {
     store: Store,
     keys: ClassKeys,
     unreferenced: Unreferenced,
+    unreferenced_max: Duration,
     bytes_max: u64,
 }
 
@@ -121,12 +123,13 @@ impl Payload {
         let keys = ClassKeys::open(&directory, ledger.network, custodian)?;
         let unreferenced = Unreferenced::open(&directory, ledger.height, ledger.history_min)?;
         let (section, bytes_max) = (section.clone(), section.blob_bytes_max);
+        let unreferenced_max = Duration::from_millis(section.unreferenced_ms);
         let opened = tokio::task::spawn_blocking(move || drives::open(&section, &directory)).await;
         let store = match opened {
             Ok(store) => store?,
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         };
-        Ok(Self { store, keys, unreferenced, bytes_max })
+        Ok(Self { store, keys, unreferenced, unreferenced_max, bytes_max })
     }
 
     /// Begins to take a body.
@@ -137,13 +140,8 @@ impl Payload {
         let class_key = self.keys.current(to.class).await?;
         let salt = random_salt()?;
         let key = self.keys.blob_key(&class_key.name.id, &salt).await?;
-        let header = BlobHeader {
-            class: to.class,
-            class_key: class_key.name.id,
-            salt,
-            party: to.party,
-            record: to.record,
-        };
+        let header =
+            BlobHeader { class: to.class, class_key: class_key.name.id, salt, party: to.party, record: to.record };
         let group = Group { class: to.class.number(), year: to.retention_year };
         let salt = *key.derive(COMMITMENT_PURPOSE);
         Ok(Incoming {
@@ -194,6 +192,11 @@ impl Payload {
     /// Bytes of a body at most.
     pub const fn bytes_max(&self) -> u64 {
         self.bytes_max
+    }
+
+    /// How long a body may be without a statement that refers to it.
+    pub const fn unreferenced_max(&self) -> Duration {
+        self.unreferenced_max
     }
 
     /// Bodies that wait for a statement.
@@ -253,7 +256,8 @@ impl Incoming<'_> {
         self.payload.unreferenced.put(root, self.now_ms).await?;
         let commitment = Hash(self.commitment.finalize().into_bytes().into());
         let hash = self.payload.store.hash();
-        Ok(Blob { root, hash, commitment, salt: self.salt, bytes: self.bytes })
+        let unreferenced_max = self.payload.unreferenced_max;
+        Ok(Blob { root, hash, commitment, salt: self.salt, bytes: self.bytes, unreferenced_max })
     }
 }
 
@@ -325,7 +329,8 @@ impl Body<'_> {
             sealed.extend_from_slice(&some);
         }
         let opened = self.opener.open(number, sealed)?;
-        let until = usize::try_from(bytes_max).map_or(opened.len(), |most| opened.len().min(within.saturating_add(most)));
+        let until =
+            usize::try_from(bytes_max).map_or(opened.len(), |most| opened.len().min(within.saturating_add(most)));
         Ok(opened.slice(within.min(until)..until))
     }
 }
@@ -340,4 +345,3 @@ fn random_salt() -> Result<[u8; 32], PayloadError> {
     aws_lc_rs::rand::fill(&mut salt).map_err(|_| PayloadError::Cipher)?;
     Ok(salt)
 }
-

@@ -130,8 +130,7 @@ impl Chunks {
     pub(super) const fn find(self, byte: u64) -> (u64, usize) {
         let first = (CHUNK_BYTES - HEADER_BYTES - TAG_BYTES) as u64;
         let each = (CHUNK_BYTES - TAG_BYTES) as u64;
-        let (number, place) =
-            if byte < first { (0, byte) } else { ((byte - first) / each + 1, (byte - first) % each) };
+        let (number, place) = if byte < first { (0, byte) } else { ((byte - first) / each + 1, (byte - first) % each) };
         // Less than a chunk.
         #[expect(clippy::cast_possible_truncation, reason = "less than 65,536")]
         (number, place as usize)

@@ -11,7 +11,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Payload, PayloadError, UNREFERENCED_MAX};
+use super::{Payload, PayloadError};
 use crate::chain::{Chain, ChainError};
 use crate::config::PayloadSection;
 use crate::metrics::Metrics;
@@ -90,12 +90,7 @@ pub struct Upkeep {
 
 impl Upkeep {
     /// Of `payload`, with the statements of `chain`.
-    pub fn new(
-        payload: Arc<Payload>,
-        chain: Arc<Chain>,
-        metrics: Arc<Metrics>,
-        section: &PayloadSection,
-    ) -> Arc<Self> {
+    pub fn new(payload: Arc<Payload>, chain: Arc<Chain>, metrics: Arc<Metrics>, section: &PayloadSection) -> Arc<Self> {
         let scrub_period = Duration::from_secs(u64::from(section.scrub_days) * 24 * 3600);
         let live_percent = section.collect_live_percent;
         Arc::new(Self { payload, chain, metrics, scrub_period, live_percent, job: Mutex::default() })
@@ -137,7 +132,8 @@ impl Upkeep {
     }
 
     async fn collect(&self) {
-        let mut ticks = tokio::time::interval(COLLECT_INTERVAL);
+        let interval = COLLECT_INTERVAL.min(self.payload.unreferenced_max / 4);
+        let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
@@ -163,7 +159,7 @@ impl Upkeep {
         if !looked_at || tip_age > TIP_AGE_MAX {
             return Ok(0);
         }
-        let before = now.saturating_sub(UNREFERENCED_MAX);
+        let before = now.saturating_sub(self.payload.unreferenced_max);
         let overdue = self.payload.unreferenced.overdue(millis(before), REMOVED_MAX);
         for root in &overdue {
             self.payload.store.remove(&root.0, millis(now)).await?;
@@ -286,8 +282,7 @@ fn referred(chain: &Chain, height: Height) -> Result<Vec<Hash>, ChainError> {
         if outcome.code != Code::Applied {
             continue;
         }
-        let statement =
-            Statement::parse(Arc::clone(entry)).map_err(|code| ChainError::Statement { code })?;
+        let statement = Statement::parse(Arc::clone(entry)).map_err(|code| ChainError::Statement { code })?;
         roots.extend(statement.command().and_then(Command::body_root));
     }
     Ok(roots)

@@ -16,6 +16,7 @@
 
 mod batch;
 mod collect;
+mod list;
 mod ports;
 mod read;
 mod recover;
@@ -43,6 +44,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use self::batch::Batch;
 pub(crate) use self::batch::CELL_BUFFER_BYTES;
 pub use self::collect::CollectReport;
+pub use self::list::Listing;
 pub(crate) use self::ports::Outgoing;
 use self::ports::Ports;
 use self::read::Reading;
@@ -128,6 +130,8 @@ pub(crate) enum Command {
     Read { location: Location, reply: Reply<Bytes> },
     /// Reads so many segments from one on, and mends what is damaged.
     Scrub { from: u32, segments_max: usize, now_ms: u64, reply: Reply<ScrubReport> },
+    /// Lists the objects of so many segments from one on.
+    List { from: u32, segments_max: usize, reply: Reply<Listing> },
     /// Moves what lives out of segments that mostly died.
     Collect { live_percent: u8, segments_max: usize, reply: Reply<CollectReport> },
     /// Says how the store is.
@@ -296,6 +300,12 @@ impl Core {
                 let task = Rc::clone(inner);
                 inner.tasks.spawn(async move {
                     let _ = reply.send(Ok(task.scrub(from, segments_max, now_ms).await));
+                });
+            }
+            Command::List { from, segments_max, reply } => {
+                let task = Rc::clone(inner);
+                inner.tasks.spawn(async move {
+                    let _ = reply.send(Ok(task.list(from, segments_max).await));
                 });
             }
             Command::Collect { live_percent, segments_max, reply } => {

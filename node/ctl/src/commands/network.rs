@@ -271,7 +271,13 @@ impl InitArguments {
 impl AddNodeArguments {
     fn run(self, session: &Session) -> Result<u8> {
         let operator = party_id(session, &self.operator)?;
-        let new = NewNode { name: self.name, host: self.host, first_port: self.first_port, operator, payload: self.payload.drives() };
+        let new = NewNode {
+            name: self.name,
+            host: self.host,
+            first_port: self.first_port,
+            operator,
+            payload: self.payload.drives(),
+        };
         let (node, validator) = add_node(&session.dir()?, &new)?;
         let record = Record::new()
             .with("node", node.name.as_str())

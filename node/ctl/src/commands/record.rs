@@ -11,10 +11,10 @@ use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use stele_client::Client;
 use stele_ledger::value::RecordAnchor;
-use stele_types::{Command, cbor};
 use stele_types::custody::{RecordCorrect, RecordPut};
 use stele_types::hash::{Hash, ObjectId};
 use stele_types::record::{ContentHash, PlaceCode, RecordClass, Sensitivity};
+use stele_types::{Command, cbor};
 
 use crate::author::{object_id, random};
 use crate::commands::governed::{issue_about, party_id};
@@ -222,8 +222,9 @@ impl CommitmentArguments {
         // What is signed is this program's own.
         if commitment.to_hex() != blob.commitment {
             bail!(
-                Failure::new("commitment_differs", "the node names another commitment than that of the body")
-                    .hint("the file changed meanwhile, or the node is at fault; try again, at another node with --node")
+                Failure::new("commitment_differs", "the node names another commitment than that of the body").hint(
+                    "the file changed meanwhile, or the node is at fault; try again, at another node with --node"
+                )
             );
         }
         let salt_file = beside(path, &format!("{}.salt", &blob.root[..16.min(blob.root.len())]));
@@ -260,15 +261,15 @@ impl FetchArguments {
         let known = self.salt.as_deref().map(read_salt).transpose()?;
         let client = session.party_client()?;
         let create = || format!("cannot create {}", self.out.display());
-        let mut file =
-            File::options().write(true).create_new(true).mode(0o600).open(&self.out).with_context(create)?;
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&self.out).with_context(create)?;
         let fetched = fetch(&client, &root, &mut file).await;
         let compared = fetched.and_then(|length| {
             let commitment = known.map(|salt| commitment_of(&salt, &self.out)).transpose()?;
             match commitment {
                 Some(commitment) if commitment != anchor.commitment => bail!(
-                    Failure::new("commitment_differs", "the body is not the one that the record commits to")
-                        .hint("ask another node with --node, and tell the operator; or the salt is that of another body")
+                    Failure::new("commitment_differs", "the body is not the one that the record commits to").hint(
+                        "ask another node with --node, and tell the operator; or the salt is that of another body"
+                    )
                 ),
                 commitment => Ok((length, commitment.is_some())),
             }

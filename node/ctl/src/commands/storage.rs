@@ -124,7 +124,9 @@ fn one_node(session: &Session) -> Result<NodeProfile> {
     let mut nodes = session.chosen_nodes()?;
     match (nodes.pop(), nodes.is_empty()) {
         (Some(node), true) => Ok(node),
-        _ => bail!(Failure::new("node_missing", "this is done to one node, and none was named").hint("name it with --node")),
+        _ => bail!(
+            Failure::new("node_missing", "this is done to one node, and none was named").hint("name it with --node")
+        ),
     }
 }
 

@@ -28,6 +28,7 @@ fn section(directory: &Path) -> PayloadSection {
         parity_columns: 1,
         slot_bytes: 2 << 20,
         blob_bytes_max: 8 << 20,
+        unreferenced_ms: 86_400_000,
         scrub_days: 14,
         collect_live_percent: 50,
     }

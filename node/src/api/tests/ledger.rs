@@ -29,10 +29,10 @@ use tokio::sync::watch;
 
 use super::Party;
 use super::certificates::Identity;
-use crate::payload::Payload;
 use crate::api::{
     Backend, BackendError, Client, Executed, InForce, Location, Refusal, SealedHead, Snapshot, Standing, Standpoint,
 };
+use crate::payload::Payload;
 
 const GENESIS_TIME_MS: u64 = 1_800_000_000_000;
 

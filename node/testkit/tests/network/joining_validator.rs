@@ -64,8 +64,13 @@ pub(super) async fn enrol_operator(cluster: &Cluster) -> Result<PartyId> {
 pub(super) fn add_fifth(cluster: &mut Cluster, operator: PartyId) -> Result<Validator> {
     let peer = &cluster.network.profile().nodes.last().context("a node")?.peer;
     let last: u16 = peer.rsplit_once(':').context("port")?.1.parse()?;
-    let new =
-        NewNode { name: "node-5".into(), host: "127.0.0.1".into(), first_port: free_ports(last + 10, 1)?, operator, payload: None };
+    let new = NewNode {
+        name: "node-5".into(),
+        host: "127.0.0.1".into(),
+        first_port: free_ports(last + 10, 1)?,
+        operator,
+        payload: None,
+    };
     let (node, validator) = add_node(cluster.network.dir(), &new)?;
     cluster.network.add(node);
     Ok(validator)

@@ -1,6 +1,7 @@
 //! Networks of real processes, in one program: each file would link the whole of client and engine again.
 
 mod bad_input;
+mod bodies;
 mod command_line_life;
 mod damaged_stores;
 mod fairness;

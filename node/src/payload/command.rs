@@ -1,0 +1,188 @@
+//! `steled storage`: the payload store of a node that does not run.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand};
+use serde_json::json;
+use stele_storage::fsck::{CheckReport, check};
+use tracing::info;
+
+use super::drives;
+use crate::config::{Config, PayloadSection};
+
+/// Exit status of a check that found damage; that of `fsck(8)` for errors which are left as they are.
+const EXIT_DAMAGED: u8 = 4;
+
+/// Roots of bodies that are printed.
+const SHOWN_MAX: usize = 20;
+
+/// Make and check the payload store of a stopped node
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum StorageCommand {
+    /// Make a store on the drives of the configuration; whatever is on them is lost
+    ///
+    /// Drives that are files are made by the node itself where there has never been a store.
+    Format(Format),
+    /// Check the store: every cell and every body is read, the index derived again and compared; nothing is changed
+    ///
+    /// Exit codes: 0 sound, 1 not checked, 4 damaged.
+    Fsck(Fsck),
+}
+
+/// Arguments of `storage format`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Format {
+    /// Configuration file
+    #[arg(long, env = "STELED_CONFIG", default_value = "/etc/stele/steled.toml")]
+    config: PathBuf,
+    /// Say that what is on the drives may be lost
+    #[arg(long)]
+    erase: bool,
+}
+
+/// Arguments of `storage fsck`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Fsck {
+    /// Configuration file
+    #[arg(long, env = "STELED_CONFIG", default_value = "/etc/stele/steled.toml")]
+    config: PathBuf,
+    /// Folder for the index that is derived, with room for it twice: some 70 bytes a record
+    #[arg(long, value_name = "DIR", default_value_os_t = std::env::temp_dir())]
+    scratch: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl StorageCommand {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// What failed; damage that a check found is an exit code.
+    pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Format(format) => format.run(),
+            Self::Fsck(fsck) => fsck.run(),
+        }
+    }
+}
+
+fn section(config: &Config) -> anyhow::Result<&PayloadSection> {
+    config.payload.as_ref().context("payload_absent: the configuration has no [payload]: this node keeps no bodies")
+}
+
+impl Format {
+    fn run(&self) -> anyhow::Result<ExitCode> {
+        let config = Config::load(&self.config)?;
+        let section = section(&config)?;
+        if !self.erase {
+            let paths: Vec<String> = section.drives.iter().map(|drive| drive.path.display().to_string()).collect();
+            bail!("erase_missing: this would erase {}; say so with --erase", paths.join(", "));
+        }
+        drives::format(section)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Fsck {
+    fn run(&self) -> anyhow::Result<ExitCode> {
+        let config = Config::load(&self.config)?;
+        let section = section(&config)?;
+        let (present, missing): (Vec<PathBuf>, Vec<PathBuf>) =
+            section.drives.iter().map(|drive| drive.path.clone()).partition(|path| path.exists());
+        let index = config.node.data_dir.join("payload").join(drives::INDEX);
+        let scratch = Scratch::new(&self.scratch)?;
+        info!(drives = present.len(), "reading every cell and every body");
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let options = stele_storage::Options::default();
+        let checked = check(&present, &index, &scratch.0, &options, |_| ());
+        let report = runtime.block_on(checked).map_err(|error| {
+            let code = error.code();
+            anyhow::Error::new(error).context(code)
+        })?;
+        if self.json {
+            self.print_json(&report, &missing)?;
+        } else {
+            say(&report, &missing);
+        }
+        Ok(if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_DAMAGED) })
+    }
+
+    #[expect(clippy::print_stdout, reason = "the answer of the command")]
+    fn print_json(&self, report: &CheckReport, missing: &[PathBuf]) -> anyhow::Result<()> {
+        let unreadable: Vec<_> = report
+            .unreadable
+            .iter()
+            .map(
+                |(root, error)| json!({ "root": hex::encode(root), "code": error.code(), "reason": error.to_string() }),
+            )
+            .collect();
+        let view = json!({
+            "verdict": verdict(report),
+            "drives": report.drives,
+            "drives_failed": report.drives_failed,
+            "missing": missing,
+            "segments": report.segments,
+            "bodies": report.objects,
+            "body_bytes": report.object_bytes,
+            "repairable": report.repairable,
+            "lost": report.lost,
+            "unreadable_count": report.unreadable_count,
+            "unreadable": unreadable,
+            "index": report.index,
+        });
+        println!("{}", serde_json::to_string_pretty(&view)?);
+        Ok(())
+    }
+}
+
+const fn verdict(report: &CheckReport) -> &'static str {
+    if report.is_sound() { "sound" } else { "damaged" }
+}
+
+#[expect(clippy::print_stdout, reason = "the answer of the command")]
+fn say(report: &CheckReport, missing: &[PathBuf]) {
+    println!("drives       {} of {}", report.drives - report.drives_failed.len(), report.drives);
+    for path in missing {
+        println!("missing      {}", path.display());
+    }
+    println!("segments     {}", report.segments);
+    println!("bodies       {} of {} bytes, sealed, read to their end", report.objects, report.object_bytes);
+    println!("repairable   {} damaged cells", report.repairable);
+    println!("lost         {} batches", report.lost);
+    println!("index        {}", report.index.as_deref().unwrap_or("is what the drives give"));
+    for (root, error) in report.unreadable.iter().take(SHOWN_MAX) {
+        println!("unreadable   {}: {error}", hex::encode(root));
+    }
+    if report.unreadable_count > SHOWN_MAX as u64 {
+        println!("unreadable   {} in all", report.unreadable_count);
+    }
+    println!("verdict      {}", verdict(report));
+    if !report.is_sound() {
+        let advice = if report.lost > 0 {
+            "keep every drive that was taken out; see docs/runbooks/StorageLost.md"
+        } else {
+            "start the node: it makes a damaged index again; then stele storage scrub mends the cells"
+        };
+        println!("what to do   {advice}");
+    }
+}
+
+/// A folder that is removed at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(parent: &std::path::Path) -> anyhow::Result<Self> {
+        let path = parent.join(format!("stele-fsck-{}", std::process::id()));
+        std::fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,51 @@
+//! What is stored: the roots of objects, segment by segment.
+
+use super::Inner;
+use super::segment::Segment;
+use crate::format::{DIRECTORY_ENTRY_BYTES, Entry, Kind, Stage};
+use crate::index::Key;
+
+/// The objects of some segments.
+#[derive(Clone, Debug, Default)]
+pub struct Listing {
+    /// Roots of objects whose record, or manifest, lies in them and is the one that the index leads to.
+    pub roots: Vec<Key>,
+    /// Directories that could not be read: what they list is missing here.
+    pub unreadable: u64,
+    /// The segment to go on with, if there is one.
+    pub next: Option<u32>,
+}
+
+impl Inner {
+    /// Lists the objects of `segments_max` segments from `from` on, of those that are written no more.
+    pub(super) async fn list(&self, from: u32, segments_max: usize) -> Listing {
+        let mut listing = Listing::default();
+        let mut ids: Vec<u32> =
+            self.segments.borrow().all.range(from..).map(|(id, _)| *id).take(segments_max.saturating_add(1)).collect();
+        listing.next = (ids.len() > segments_max).then(|| ids.pop()).flatten();
+        for id in ids {
+            let found = self.segments.borrow().all.get(&id).cloned().filter(Segment::is_settled);
+            let Some(segment) = found else { continue };
+            let stage = Stage::Sealed { blocks: segment.used, sequence: segment.sequence };
+            for batch in self.walk(id, stage).await {
+                for (column, directory) in batch.header.directories.iter().enumerate() {
+                    if directory.entries == 0 {
+                        continue;
+                    }
+                    let Ok(bytes) = self.directory(id, &batch, column, directory).await else {
+                        listing.unreadable += 1;
+                        continue;
+                    };
+                    for entry in bytes.chunks_exact(DIRECTORY_ENTRY_BYTES).filter_map(Entry::decode) {
+                        let is_object = matches!(entry.kind, Kind::Whole | Kind::Manifest);
+                        let location = entry.location(id, batch.start, column);
+                        if is_object && self.find(&entry.key).is_ok_and(|known| known == Some(location)) {
+                            listing.roots.push(entry.key);
+                        }
+                    }
+                }
+            }
+        }
+        listing
+    }
+}
