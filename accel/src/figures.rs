@@ -71,11 +71,19 @@ pub struct GpuFigures {
     pub took: Times,
     /// The kernels of a batch alone, where the device tells; the difference is transfer and waiting.
     pub kernels: Times,
+    /// Time of cores to make batches, of all cores together: messages are hashed, scalars computed, canaries mixed in.
+    pub packing_seconds: f64,
+    /// Time that batches waited for a slot, of all batches together: much of it means that the device is what takes time.
+    pub waiting_seconds: f64,
+    /// Time to copy batches into memory that the device reads and to submit them.
+    pub staging_seconds: f64,
+    /// Time of cores to judge answers, of all cores together: tags, what is computed again, what is retained.
+    pub judging_seconds: f64,
     /// Bytes of input.
     pub bytes_up: u64,
     /// Bytes of answers.
     pub bytes_down: u64,
-    /// Time to compile the kernels.
+    /// Time from the start of their compilation until all kernels were compiled.
     pub compile_seconds: f64,
     /// Keys' tables on the device.
     pub tables: u64,

@@ -36,22 +36,23 @@ pub trait Work: Send + Sync {
     fn small(&self) -> Option<&VerifyWork> {
         None
     }
-    /// Judges what became of a chunk that was left to a device: ends it, or says in how many parts it is done here. Must
-    /// be quick: it goes before all other work.
+    /// Takes back a chunk that was left to a device, with its answer if there is one: ends it, or says in how many parts it
+    /// goes on. Must be quick: it goes before all other work.
     fn settle(&self, chunk: usize, answer: Option<Answer>) -> Settled;
-    /// Does one part of a chunk that [`Self::settle`] gave back.
-    fn redo(&self, chunk: usize, part: Part);
+    /// Does one part of a chunk after [`Self::settle`]: judges the answer, or does what the device did not. The part that
+    /// ends last may say that the chunk goes on in other parts.
+    fn part(&self, chunk: usize, part: Part) -> Settled;
     /// Called once after the last chunk, by the worker that ran it.
     fn finish(&self, outcome: Outcome);
 }
 
-/// What became of a chunk that was left to a device.
+/// How a chunk that was left to a device goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settled {
     /// It is done.
     Done,
-    /// It is to be done here, in so many parts, at least one.
-    Redo(usize),
+    /// It goes on here in so many parts, at least one.
+    Parts(usize),
 }
 
 /// One of several parts of a chunk.
@@ -134,13 +135,13 @@ struct Queue {
 struct Entry {
     task: Arc<Task>,
     next: usize,
-    /// The chunk that is done again, in how many parts: then `next` counts parts, not chunks.
-    redo: Option<(usize, usize)>,
+    /// The chunk that goes on, in how many parts: then `next` counts parts, not chunks.
+    parts: Option<(usize, usize)>,
 }
 
 impl Entry {
     fn steps(&self) -> usize {
-        self.redo.map_or(self.task.work.chunks(), |(_, parts)| parts)
+        self.parts.map_or(self.task.work.chunks(), |(_, parts)| parts)
     }
 }
 
@@ -154,7 +155,7 @@ struct Return {
 enum Step {
     Run(Arc<Task>, usize),
     /// A part of a chunk that came back.
-    Redo(Arc<Task>, usize, Part),
+    Part(Arc<Task>, usize, Part),
     /// Several small jobs, of one chunk each.
     Together(Vec<Arc<Task>>),
     Settle(Return),
@@ -220,7 +221,7 @@ impl Pool {
         let chunks = work.chunks();
         let left = AtomicUsize::new(chunks);
         let task = Arc::new(Task { work, priority, weight, left, panicked: AtomicBool::new(false) });
-        self.shared.lock().of(priority).push_back(Entry { task, next: 0, redo: None });
+        self.shared.lock().of(priority).push_back(Entry { task, next: 0, parts: None });
         if chunks == 1 {
             self.shared.work_waits.notify_one();
         } else {
@@ -271,18 +272,26 @@ impl Shared {
                     Task::run_together(&tasks);
                     tasks.iter().for_each(|task| self.end(task, task.count_down()));
                 }
-                Step::Redo(task, chunk, part) => self.end(&task, task.redo(chunk, part)),
-                Step::Settle(Return { task, chunk, answer }) => match task.settle(chunk, answer) {
-                    Settled::Done => self.end(&task, task.count_down()),
-                    Settled::Redo(parts) => self.redo(task, chunk, parts),
-                },
+                Step::Part(task, chunk, part) => {
+                    let settled = task.part(chunk, part);
+                    self.go_on(task, chunk, settled);
+                }
+                Step::Settle(Return { task, chunk, answer }) => {
+                    let settled = task.settle(chunk, answer);
+                    self.go_on(task, chunk, settled);
+                }
             }
             queue = self.lock();
         }
     }
 
-    /// Queues a chunk that came back in vain; each part counts as a chunk.
-    fn redo(&self, task: Arc<Task>, chunk: usize, parts: usize) {
+    /// Ends a step of a chunk that came back, or queues the parts in which it goes on; each counts as a chunk.
+    fn go_on(&self, task: Arc<Task>, chunk: usize, settled: Settled) {
+        let Settled::Parts(parts) = settled else {
+            let outcome = task.count_down();
+            self.end(&task, outcome);
+            return;
+        };
         task.left.fetch_add(parts - 1, Ordering::Relaxed);
         let mut queue = self.lock();
         if queue.stopping {
@@ -290,7 +299,7 @@ impl Shared {
             drop(queue);
             return;
         }
-        queue.of(task.priority).push_front(Entry { task, next: 0, redo: Some((chunk, parts)) });
+        queue.of(task.priority).push_front(Entry { task, next: 0, parts: Some((chunk, parts)) });
         drop(queue);
         self.work_waits.notify_all();
     }
@@ -358,9 +367,9 @@ impl Queue {
         if let Some(returned) = self.returned.pop_front() {
             return Some(Step::Settle(returned));
         }
-        let (queue, task, step, redo) = self.take_entry()?;
-        if let Some((chunk, count)) = redo {
-            return Some(Step::Redo(task, chunk, Part { index: step, count }));
+        let (queue, task, step, parts) = self.take_entry()?;
+        if let Some((chunk, count)) = parts {
+            return Some(Step::Part(task, chunk, Part { index: step, count }));
         }
         let chunk = step;
         let Some(small) = task.work.small() else { return Some(Step::Run(task, chunk)) };
@@ -369,7 +378,7 @@ impl Queue {
         let mut tasks = vec![Arc::clone(&task)];
         let mut place = 0;
         while let Some(entry) = queue.get(place).filter(|_| place < COMPANY_REACH) {
-            let joins = entry.task.work.small().filter(|other| other.suite() == suite && entry.redo.is_none());
+            let joins = entry.task.work.small().filter(|other| other.suite() == suite && entry.parts.is_none());
             match joins.map(VerifyWork::items).filter(|more| items + more <= TOGETHER_MAX) {
                 Some(more) => {
                     items += more;
@@ -400,13 +409,13 @@ impl Queue {
             &mut self.live
         };
         let entry = queue.front_mut()?;
-        let (step, redo) = (entry.next, entry.redo);
+        let (step, parts) = (entry.next, entry.parts);
         entry.next += 1;
         let task = Arc::clone(&entry.task);
         if entry.next == entry.steps() {
             queue.pop_front();
         }
-        Some((queue, task, step, redo))
+        Some((queue, task, step, parts))
     }
 }
 
@@ -427,15 +436,14 @@ impl Task {
         }
     }
 
-    /// Judges a chunk that came back.
+    /// Takes back a chunk.
     fn settle(&self, chunk: usize, answer: Option<Answer>) -> Settled {
         self.catch(|| self.work.settle(chunk, answer)).unwrap_or(Settled::Done)
     }
 
     /// Does a part of a chunk that came back.
-    fn redo(&self, chunk: usize, part: Part) -> Option<Outcome> {
-        self.catch(|| self.work.redo(chunk, part));
-        self.count_down()
+    fn part(&self, chunk: usize, part: Part) -> Settled {
+        self.catch(|| self.work.part(chunk, part)).unwrap_or(Settled::Done)
     }
 
     /// State that a panicking chunk leaves behind is never read: the job is reported as failed.
@@ -497,13 +505,15 @@ mod tests {
 
         fn settle(&self, chunk: usize, answer: Option<Answer>) -> Settled {
             assert!(answer.is_none() && chunk == 1, "only the lost chunk comes back");
-            Settled::Redo(3)
+            Settled::Parts(2)
         }
 
-        fn redo(&self, chunk: usize, part: Part) {
-            assert_eq!((chunk, part.count), (1, 3));
+        fn part(&self, chunk: usize, part: Part) -> Settled {
             self.parts.fetch_add(1, Ordering::Relaxed);
+            assert_eq!(chunk, 1);
             assert_ne!(chunk, self.chunk, "this chunk is meant to fail");
+            // The second of two parts goes on in three.
+            if (part.index, part.count) == (1, 2) { Settled::Parts(3) } else { Settled::Done }
         }
 
         fn finish(&self, outcome: Outcome) {
@@ -525,7 +535,8 @@ mod tests {
             let work = Broken { chunk, parts: Arc::clone(&parts), resolver: Mutex::new(Some(resolver)) };
             pool.enqueue(Priority::Live, weight, Box::new(work));
             assert_eq!(ticket.wait(), Ok::<_, TicketError>(expected));
-            assert_eq!(parts.load(Ordering::Relaxed), 3, "each part of the lost chunk is done once");
+            let expected = if chunk == 1 { 2 } else { 5 };
+            assert_eq!(parts.load(Ordering::Relaxed), expected, "each part of the lost chunk is done once");
             assert_eq!(pool.held(), Weight::default());
         }
     }
@@ -539,7 +550,7 @@ mod tests {
             let weight = Weight::default();
             let priority = Priority::Live;
             let task = Task { work: Box::new(work), priority, weight, left, panicked: AtomicBool::new(false) };
-            Entry { task: Arc::new(task), next: 0, redo: None }
+            Entry { task: Arc::new(task), next: 0, parts: None }
         };
         queue.live.extend((0..14).map(task));
         queue.bulk.extend((0..2).map(task));

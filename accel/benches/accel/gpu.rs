@@ -2,12 +2,13 @@
 
 use std::{
     error::Error,
+    hint::black_box,
     thread,
     time::{Duration, Instant},
 };
 
 use stele_accel::{
-    Assign, Bytes, DigestJob, Engine, EngineConfig, GpuConfig, GpuState, HashAlgorithm, MerkleJob, Priority, Span,
+    Assign, Bytes, DigestJob, Engine, EngineConfig, GpuConfig, GpuState, HashAlgorithm, Job, MerkleJob, Priority, Span,
     Suite, VerifyJob, verify_one,
 };
 
@@ -81,7 +82,8 @@ pub(crate) fn table(software: bool, report: &mut Report) -> Result<(), Box<dyn E
     let Some(enrolled) = engine(software, 128 << 20)? else { return Ok(()) };
     let Some(unknown) = engine(software, 0)? else { return Ok(()) };
     let status = enrolled.gpu_status();
-    println!("{}, {}", status.adapter, status.driver);
+    println!("{}, {}, {} workers", status.adapter, status.driver, enrolled.figures().threads);
+    memory();
     let sizes: &[usize] = if software { &[1 << 10, 1 << 12] } else { &[1 << 10, 1 << 14, 1 << 18, 1 << 20] };
     for suite in Suite::ALL {
         for (engine, keys, label) in [(&enrolled, ENROLLED_KEYS, "enrolled"), (&unknown, SIGNED, "unknown")] {
@@ -90,10 +92,7 @@ pub(crate) fn table(software: bool, report: &mut Report) -> Result<(), Box<dyn E
                 let items = job.items.iter().copied().cycle().take(*size).collect();
                 let job = VerifyJob { bytes: job.bytes.clone(), items };
                 let name = format!("gpu.{}.{label}.{size}", suite.name());
-                measure(engine, &name, *size, report, || {
-                    engine.submit_with(Priority::Bulk, job.clone())?.wait()?;
-                    Ok(())
-                })?;
+                measure(engine, &name, *size, report, &job)?;
             }
         }
     }
@@ -101,43 +100,88 @@ pub(crate) fn table(software: bool, report: &mut Report) -> Result<(), Box<dyn E
     for algorithm in [HashAlgorithm::Sha256, HashAlgorithm::Sm3] {
         let job = MerkleJob { algorithm, leaves: vec![[7; 32]; leaves], keep_levels: false };
         let name = format!("gpu.{}.merkle.{leaves}", algorithm.name());
-        measure(&enrolled, &name, leaves, report, || {
-            enrolled.submit_with(Priority::Bulk, job.clone())?.wait()?;
-            Ok(())
-        })?;
+        measure(&enrolled, &name, leaves, report, &job)?;
     }
     Ok(())
 }
 
-/// The best of three runs after one that warms up: items a second by the clock, and by the time of the kernels alone; and
-/// what went over the bus.
-fn measure(
+/// What a run took, in milliseconds; what cores do is of all cores together, and what batches wait for of all batches.
+struct Run {
+    took: f64,
+    /// To queue the job, on the thread that brings it.
+    submit: f64,
+    kernels: f64,
+    packing: f64,
+    waiting: f64,
+    staging: f64,
+    judging: f64,
+    batches: u64,
+    bytes: u64,
+}
+
+/// The best of three runs after one that warms up: items a second by the clock, and by the time of the kernels alone;
+/// where the time went, and what went over the bus.
+fn measure<J: Job + Clone>(
     engine: &Engine,
     name: &str,
     items: usize,
     report: &mut Report,
-    run: impl Fn() -> Result<(), Box<dyn Error>>,
+    job: &J,
 ) -> Result<(), Box<dyn Error>> {
-    run()?;
-    let mut best: Option<(f64, f64, u64)> = None;
-    for _ in 0..3 {
-        let (before, started) = (engine.figures().gpu, Instant::now());
-        run()?;
-        let (took, after) = (started.elapsed().as_secs_f64(), engine.figures().gpu);
-        let kernels = after.kernels.seconds - before.kernels.seconds;
-        let bytes = after.bytes_up + after.bytes_down - before.bytes_up - before.bytes_down;
-        if best.is_none_or(|(best, ..)| took < best) {
-            best = Some((took, kernels, bytes));
-        }
-    }
-    let Some((took, kernels, bytes)) = best else { return Ok(()) };
+    run(engine, job.clone())?;
+    let runs = (0..3).map(|_| run(engine, job.clone())).collect::<Result<Vec<_>, _>>()?;
+    let Some(best) = runs.into_iter().min_by(|one, other| one.took.total_cmp(&other.took)) else { return Ok(()) };
+    let Run { took, submit, kernels, packing, waiting, staging, judging, batches, bytes } = best;
+    println!("{name:<36} {took:>9.1} ms, kernels {kernels:>9.1} ms, {bytes} bytes moved in {batches} batches");
+    println!(
+        "{:<36} submit {submit:.1} ms, cores pack {packing:.1} ms and judge {judging:.1} ms, staging {staging:.1} ms, \
+         slots waited for {waiting:.1} ms",
+        ""
+    );
     let items = f64::from(u32::try_from(items)?);
-    println!("{name:<36} {:>9.1} ms, kernels {:>9.1} ms, {bytes} bytes moved", took * 1e3, kernels * 1e3);
-    report.push(name.to_owned(), items / took, "1/s", None);
+    report.push(name.to_owned(), items / took * 1e3, "1/s", None);
     if kernels > 0.0 {
-        report.push(format!("{name}.kernels"), items / kernels, "1/s", None);
+        report.push(format!("{name}.kernels"), items / kernels * 1e3, "1/s", None);
     }
     Ok(())
+}
+
+fn run<J: Job>(engine: &Engine, job: J) -> Result<Run, Box<dyn Error>> {
+    let (before, started) = (engine.figures().gpu, Instant::now());
+    let ticket = engine.submit_with(Priority::Bulk, job).map_err(|refused| refused.reason)?;
+    let submit = started.elapsed().as_secs_f64();
+    ticket.wait()?;
+    let (took, after) = (started.elapsed().as_secs_f64(), engine.figures().gpu);
+    Ok(Run {
+        took: 1e3 * took,
+        submit: 1e3 * submit,
+        kernels: 1e3 * (after.kernels.seconds - before.kernels.seconds),
+        packing: 1e3 * (after.packing_seconds - before.packing_seconds),
+        waiting: 1e3 * (after.waiting_seconds - before.waiting_seconds),
+        staging: 1e3 * (after.staging_seconds - before.staging_seconds),
+        judging: 1e3 * (after.judging_seconds - before.judging_seconds),
+        batches: after.batches - before.batches,
+        bytes: after.bytes_up + after.bytes_down - before.bytes_up - before.bytes_down,
+    })
+}
+
+/// What the machine takes to clear new pages and to copy, on one core: much of either would be what a large job waits for.
+fn memory() {
+    const BYTES: usize = 256 << 20;
+    let started = Instant::now();
+    let mut target = vec![1u8; BYTES];
+    let cleared = started.elapsed().as_secs_f64();
+    let source = vec![2u8; BYTES];
+    let started = Instant::now();
+    target.copy_from_slice(&source);
+    let copied = started.elapsed().as_secs_f64();
+    black_box(&target);
+    let gigabytes = f64::from(u32::try_from(BYTES).unwrap_or(0)) / 1e9;
+    println!(
+        "one core fills new memory at {:.1} GB/s and copies at {:.1} GB/s",
+        gigabytes / cleared,
+        gigabytes / copied
+    );
 }
 
 /// An engine whose bulk work all goes to the GPU, or `None` where there is none.

@@ -17,6 +17,8 @@
 //! The prefix is the domain byte of the tree rules (RFC 9162 section 2.1.1: `0x00` for a leaf,
 //! `0x01` for a node); it is hashed before each message without being copied in front of it.
 //!
+//! [`sha512_batch`] does the same for the challenges of Ed25519, in eight lanes of AVX-512 or one at a time.
+//!
 //! [`prefetch`] is here too, for walks over trees too large for the caches: it is the one other thing that a safe crate
 //! needs of the processor.
 //!
@@ -27,6 +29,7 @@ mod algorithm;
 mod batch;
 mod kernel;
 mod prefetch;
+mod sha512;
 mod span;
 mod tree;
 
@@ -35,6 +38,7 @@ pub use crate::{
     batch::{digest_batch, digest_spans},
     kernel::{Kernel, active_kernel},
     prefetch::prefetch,
+    sha512::sha512_batch,
     span::{Span, SpanError},
     tree::{LEAF_PREFIX, NODE_PREFIX, node_level, node_pairs, tree_root},
 };

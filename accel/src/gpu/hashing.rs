@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use bytes::Bytes;
 use stele_accel_hash::{DIGEST_LENGTH, Digest, HashAlgorithm};
 
 use crate::{
@@ -71,7 +72,8 @@ impl Digests {
         let count = u32::try_from(messages.len()).ok()?;
         let parameters = Parameters { count, nonce, ..Parameters::default() };
         let passes = vec![Pass { kernel: Kernel::Digest(algorithm), parameters }];
-        let batch = Batch { input, passes, output: 0..messages.len() * TAGGED_DIGEST_WORDS, suite: None };
+        let batch =
+            Batch { input: vec![input.into()], passes, output: 0..messages.len() * TAGGED_DIGEST_WORDS, suite: None };
         Some((batch, Self { nonce, order }))
     }
 
@@ -100,18 +102,18 @@ pub(crate) struct Levels {
 }
 
 impl Levels {
-    /// The batch that computes so many levels over leaf hashes, of which at least two are there. All levels are read
-    /// back, or the last alone.
+    /// The batch that computes so many levels over leaf hashes, of which at least two are there, one after the other. All
+    /// levels are read back, or the last alone.
     pub(crate) fn pack(
         algorithm: HashAlgorithm,
-        leaves: &[Digest],
+        leaves: Bytes,
         height: u32,
         keep: bool,
         nonce: [u32; 2],
     ) -> Option<(Batch, Self)> {
         let mut passes = Vec::new();
         let mut lengths = Vec::new();
-        let (mut below, mut target, mut below_count) = (0, 0, leaves.len());
+        let (mut below, mut target, mut below_count) = (0, 0, leaves.len() / DIGEST_LENGTH);
         for level in 0..height {
             let count = below_count.div_ceil(2);
             let kernel = if level == 0 { Kernel::FirstLevel(algorithm) } else { Kernel::NextLevel(algorithm) };
@@ -134,7 +136,7 @@ impl Levels {
             lengths.drain(..lengths.len().saturating_sub(1));
         }
         let output = Range { start: first * TAGGED_DIGEST_WORDS, end: target * TAGGED_DIGEST_WORDS };
-        let batch = Batch { input: leaves.as_flattened().to_vec(), passes, output, suite: None };
+        let batch = Batch { input: vec![leaves], passes, output, suite: None };
         Some((batch, Self { nonce, lengths, first }))
     }
 

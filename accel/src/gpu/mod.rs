@@ -35,9 +35,9 @@ pub use self::{
 pub(crate) use self::{
     hashing::{Digests, Levels, MESSAGE_BLOCKS_MAX, blocks, digest_bytes},
     kernel::{BLOCK_WORDS, EdwardsItem, Kernel, Parameters, PrimeItem, PrimeSuite, TAGGED_DIGEST_WORDS},
-    question::{Question, kernels_of},
+    question::{Question, Questions, SuiteCurve, kernels_of},
     ring::{Answer, Batch, Measure, Pass, Reply},
-    service::Gpu,
-    signatures::Signatures,
+    service::{Gpu, Stage},
+    signatures::{PART_ITEMS_MIN, Packed, Signatures},
     tables::AnyTable,
 };

@@ -1,28 +1,38 @@
 //! Equations of each suite as the device gets them.
 
-use std::sync::Arc;
+use std::fmt;
 
 use crate::{
-    curve::{Affine, Edwards25519, Generator, Modulus, P256, PrimeCurve, Residue, SignedScalar, Sm2, edwards},
-    gpu::{AnyTable, EdwardsItem, Kernel, PrimeItem, PrimeSuite},
-    suite::{EdwardsEquation, Equation, Suite, Verdict, decide, ed25519},
+    curve::{
+        Affine, Curve, Edwards25519, Generator, KeyComb, Modulus, P256, PrimeCurve, Residue, SignedScalar, Sm2, edwards,
+    },
+    gpu::{EdwardsItem, Kernel, PrimeItem, PrimeSuite},
+    suite::{EdwardsEquation, Equation, Equations, Suite, Verdict, decide, ed25519},
 };
+
+/// Questions and the tables of keys that they name.
+pub(crate) type Questions<Q> = Equations<Q, <Q as Question>::Table>;
 
 /// An equation of some suite.
 pub(crate) trait Question: Clone + Send + Sync + 'static {
+    /// A key's table on the CPU.
+    type Table: fmt::Debug + Send + Sync + 'static;
+
     /// The suite.
     const SUITE: Suite;
     /// Kernels for items whose keys have no table, and for those whose keys have one.
     const KERNELS: [&'static [Kernel]; 2];
+    /// Length of an item as the kernels read it.
+    const ITEM_BYTES: usize;
 
     /// Position of the item in its batch.
     fn index(&self) -> usize;
 
-    /// The key's table.
-    fn table(&self) -> Option<AnyTable>;
+    /// Place of the key's table in [`Equations::tables`].
+    fn table(&self) -> Option<usize>;
 
-    /// The table as it is on the device.
-    fn table_content(&self) -> Vec<u8>;
+    /// A table as it is on the device.
+    fn table_content(table: &Self::Table) -> Vec<u8>;
 
     /// The item as the kernels read it, with the number of its table.
     fn write(&self, table: Option<u32>, input: &mut Vec<u8>);
@@ -34,7 +44,7 @@ pub(crate) trait Question: Clone + Send + Sync + 'static {
     fn generator_table() -> Vec<u8>;
 
     /// What the CPU says, by position.
-    fn decide(questions: &[Self], verdicts: &mut [Verdict]);
+    fn decide(questions: &Questions<Self>, verdicts: &mut [Verdict]);
 }
 
 /// The curve of a suite.
@@ -65,19 +75,22 @@ pub(crate) const fn kernels_of(suite: Suite) -> &'static [Kernel] {
 }
 
 impl<C: SuiteCurve> Question for Equation<C> {
+    type Table = KeyComb<C::Field>;
+
     const SUITE: Suite = C::SUITE;
     const KERNELS: [&'static [Kernel]; 2] = C::KERNELS;
+    const ITEM_BYTES: usize = 4 * PrimeItem::WORDS;
 
     fn index(&self) -> usize {
         self.index
     }
 
-    fn table(&self) -> Option<AnyTable> {
-        self.table.as_ref().map(|table| Arc::clone(table) as AnyTable)
+    fn table(&self) -> Option<usize> {
+        self.table
     }
 
-    fn table_content(&self) -> Vec<u8> {
-        self.table.as_ref().map_or(Vec::new(), |table| coordinates(table.points()))
+    fn table_content(table: &Self::Table) -> Vec<u8> {
+        coordinates(table.points())
     }
 
     fn write(&self, table: Option<u32>, input: &mut Vec<u8>) {
@@ -89,7 +102,7 @@ impl<C: SuiteCurve> Question for Equation<C> {
         match table {
             Some(place) => {
                 input.extend_from_slice(&place.to_le_bytes());
-                input.resize(start + 4 * PrimeItem::WORDS, 0);
+                input.resize(start + Self::ITEM_BYTES, 0);
             }
             None => {
                 let point = self.point.negated_if(key.negative);
@@ -97,46 +110,42 @@ impl<C: SuiteCurve> Question for Equation<C> {
                 put(input, point.y.stored());
             }
         }
-        debug_assert_eq!(input.len(), start + 4 * PrimeItem::WORDS, "the shape of an item");
+        debug_assert_eq!(input.len(), start + Self::ITEM_BYTES, "the shape of an item");
     }
 
     fn at(&self, index: usize, with_table: bool) -> Self {
-        Self { index, table: self.table.clone().filter(|_| with_table), ..*self }
+        Self { index, table: self.table.filter(|_| with_table), ..*self }
     }
 
     fn generator_table() -> Vec<u8> {
         coordinates(C::comb().points())
     }
 
-    fn decide(questions: &[Self], verdicts: &mut [Verdict]) {
+    fn decide(questions: &Questions<Self>, verdicts: &mut [Verdict]) {
         decide(questions, verdicts);
     }
 }
 
 impl Question for EdwardsEquation {
+    type Table = KeyComb<<Edwards25519 as Curve>::Field>;
+
     const SUITE: Suite = Suite::Ed25519;
     const KERNELS: [&'static [Kernel]; 2] = [
         &[Kernel::EdwardsMultiples, Kernel::EdwardsLadder, Kernel::EdwardsDecode, Kernel::EdwardsComb],
         &[Kernel::EdwardsDecode, Kernel::EdwardsComb],
     ];
+    const ITEM_BYTES: usize = 4 * EdwardsItem::WORDS;
 
     fn index(&self) -> usize {
         self.index
     }
 
-    fn table(&self) -> Option<AnyTable> {
-        self.table.as_ref().map(|table| Arc::clone(table) as AnyTable)
+    fn table(&self) -> Option<usize> {
+        self.table
     }
 
-    fn table_content(&self) -> Vec<u8> {
-        self.table.as_ref().map_or(Vec::new(), |table| {
-            edwards::addends(table.points())
-                .as_flattened()
-                .as_flattened()
-                .iter()
-                .flat_map(|limb| limb.to_le_bytes())
-                .collect()
-        })
+    fn table_content(table: &Self::Table) -> Vec<u8> {
+        addends(table.points())
     }
 
     fn write(&self, table: Option<u32>, input: &mut Vec<u8>) {
@@ -156,20 +165,19 @@ impl Question for EdwardsEquation {
             }
         }
         input.extend_from_slice(&self.r);
-        debug_assert_eq!(input.len(), start + 4 * EdwardsItem::WORDS, "the shape of an item");
+        debug_assert_eq!(input.len(), start + Self::ITEM_BYTES, "the shape of an item");
     }
 
     fn at(&self, index: usize, with_table: bool) -> Self {
-        Self { index, table: self.table.clone().filter(|_| with_table), ..self.clone() }
+        Self { index, table: self.table.filter(|_| with_table), ..*self }
     }
 
     fn generator_table() -> Vec<u8> {
-        let addends = edwards::addends(Edwards25519::comb().points());
-        addends.as_flattened().as_flattened().iter().flat_map(|limb| limb.to_le_bytes()).collect()
+        addends(Edwards25519::comb().points())
     }
 
-    fn decide(questions: &[Self], verdicts: &mut [Verdict]) {
-        for question in questions {
+    fn decide(questions: &Questions<Self>, verdicts: &mut [Verdict]) {
+        for question in &questions.items {
             verdicts[question.index] = ed25519::decide_alone(question);
         }
     }
@@ -182,6 +190,13 @@ fn coordinates<M: Modulus>(points: &[Affine<M>]) -> Vec<u8> {
     coordinates.flat_map(|coordinate| *form(coordinate).stored()).flat_map(u64::to_le_bytes).collect()
 }
 
+/// Points of the Edwards form as the kernels read them.
+fn addends(points: &[Affine<<Edwards25519 as Curve>::Field>]) -> Vec<u8> {
+    let addends = edwards::addends(points);
+    addends.as_flattened().as_flattened().iter().flat_map(|limb| limb.to_le_bytes()).collect()
+}
+
 fn put(input: &mut Vec<u8>, limbs: &[u64; 4]) {
-    input.extend(limbs.iter().flat_map(|limb| limb.to_le_bytes()));
+    // At once: bytes one by one are most of the time of packing.
+    input.extend_from_slice(limbs.map(u64::to_le_bytes).as_flattened());
 }

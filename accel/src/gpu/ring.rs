@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use wgpu::{
     BindGroup, Buffer, BufferDescriptor, BufferUsages, CommandEncoderDescriptor, ComputePassDescriptor,
     ComputePassTimestampWrites, Device, ErrorFilter, Features, MapMode, QuerySet, QuerySetDescriptor, QueryType,
@@ -37,14 +38,21 @@ const WORD: usize = 4;
 /// What the device is asked.
 #[derive(Clone, Debug)]
 pub(crate) struct Batch {
-    /// The input buffer's content: whole words, little-endian.
-    pub(crate) input: Vec<u8>,
+    /// The input buffer's content in pieces: whole words, little-endian.
+    pub(crate) input: Vec<Bytes>,
     /// Kernels to run, one after the other.
     pub(crate) passes: Vec<Pass>,
     /// Words of the output buffer that are the answer.
     pub(crate) output: Range<usize>,
     /// The suite whose tables the kernels use.
     pub(crate) suite: Option<Suite>,
+}
+
+impl Batch {
+    /// Length of the input.
+    pub(super) fn input_bytes(&self) -> usize {
+        self.input.iter().map(Bytes::len).sum()
+    }
 }
 
 /// One run of a kernel, with an invocation for each of its items.
@@ -109,13 +117,21 @@ pub struct Answer {
 #[derive(Debug, Default)]
 pub(super) struct Ring {
     pub(super) free: Vec<Slot>,
-    pub(super) waiting: VecDeque<(Batch, Reply)>,
+    pub(super) waiting: VecDeque<Waiting>,
     /// In the order of submission.
     pub(super) flying: VecDeque<Flight>,
     /// Batches that were under way when the service ended.
     pub(super) retired: Vec<Flight>,
     /// When the last batch came back.
     pub(super) landed: Option<Instant>,
+}
+
+/// A batch without a slot.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) batch: Batch,
+    pub(super) reply: Reply,
+    pub(super) since: Instant,
 }
 
 /// Buffers of a slot that have its size.
@@ -202,7 +218,7 @@ impl Slot {
 
     /// Whether a batch fits.
     fn admits(&self, batch: &Batch) -> bool {
-        batch.input.len() <= self.bytes && batch.output.end * WORD <= self.bytes && !batch.output.is_empty()
+        batch.input_bytes() <= self.bytes && batch.output.end * WORD <= self.bytes && !batch.output.is_empty()
     }
 
     /// Fills the slot and hands it to the device; gives the slot back when the batch cannot be run.
@@ -211,10 +227,15 @@ impl Slot {
         if !self.admits(batch) || batch.passes.iter().any(|pass| machine.pipeline(pass.kernel).is_none()) {
             return Err(Box::new(self));
         }
-        let Ok(mut mapped) = self.staging.slice(..batch.input.len() as u64).get_mapped_range_mut() else {
+        let Ok(mut mapped) = self.staging.slice(..batch.input_bytes() as u64).get_mapped_range_mut() else {
             return Err(Box::new(self));
         };
-        mapped.copy_from_slice(&batch.input);
+        let mut start = 0;
+        for piece in &batch.input {
+            let end = start + piece.len();
+            mapped.slice(start..end).copy_from_slice(piece);
+            start = end;
+        }
         drop(mapped);
         self.staging.unmap();
         let submission = machine.opened.queue.submit([self.encode(machine, batch)]);
@@ -228,7 +249,7 @@ impl Slot {
     fn encode(&self, machine: &Machine, batch: &Batch) -> wgpu::CommandBuffer {
         let device: &Device = &machine.opened.device;
         let mut encoder = device.create_command_encoder(&CommandEncoderDescriptor::default());
-        let (input, answer) = (batch.input.len() as u64, (batch.output.len() * WORD) as u64);
+        let (input, answer) = (batch.input_bytes() as u64, (batch.output.len() * WORD) as u64);
         encoder.copy_buffer_to_buffer(&self.staging, 0, &self.input, 0, input);
         let timestamp_writes = self.times.as_ref().map(|times| ComputePassTimestampWrites {
             query_set: &times.queries,

@@ -2,10 +2,11 @@
 
 use std::{
     fmt,
+    num::NonZero,
     panic::{self, AssertUnwindSafe},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -21,10 +22,10 @@ use crate::{
         device::{self, GpuError},
         kernel::{Kernel, PrimeItem},
         machine::Machine,
-        ring::{Batch, Flight, Reply, Ring, Slot},
-        tables::AnyTable,
+        question::Question,
+        ring::{Batch, Flight, Reply, Ring, Slot, Waiting},
+        signatures::{PART_CANARIES, PART_ITEMS_MIN},
     },
-    guard::canary::IN_BATCH,
     suite::Suite,
 };
 
@@ -82,6 +83,36 @@ pub(crate) struct GpuCounters {
     pub(crate) bytes_up: AtomicU64,
     pub(crate) bytes_down: AtomicU64,
     pub(crate) compile_nanoseconds: AtomicU64,
+    /// By [`Stage`].
+    pub(crate) stages: [AtomicU64; Stage::COUNT],
+}
+
+/// What cores do for batches, and what batches wait for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Stage {
+    /// Cores make batches.
+    Pack,
+    /// Batches wait for a slot.
+    Wait,
+    /// They are copied into its memory and submitted.
+    Copy,
+    /// Cores judge answers.
+    Judge,
+}
+
+impl Stage {
+    const COUNT: usize = 4;
+}
+
+impl GpuCounters {
+    fn spent(&self, stage: Stage, time: Duration) {
+        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.stages[stage as usize].fetch_add(nanoseconds, Ordering::Relaxed);
+    }
+
+    fn seconds(&self, stage: Stage) -> f64 {
+        Duration::from_nanos(self.stages[stage as usize].load(Ordering::Relaxed)).as_secs_f64()
+    }
 }
 
 /// The GPU; its threads end when this is dropped, after [`Gpu::stop`].
@@ -173,6 +204,10 @@ impl Gpu {
             fallbacks: read(&counters.fallbacks),
             took: counters.took.snapshot(),
             kernels: counters.kernels.snapshot(),
+            packing_seconds: counters.seconds(Stage::Pack),
+            waiting_seconds: counters.seconds(Stage::Wait),
+            staging_seconds: counters.seconds(Stage::Copy),
+            judging_seconds: counters.seconds(Stage::Judge),
             bytes_up: read(&counters.bytes_up),
             bytes_down: read(&counters.bytes_down),
             compile_seconds: Duration::from_nanos(read(&counters.compile_nanoseconds)).as_secs_f64(),
@@ -184,6 +219,11 @@ impl Gpu {
             memory_bytes: self.shared.machine.get().map_or(0, |machine| machine.bytes),
             ..GpuFigures::default()
         }
+    }
+
+    /// Counts time that was spent on batches.
+    pub(crate) fn spent(&self, stage: Stage, time: Duration) {
+        self.shared.counters.spent(stage, time);
     }
 
     pub(crate) fn state(&self) -> GpuState {
@@ -204,7 +244,9 @@ impl Gpu {
     pub(crate) fn signatures_max(&self) -> usize {
         let config = &self.shared.config;
         let bytes = 4 * PrimeItem::WORDS;
-        config.batch_items_max.min(config.slot_bytes / bytes).saturating_sub(2 * IN_BATCH)
+        let places = config.batch_items_max.min(config.slot_bytes / bytes);
+        // No part is smaller, but for one.
+        places.saturating_sub(PART_CANARIES) * PART_ITEMS_MIN / (PART_ITEMS_MIN + PART_CANARIES)
     }
 
     /// Uploads the table of a suite's generator; false where that cannot be.
@@ -213,10 +255,14 @@ impl Gpu {
         machine.is_some_and(|machine| machine.tables[suite.index()].set_generator(&machine.opened, content))
     }
 
-    /// The number of a key's table on the device, which is uploaded if it is not there.
-    pub(crate) fn place(&self, suite: Suite, table: &AnyTable, content: impl FnOnce() -> Vec<u8>) -> Option<u32> {
-        let machine = self.shared.machine.get()?;
-        machine.tables[suite.index()].place(&machine.opened, table, content)
+    /// The numbers of keys' tables on the device, which are uploaded if they are not there.
+    pub(crate) fn places<Q: Question>(&self, tables: &[Arc<Q::Table>]) -> Vec<Option<u32>> {
+        match self.shared.machine.get() {
+            Some(machine) if !tables.is_empty() => {
+                machine.tables[Q::SUITE.index()].places(&machine.opened, tables, Q::table_content)
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// Whether answers may be believed, as far as is known.
@@ -227,6 +273,12 @@ impl Gpu {
     /// Sends a batch. The reply gets the answer, or is dropped without one.
     pub(crate) fn submit(&self, batch: Batch, reply: Reply) {
         self.shared.submit(batch, reply);
+    }
+
+    /// Sends what waits for a slot, as long as there are any. Whoever takes an answer calls this, since the poller, which freed the
+    /// slot, is one thread: it would copy one batch after the other while the device waits.
+    pub(crate) fn send_waiting(&self) {
+        self.shared.send_waiting();
     }
 
     /// The device answered wrongly: it gets no more work.
@@ -324,28 +376,41 @@ impl Shared {
         }));
     }
 
-    /// Whether all kernels were compiled.
+    /// Compiles the kernels, each on some core, since drivers do not spread one over several. Whether all were compiled.
     fn compile(&self) -> bool {
         let Some(machine) = self.machine.get() else { return false };
         let cache = self.config.cache_directory.as_deref();
         let cache =
             cache.and_then(|directory| KernelCache::open(directory, &machine.opened.device, &machine.opened.info));
-        for kernel in Kernel::ALL {
-            if !self.is_serving() {
-                return false;
+        let started = Instant::now();
+        let threads = thread::available_parallelism().map_or(1, NonZero::get).min(Kernel::ALL.len());
+        let next = AtomicUsize::new(0);
+        let compile_some = || {
+            while let Some(kernel) = Kernel::ALL.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if !self.is_serving() {
+                    return;
+                }
+                if let Err(error) = machine.compile(*kernel, cache.as_ref()) {
+                    self.end(GpuState::Absent, &error.to_string());
+                    return;
+                }
             }
-            let started = Instant::now();
-            if let Err(error) = machine.compile(kernel, cache.as_ref()) {
-                self.end(GpuState::Absent, &error.to_string());
-                return false;
+        };
+        // A panic of one of them goes on here when all have ended. Where no thread can be had, this one does it all.
+        thread::scope(|scope| {
+            for _ in 1..threads {
+                let builder = thread::Builder::new().name("accel-gpu-kernel".to_owned());
+                let _helps = builder.spawn_scoped(scope, compile_some);
             }
-            let nanoseconds = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            self.counters.compile_nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
-        }
-        if let Some(cache) = cache {
+            compile_some();
+        });
+        let nanoseconds = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.counters.compile_nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
+        let compiled = Kernel::ALL.iter().all(|kernel| machine.pipeline(*kernel).is_some());
+        if let Some(cache) = cache.filter(|_| compiled) {
             cache.save();
         }
-        true
+        compiled
     }
 
     /// What ended the service meanwhile stays.
@@ -380,7 +445,7 @@ impl Shared {
             let mut flying = std::mem::take(&mut ring.flying);
             replies.extend(flying.iter_mut().filter_map(|flight| flight.reply.take()));
             ring.retired.extend(flying);
-            replies.extend(ring.waiting.drain(..).map(|(_, reply)| reply));
+            replies.extend(ring.waiting.drain(..).map(|waiting| waiting.reply));
         }
         self.wakes.notify_all();
         self.counters.fallbacks.fetch_add(replies.len() as u64, Ordering::Relaxed);
@@ -395,7 +460,7 @@ impl Shared {
             } else if let Some(slot) = ring.free.pop() {
                 Some(slot)
             } else {
-                ring.waiting.push_back((batch, reply));
+                ring.waiting.push_back(Waiting { batch, reply, since: Instant::now() });
                 return;
             }
         };
@@ -411,13 +476,21 @@ impl Shared {
     fn launch(&self, machine: &Machine, slot: Slot, batch: &Batch, reply: Reply) {
         #[cfg(test)]
         let batch = &self.faults.before_launch(&machine.opened.device, batch.clone());
-        let flight = slot.launch(machine, batch, reply);
+        let started = Instant::now();
+        // Workers come here too, and a driver's failure is none of their jobs.
+        let flight = panic::catch_unwind(AssertUnwindSafe(|| slot.launch(machine, batch, reply)));
+        self.counters.spent(Stage::Copy, started.elapsed());
+        let Ok(flight) = flight else {
+            self.counters.fallbacks.fetch_add(1, Ordering::Relaxed);
+            self.end(GpuState::Lost, "the driver failed");
+            return;
+        };
         let mut ring = self.ring();
         match flight {
             Ok(flight) if self.is_serving() => {
                 ring.flying.push_back(flight);
                 drop(ring);
-                self.counters.bytes_up.fetch_add(batch.input.len() as u64, Ordering::Relaxed);
+                self.counters.bytes_up.fetch_add(batch.input_bytes() as u64, Ordering::Relaxed);
                 self.counters.bytes_down.fetch_add(4 * batch.output.len() as u64, Ordering::Relaxed);
                 self.wakes.notify_all();
             }
@@ -466,7 +539,7 @@ impl Shared {
         }
     }
 
-    /// Delivers what has landed, and sends what waited for a slot.
+    /// Delivers what has landed.
     fn land_all(&self, machine: &Machine) {
         loop {
             let flight = {
@@ -490,20 +563,25 @@ impl Shared {
             if let Some(kernels) = answer.kernels {
                 self.counters.kernels.record(kernels);
             }
+            self.ring().free.push(slot);
+            let is_taken_by_worker = matches!(reply, Reply::Chunk(_));
             reply.answer(answer);
-            let next = {
-                let mut ring = self.ring();
-                match ring.waiting.pop_front() {
-                    Some(next) => Some((slot, next)),
-                    None => {
-                        ring.free.push(slot);
-                        None
-                    }
-                }
-            };
-            if let Some((slot, (batch, reply))) = next {
-                self.launch(machine, slot, &batch, reply);
+            if !is_taken_by_worker {
+                self.send_waiting();
             }
+        }
+    }
+
+    fn send_waiting(&self) {
+        let Some(machine) = self.machine.get().filter(|_| self.is_serving()) else { return };
+        let next = || {
+            let mut ring = self.ring();
+            let slot = if ring.waiting.is_empty() { None } else { ring.free.pop() };
+            slot.and_then(|slot| Some((slot, ring.waiting.pop_front()?)))
+        };
+        while let Some((slot, Waiting { batch, reply, since })) = next() {
+            self.counters.spent(Stage::Wait, since.elapsed());
+            self.launch(machine, slot, &batch, reply);
         }
     }
 }
@@ -532,25 +610,26 @@ pub(crate) mod faults {
         pub(crate) panic_after: AtomicU64,
         /// Answers of which two words change places.
         pub(crate) swap: AtomicU64,
-        /// Batches of Ed25519 of which a bit of an item is flipped on its way.
+        /// Batches of Ed25519 of which a bit is flipped in four neighbours, some of them valid, on their way.
         pub(crate) flip: AtomicU64,
         /// Batches of Ed25519 of which each item but the last gets the content of the next one.
         pub(crate) shift: AtomicU64,
     }
 
     impl Faults {
-        pub(super) fn before_launch(&self, device: &wgpu::Device, mut batch: Batch) -> Batch {
+        pub(super) fn before_launch(&self, device: &wgpu::Device, batch: Batch) -> Batch {
             if take(&self.lose_after) == Some(1) {
                 device.destroy();
             }
-            let middle = batch.input.len() / 2;
+            let mut input = batch.input.concat();
+            let middle = input.len() / 2;
             if batch.suite.is_some() && take(&self.flip).is_some() {
-                batch.input[middle] ^= 1;
+                (0..4).for_each(|item| input[middle + item * 4 * EdwardsItem::WORDS] ^= 1);
             }
             if batch.suite.is_some() && take(&self.shift).is_some() {
-                batch.input.copy_within(4 * EdwardsItem::WORDS.., 0);
+                input.copy_within(4 * EdwardsItem::WORDS.., 0);
             }
-            batch
+            Batch { input: vec![input.into()], ..batch }
         }
 
         pub(super) fn before_poll(&self) {

@@ -74,10 +74,25 @@ impl Tables {
         fits
     }
 
-    /// The number of a key's table on the device, which is uploaded if it is not there; `None` where there is no room.
-    /// It stays for as long as the table lives on the CPU, so whoever sends a batch keeps that until the answer.
-    pub(super) fn place(&self, opened: &Opened, table: &AnyTable, content: impl FnOnce() -> Vec<u8>) -> Option<u32> {
+    /// The numbers of keys' tables on the device, which are uploaded if they are not there; `None` where there is no room.
+    /// They stay for as long as the tables live on the CPU, so whoever sends a batch keeps those until the answer.
+    pub(super) fn places<T: Send + Sync + 'static>(
+        &self,
+        opened: &Opened,
+        tables: &[Arc<T>],
+        content: impl Fn(&T) -> Vec<u8>,
+    ) -> Vec<Option<u32>> {
         let mut residents = self.residents.lock().unwrap_or_else(PoisonError::into_inner);
+        tables.iter().map(|table| self.place(&mut residents, opened, table, &content)).collect()
+    }
+
+    fn place<T: Send + Sync + 'static>(
+        &self,
+        residents: &mut Residents,
+        opened: &Opened,
+        table: &Arc<T>,
+        content: impl Fn(&T) -> Vec<u8>,
+    ) -> Option<u32> {
         let address = Arc::as_ptr(table).addr();
         if let Some((place, _)) = residents.places.get(&address) {
             return Some(*place);
@@ -86,7 +101,7 @@ impl Tables {
             residents.collect();
         }
         let place = residents.free.pop()?;
-        let content = content();
+        let content = content(table);
         let bytes = KEY_ENTRIES * self.entry_bytes;
         if content.len() != bytes {
             residents.free.push(place);
@@ -95,7 +110,8 @@ impl Tables {
         let offset = GENERATOR_ENTRIES * self.entry_bytes + usize::try_from(place).ok()? * bytes;
         // Before any batch that is submitted from now on.
         opened.queue.write_buffer(&self.buffer, offset as u64, &content);
-        residents.places.insert(address, (place, Arc::downgrade(table)));
+        let table: Weak<T> = Arc::downgrade(table);
+        residents.places.insert(address, (place, table));
         Some(place)
     }
 

@@ -8,12 +8,12 @@ use std::{
 
 use stele_accel_hash::{Digest, HashAlgorithm, digest, tree_root};
 
-use super::{Gpu, Question, Reply, Signatures};
+use super::{Gpu, Question, Questions, Reply, Signatures, SuiteCurve};
 use crate::{
     Assign, Bytes, DigestJob, Engine, EngineConfig, GpuConfig, GpuFigures, GpuState, MerkleJob, Priority, Span, Suite,
     Verdict, VerifyItem, VerifyJob,
     curve::{
-        Affine, Generator, KeyComb, Modulus, P256, PrimeCurve, Sm2,
+        Affine, KeyComb, Modulus, P256, Sm2,
         limbs::{self, Limbs, ZERO},
     },
     guard::{canary::Canaries, window::Accepted},
@@ -195,12 +195,12 @@ fn kernels_are_kept_in_the_directory_that_is_configured() {
 }
 
 /// Asks the device and the CPU.
-fn compare<Q: Question>(engine: &Engine, questions: &[Q], canaries: &Canaries<Q>) -> Vec<Verdict> {
+fn compare<Q: Question>(engine: &Engine, questions: &Questions<Q>, canaries: &Canaries<Q>) -> Vec<Verdict> {
     let (batch, sent) = Signatures::pack(questions, canaries, gpu(engine)).expect("a batch");
     let (sender, receiver) = mpsc::channel();
     gpu(engine).submit(batch, Reply::Probe(sender));
     let answer = receiver.recv().expect("an answer");
-    let mut expected = vec![Verdict::Invalid; questions.len()];
+    let mut expected = vec![Verdict::Invalid; questions.items.len()];
     Q::decide(questions, &mut expected);
     for (index, valid) in sent.unpack(&answer).expect("whole") {
         assert_eq!(Verdict::from(valid), expected[index], "item {index}");
@@ -209,7 +209,7 @@ fn compare<Q: Question>(engine: &Engine, questions: &[Q], canaries: &Canaries<Q>
 }
 
 /// Scalars and keys for which sums meet equal and opposite points and infinity, and coordinates beyond the order.
-fn edges<C: PrimeCurve + Generator>() -> Vec<Equation<C>> {
+fn edges<C: SuiteCurve>() -> Questions<Equation<C>> {
     let order = C::Order::MODULUS;
     let below = |small: u64| limbs::subtract(&order, &[small, 0, 0, 0]).0;
     let [o0, o1, o2, o3] = order;
@@ -235,21 +235,21 @@ fn edges<C: PrimeCurve + Generator>() -> Vec<Equation<C>> {
     let generator = C::generator();
     let keys: [Affine<C::Field>; 3] = [generator, generator.negated_if(true), beyond];
     let x_of_generator = generator.x.to_integer();
-    let mut equations = Vec::new();
-    for point in keys {
-        let table = Arc::new(KeyComb::new::<C>(&point).expect("a table"));
+    let mut items = Vec::new();
+    let tables = keys.iter().map(|point| Arc::new(KeyComb::new::<C>(point).expect("a table"))).collect();
+    for (place, point) in keys.into_iter().enumerate() {
         for u in scalars {
             for v in scalars {
                 for x in [x_of_generator, residue, ZERO, limbs::add(&residue, &[1, 0, 0, 0]).0] {
-                    for table in [None, Some(Arc::clone(&table))] {
-                        let index = equations.len();
-                        equations.push(Equation { index, generator: u, key: v, point, table, x });
+                    for table in [None, Some(place)] {
+                        let index = items.len();
+                        items.push(Equation { index, generator: u, key: v, point, table, x });
                     }
                 }
             }
         }
     }
-    equations
+    Questions::<Equation<C>> { items, tables }
 }
 
 #[test]

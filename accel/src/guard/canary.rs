@@ -15,7 +15,7 @@ use crate::{
         limbs::{self, Limbs, ZERO},
         normalise,
     },
-    gpu::Question,
+    gpu::{Question, Questions, SuiteCurve},
     guard::Draw,
     suite::{EdwardsEquation, Equation},
 };
@@ -26,42 +26,45 @@ const KEYS: usize = 2;
 /// Canaries of each key and verdict.
 const OF_EACH: usize = 8;
 
-/// Canaries in each group of a batch: half of them valid.
-pub(crate) const IN_BATCH: usize = 4;
+/// Canaries in each group of a part of a batch: half of them valid.
+pub(crate) const IN_PART: usize = 4;
 
 /// The canaries of one suite.
 #[derive(Debug)]
-pub(crate) struct Canaries<Q> {
+pub(crate) struct Canaries<Q: Question> {
     valid: Vec<Q>,
     invalid: Vec<Q>,
+    /// Of their keys.
+    pub(crate) tables: Vec<Arc<Q::Table>>,
 }
 
 impl<Q: Question> Canaries<Q> {
     /// Some of them with their verdicts.
     pub(crate) fn pick(&self, draw: &mut Draw) -> Vec<(&Q, bool)> {
-        let mut picked = Vec::with_capacity(IN_BATCH);
+        let mut picked = Vec::with_capacity(IN_PART);
         for (from, verdict) in [(&self.valid, true), (&self.invalid, false)] {
             let start = draw.below(from.len());
-            picked.extend(from.iter().cycle().skip(start).take(IN_BATCH / 2).map(|canary| (canary, verdict)));
+            picked.extend(from.iter().cycle().skip(start).take(IN_PART / 2).map(|canary| (canary, verdict)));
         }
         picked
     }
 
     /// So many, over and over, and their verdicts; all with tables or none.
-    pub(crate) fn repeated(&self, count: usize, with_table: bool) -> (Vec<Q>, Vec<bool>) {
+    pub(crate) fn repeated(&self, count: usize, with_table: bool) -> (Questions<Q>, Vec<bool>) {
         let both = self.valid.iter().zip(&self.invalid).cycle();
         let both = both.flat_map(|(valid, invalid)| [(valid, true), (invalid, false)]).take(count).enumerate();
-        both.map(|(index, (canary, verdict))| (canary.at(index, with_table), verdict)).unzip()
+        let (items, verdicts) = both.map(|(index, (canary, verdict))| (canary.at(index, with_table), verdict)).unzip();
+        (Questions::<Q> { items, tables: self.tables.clone() }, verdicts)
     }
 }
 
-impl<C: PrimeCurve + Generator> Canaries<Equation<C>> {
+impl<C: SuiteCurve> Canaries<Equation<C>> {
     /// Fresh ones; `None` only if a random number is zero.
     pub(crate) fn new() -> Option<Self> {
-        let (mut valid, mut invalid) = (Vec::new(), Vec::new());
-        for _ in 0..KEYS {
+        let (mut valid, mut invalid, mut tables) = (Vec::new(), Vec::new(), Vec::new());
+        for place in 0..KEYS {
             let key = affine::<C>(&scalar::<C>(), &ZERO, &C::generator())?;
-            let table = Arc::new(KeyComb::new::<C>(&key)?);
+            tables.push(Arc::new(KeyComb::new::<C>(&key)?));
             for _ in 0..OF_EACH {
                 let (generator, factor) = (scalar::<C>(), scalar::<C>());
                 let sum = affine::<C>(&generator, &factor, &key)?;
@@ -71,14 +74,14 @@ impl<C: PrimeCurve + Generator> Canaries<Equation<C>> {
                     generator,
                     key: factor,
                     point: key,
-                    table: Some(Arc::clone(&table)),
+                    table: Some(place),
                     x: x.to_integer(),
                 };
                 valid.push(equation(x));
                 invalid.push(equation(x + Residue::ONE));
             }
         }
-        Some(Self { valid, invalid })
+        Some(Self { valid, invalid, tables })
     }
 }
 
@@ -90,18 +93,18 @@ impl Canaries<EdwardsEquation> {
             OsRng.fill_bytes(&mut bytes);
             Scalar::from_bytes_mod_order_wide(&bytes)
         };
-        let (mut valid, mut invalid) = (Vec::new(), Vec::new());
-        for _ in 0..KEYS {
+        let (mut valid, mut invalid, mut tables) = (Vec::new(), Vec::new(), Vec::new());
+        for place in 0..KEYS {
             let point = ED25519_BASEPOINT_POINT * random();
             let key = point.compress().0;
-            let table = Arc::new(KeyComb::new::<Edwards25519>(&edwards::decode(&key)?)?);
+            tables.push(Arc::new(KeyComb::new::<Edwards25519>(&edwards::decode(&key)?)?));
             for torsion in EIGHT_TORSION.iter().take(OF_EACH) {
                 let (s, k) = (random(), random());
                 let r = ED25519_BASEPOINT_POINT * s - point * k + torsion;
                 let equation = |r: curve25519_dalek::EdwardsPoint| EdwardsEquation {
                     index: 0,
                     key,
-                    table: Some(Arc::clone(&table)),
+                    table: Some(place),
                     r: r.compress().0,
                     s: limbs::from_le_bytes(s.as_bytes()),
                     k: limbs::from_le_bytes(k.as_bytes()),
@@ -110,7 +113,7 @@ impl Canaries<EdwardsEquation> {
                 invalid.push(equation(r + ED25519_BASEPOINT_POINT));
             }
         }
-        Some(Self { valid, invalid })
+        Some(Self { valid, invalid, tables })
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! - Each result carries a tag that depends on a nonce of its batch, so what was never written, or was written for
 //!   another batch, is no result ([`tag`]).
-//! - Each batch of signatures carries canaries of known verdict at random places ([`canary`]).
+//! - Each piece of a batch of signatures carries canaries of known verdict at random places ([`canary`]).
 //! - A random share of results is computed again on the CPU. A signature that the device calls invalid always is: that
 //!   verdict of a device is never used.
 //! - One mismatch quarantines the device for as long as the engine lives, and what it accepted last is verified again

@@ -34,8 +34,10 @@ pub(crate) struct Accepted {
 
 impl Accepted {
     /// Copies items into an arena of their own, so that the window keeps no bytes of others.
-    pub(crate) fn copy<'i>(bytes: &Bytes, items: impl Iterator<Item = &'i VerifyItem>) -> Self {
-        let mut arena = Vec::new();
+    pub(crate) fn copy<'i>(bytes: &Bytes, items: impl Iterator<Item = &'i VerifyItem> + Clone) -> Self {
+        let spans = items.clone().flat_map(|item| [item.public_key, item.signature, item.message]);
+        // At once: an arena that grows is copied, and its pages are cleared, over and over.
+        let mut arena = Vec::with_capacity(spans.map(|span| span.length as usize).sum());
         let mut copy = |span: Span| Span::append(&mut arena, span.slice(bytes).ok()?);
         // No span leaves the arena of a job that was queued, and its parts are no longer than the whole.
         let copied = items.filter_map(|item| {

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use stele_accel_hash::{Digest, HashAlgorithm, digest_batch, node_level};
+use stele_accel_hash::{DIGEST_LENGTH, Digest, HashAlgorithm, digest_batch, node_level};
 
 use crate::{
     cost::{Backend, Kind},
@@ -87,9 +87,9 @@ impl Cost {
         Self::plan(context, Backend::Cpu, self.kind, units).here(context, work);
     }
 
-    /// The device did the chunk, and cores were busy for so long to ask it and to judge its answer.
-    pub(super) fn there(&self, context: &Context, answer: &Answer, around: Duration) {
-        context.costs.observe(Backend::Gpu, self.kind, self.units, answer.busy + around);
+    /// The device did the chunk in so long, and cores were busy for so long to ask it and to judge its answer.
+    pub(super) fn there(&self, context: &Context, busy: Duration, around: Duration) {
+        context.costs.observe(Backend::Gpu, self.kind, self.units, busy + around);
         context.counters.device_batch(self.kind);
         context.costs.done(self.backend, self.planned);
     }
@@ -122,7 +122,8 @@ fn measure(context: &Context, gpu: &Gpu, kind: Kind, units: usize) -> Option<()>
             Digests::pack(algorithm, &[], &messages, Draw::new().nonce()).map(|(batch, _)| batch)
         }
         Kind::Merkle(algorithm) => {
-            Levels::pack(algorithm, &vec![[0x5a; 32]; units], 3, true, Draw::new().nonce()).map(|(batch, _)| batch)
+            let leaves = vec![0x5a; units * DIGEST_LENGTH].into();
+            Levels::pack(algorithm, leaves, 3, true, Draw::new().nonce()).map(|(batch, _)| batch)
         }
     }?;
     let (costs, planned) = (Arc::clone(&context.costs), context.costs.plan(Backend::Gpu, kind, units));
@@ -258,7 +259,8 @@ fn fit_levels(context: &Arc<Context>, algorithm: HashAlgorithm) -> Option<()> {
     let kind = Kind::Merkle(algorithm);
     for units in fit_sizes(context) {
         let leaves: Vec<Digest> = (0..units).map(|index| [index.to_le_bytes()[0]; 32]).collect();
-        let (batch, sent) = Levels::pack(algorithm, &leaves, 3, true, Draw::new().nonce())?;
+        let bytes = leaves.as_flattened().to_vec().into();
+        let (batch, sent) = Levels::pack(algorithm, bytes, 3, true, Draw::new().nonce())?;
         let answer = ask(context, batch)?;
         let expected = measured(context, kind, units, || {
             let mut levels = vec![node_level(algorithm, &leaves)];
@@ -300,6 +302,13 @@ fn ask(context: &Context, batch: Batch) -> Option<Answer> {
     let (sender, receiver) = mpsc::channel();
     context.gpu()?.submit(batch, Reply::Probe(sender));
     receiver.recv_timeout(FIT_WAIT).ok()
+}
+
+/// What a worker does first that takes back a batch: the slot that it had is for the next one.
+pub(super) fn send_waiting(context: &Context) {
+    if let Some(gpu) = context.gpu() {
+        gpu.send_waiting();
+    }
 }
 
 /// Whether the device has these kernels and serves.

@@ -12,11 +12,11 @@ use stele_accel_hash::{Digest, HashAlgorithm, Span, SpanError, digest_spans};
 use crate::{
     cost::{Backend, Kind},
     engine::{Context, Priority},
-    gpu::{self, Answer, Digests, Gpu, Kernel, Reply},
+    gpu::{self, Answer, Digests, Gpu, Kernel, Reply, Stage},
     guard::{Draw, Fault},
     job::{
         Job,
-        device::{Cost, device_units, serving},
+        device::{Cost, device_units, send_waiting, serving},
         resolve,
         sealed::Parts,
     },
@@ -103,18 +103,20 @@ impl Work for DigestWork {
     }
 
     fn settle(&self, chunk: usize, answer: Option<Answer>) -> Settled {
+        send_waiting(&self.context);
         match answer.and_then(|answer| self.accept(chunk, &answer)) {
             Some(digests) => {
                 self.store(chunk, digests);
                 Settled::Done
             }
             // A core hashes a slot's bytes in little time.
-            None => Settled::Redo(1),
+            None => Settled::Parts(1),
         }
     }
 
-    fn redo(&self, chunk: usize, _whole: Part) {
+    fn part(&self, chunk: usize, _whole: Part) -> Settled {
         self.here(chunk);
+        Settled::Done
     }
 
     fn finish(&self, outcome: Outcome) {
@@ -185,7 +187,9 @@ impl DigestWork {
         let gpu = serving(&self.context, &[Kernel::Digest(*algorithm)])?;
         let messages = self.messages(chunk).iter().map(|span| span.slice(bytes).ok()).collect::<Option<Vec<_>>>()?;
         let (batch, sent) = Digests::pack(*algorithm, prefix, &messages, Draw::new().nonce())?;
-        self.sent[chunk].get_or_init(|| (sent, started.elapsed()));
+        let packing = started.elapsed();
+        gpu.spent(Stage::Pack, packing);
+        self.sent[chunk].get_or_init(|| (sent, packing));
         gpu.submit(batch, Reply::Chunk(leave.take()));
         Some(())
     }
@@ -208,7 +212,9 @@ impl DigestWork {
             self.context.fault(Fault::Digest);
             return None;
         }
-        self.chunks[chunk].1.there(&self.context, answer, *packing + started.elapsed());
+        let judging = started.elapsed();
+        gpu.spent(Stage::Judge, judging);
+        self.chunks[chunk].1.there(&self.context, answer.busy, *packing + judging);
         Some(digests)
     }
 }

@@ -6,16 +6,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use stele_accel_hash::{Digest, HashAlgorithm, SpanError, node_level};
+use bytes::Bytes;
+use stele_accel_hash::{DIGEST_LENGTH, Digest, HashAlgorithm, SpanError, node_level};
 
 use crate::{
     cost::{Backend, Kind},
     engine::{Context, Priority},
-    gpu::{Answer, Gpu, Kernel, Levels, Reply, TAGGED_DIGEST_WORDS},
+    gpu::{Answer, Gpu, Kernel, Levels, Reply, Stage, TAGGED_DIGEST_WORDS},
     guard::{Draw, Fault},
     job::{
         Job,
-        device::{Cost, device_units, serving},
+        device::{Cost, device_units, send_waiting, serving},
         resolve,
         sealed::Parts,
     },
@@ -75,7 +76,9 @@ impl Parts for MerkleJob {
         Box::new(MerkleWork {
             sent: chunks.iter().map(|_| OnceLock::new()).collect(),
             chunks,
-            job: self,
+            algorithm: self.algorithm,
+            keep_levels: self.keep_levels,
+            leaves: Leaves(Arc::new(self.leaves)),
             subtrees: (0..subtrees).map(|_| OnceLock::new()).collect(),
             resolver: Mutex::new(Some(resolver)),
             context,
@@ -88,8 +91,20 @@ impl Parts for MerkleJob {
     }
 }
 
+/// Leaves that batches share with their job: a copy of each would cost more than its levels do on a device.
+#[derive(Clone)]
+struct Leaves(Arc<Vec<Digest>>);
+
+impl AsRef<[u8]> for Leaves {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_flattened()
+    }
+}
+
 struct MerkleWork {
-    job: MerkleJob,
+    algorithm: HashAlgorithm,
+    keep_levels: bool,
+    leaves: Leaves,
     /// Ranges of subtrees: one for a core, many for the device.
     chunks: Vec<(Range<usize>, Cost)>,
     /// What chunks that are with the device left here.
@@ -114,24 +129,26 @@ impl Work for MerkleWork {
     }
 
     fn settle(&self, chunk: usize, answer: Option<Answer>) -> Settled {
+        send_waiting(&self.context);
         match answer.and_then(|answer| self.accept(chunk, &answer)) {
             Some(levels) => {
                 self.store(chunk, &levels);
                 Settled::Done
             }
             // A core hashes a slot's bytes in little time.
-            None => Settled::Redo(1),
+            None => Settled::Parts(1),
         }
     }
 
-    fn redo(&self, chunk: usize, _whole: Part) {
+    fn part(&self, chunk: usize, _whole: Part) -> Settled {
         self.here(chunk);
+        Settled::Done
     }
 
     fn finish(&self, outcome: Outcome) {
         resolve(&self.resolver, outcome, &self.context, || {
             let output = self.assemble();
-            let leaves = self.job.leaves.len();
+            let leaves = self.leaves.0.len();
             self.context.counters.merkle.record(leaves as u64, self.started.elapsed());
             output
         });
@@ -142,7 +159,7 @@ impl MerkleJob {
     /// The first subtrees go to the device, as many as it is to have.
     fn plan(&self, subtrees: usize, priority: Priority, context: &Context) -> Vec<(Range<usize>, Cost)> {
         let kind = Kind::Merkle(self.algorithm);
-        let gpu = context.gpu_for(priority).filter(|gpu| subtrees > 1 && gpu.serves(&self.kernels()));
+        let gpu = context.gpu_for(priority).filter(|gpu| subtrees > 1 && gpu.serves(&kernels(self.algorithm)));
         let share = gpu.map_or(0, |gpu| device_units(context, gpu, kind, self.leaves.len(), CHUNK_LEAVES));
         // A batch is at least a subtree, so a slot that is smaller than that gets none.
         let batch = gpu.map_or(0, Gpu::slot_bytes) / DEVICE_LEAF_BYTES / CHUNK_LEAVES;
@@ -158,10 +175,10 @@ impl MerkleJob {
         chunks.extend((of_device..subtrees).map(|subtree| cost(Backend::Cpu, subtree..subtree + 1)));
         chunks
     }
+}
 
-    const fn kernels(&self) -> [Kernel; 2] {
-        [Kernel::FirstLevel(self.algorithm), Kernel::NextLevel(self.algorithm)]
-    }
+const fn kernels(algorithm: HashAlgorithm) -> [Kernel; 2] {
+    [Kernel::FirstLevel(algorithm), Kernel::NextLevel(algorithm)]
 }
 
 impl MerkleWork {
@@ -176,17 +193,23 @@ impl MerkleWork {
     }
 
     fn leaves(&self, subtrees: &Range<usize>) -> &[Digest] {
-        let leaves = &self.job.leaves;
-        &leaves[subtrees.start * CHUNK_LEAVES..leaves.len().min(subtrees.end * CHUNK_LEAVES)]
+        &self.leaves.0[self.places(subtrees)]
+    }
+
+    fn places(&self, subtrees: &Range<usize>) -> Range<usize> {
+        subtrees.start * CHUNK_LEAVES..self.leaves.0.len().min(subtrees.end * CHUNK_LEAVES)
     }
 
     fn send(&self, chunk: usize, leave: &Leave<'_>) -> Option<()> {
         let started = Instant::now();
-        let MerkleJob { algorithm, keep_levels, .. } = self.job;
-        let gpu = serving(&self.context, &self.job.kernels())?;
-        let leaves = self.leaves(&self.chunks[chunk].0);
-        let (batch, sent) = Levels::pack(algorithm, leaves, CHUNK_LEVELS, keep_levels, Draw::new().nonce())?;
-        self.sent[chunk].get_or_init(|| (sent, started.elapsed()));
+        let gpu = serving(&self.context, &kernels(self.algorithm))?;
+        let Range { start, end } = self.places(&self.chunks[chunk].0);
+        let leaves = Bytes::from_owner(self.leaves.clone()).slice(start * DIGEST_LENGTH..end * DIGEST_LENGTH);
+        let nonce = Draw::new().nonce();
+        let (batch, sent) = Levels::pack(self.algorithm, leaves, CHUNK_LEVELS, self.keep_levels, nonce)?;
+        let packing = started.elapsed();
+        gpu.spent(Stage::Pack, packing);
+        self.sent[chunk].get_or_init(|| (sent, packing));
         gpu.submit(batch, Reply::Chunk(leave.take()));
         Some(())
     }
@@ -203,7 +226,9 @@ impl MerkleWork {
             self.context.fault(Fault::Digest);
             return None;
         }
-        self.chunks[chunk].1.there(&self.context, answer, *packing + started.elapsed());
+        let judging = started.elapsed();
+        gpu.spent(Stage::Judge, judging);
+        self.chunks[chunk].1.there(&self.context, answer.busy, *packing + judging);
         Some(levels)
     }
 
@@ -211,7 +236,7 @@ impl MerkleWork {
     /// else one subtree is computed again.
     fn agrees(&self, chunk: usize, levels: &[Vec<Digest>], one_in: u32) -> bool {
         let (range, mut draw) = (&self.chunks[chunk].0, Draw::new());
-        if !self.job.keep_levels {
+        if !self.keep_levels {
             let place = draw.below(range.len());
             self.context.guard.rechecked(1);
             let top = self.levels(range.start + place);
@@ -222,7 +247,7 @@ impl MerkleWork {
             let sample = draw.sample(level.len(), one_in);
             self.context.guard.rechecked(sample.len());
             let children = |index: &usize| &below[2 * index..below.len().min(2 * index + 2)];
-            if sample.iter().any(|index| node_level(self.job.algorithm, children(index)) != level[*index..=*index]) {
+            if sample.iter().any(|index| node_level(self.algorithm, children(index)) != level[*index..=*index]) {
                 return false;
             }
             below = level;
@@ -244,7 +269,6 @@ impl MerkleWork {
 
     /// The levels over one subtree, or the last of them.
     fn levels(&self, subtree: usize) -> Vec<Vec<Digest>> {
-        let MerkleJob { algorithm, keep_levels, .. } = &self.job;
         let leaves = self.leaves(&(subtree..subtree + 1));
         let mut levels: Vec<Vec<Digest>> = Vec::new();
         for _ in 0..CHUNK_LEVELS {
@@ -253,8 +277,8 @@ impl MerkleWork {
             if below.len() == 1 && self.subtrees.len() == 1 {
                 break;
             }
-            let level = node_level(*algorithm, below);
-            if !keep_levels {
+            let level = node_level(self.algorithm, below);
+            if !self.keep_levels {
                 levels.clear();
             }
             levels.push(level);
@@ -274,12 +298,12 @@ impl MerkleWork {
             }
         }
         while let Some(level) = levels.last().filter(|level| level.len() > 1) {
-            let above = node_level(self.job.algorithm, level);
+            let above = node_level(self.algorithm, level);
             levels.push(above);
         }
-        let top = levels.last().unwrap_or(&self.job.leaves);
+        let top = levels.last().unwrap_or(&*self.leaves.0);
         let root = top.first().copied();
-        if !self.job.keep_levels {
+        if !self.keep_levels {
             levels.clear();
         }
         MerkleLevels { root, levels }

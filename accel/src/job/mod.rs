@@ -8,6 +8,7 @@ use crate::{
     ticket::{Resolver, TicketError},
 };
 
+mod batch;
 pub(crate) mod device;
 pub(crate) mod digest;
 pub(crate) mod merkle;

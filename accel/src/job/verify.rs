@@ -3,10 +3,10 @@
 use std::{
     ops::Range,
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -15,11 +15,12 @@ use stele_accel_hash::{Span, SpanError};
 use crate::{
     cost::{Backend, Kind},
     engine::{Context, ED25519_BATCH_MIN, Priority},
-    gpu::{Answer, Reply, Signatures, kernels_of},
-    guard::{Draw, Fault, window::Accepted},
+    gpu::{Answer, kernels_of},
+    guard::window::Accepted,
     job::{
         Job,
-        device::{Cost, device_units, serving},
+        batch::DeviceBatch,
+        device::{Cost, device_units},
         resolve,
         sealed::Parts,
     },
@@ -87,10 +88,9 @@ impl Parts for VerifyJob {
     }
 
     fn into_work(self, resolver: Resolver<Vec<Verdict>>, priority: Priority, context: Arc<Context>) -> Box<dyn Work> {
-        let (order, chunks) = plan(&self, priority, &context);
+        let Plan { order, chunks, batches } = plan(&self, priority, &context);
         Box::new(VerifyWork {
-            sent: chunks.iter().map(|_| OnceLock::new()).collect(),
-            refused: chunks.iter().map(|_| OnceLock::new()).collect(),
+            batches,
             verdicts: self.items.iter().map(|_| AtomicBool::new(false)).collect(),
             job: self,
             order,
@@ -106,44 +106,31 @@ impl Parts for VerifyJob {
     }
 }
 
-/// Signatures of a part of a chunk that a device did not do: a core needs some milliseconds for them.
-const REDO_ITEMS: usize = 512;
-
-/// Signatures that a device calls invalid and that are looked at at once, by the worker that got the answer.
-const REFUSED_MAX: usize = 256;
-
-/// Signatures of a batch for a device, where the job is not large: enough for the device, little for the core that packs.
-const DEVICE_CHUNK_ITEMS: usize = 8_192;
-
 /// A job under way.
 pub struct VerifyWork {
-    job: VerifyJob,
-    /// Indices of items, grouped by suite and sorted by key.
-    order: Vec<usize>,
+    pub(super) job: VerifyJob,
+    /// Indices of items, grouped by suite.
+    pub(super) order: Vec<usize>,
     chunks: Vec<Chunk>,
-    /// What chunks that are with the device left here.
-    sent: Vec<OnceLock<Sent>>,
-    /// Of a chunk that came back with much called invalid: the items that all cores look at, by their places in it.
-    refused: Vec<OnceLock<Vec<usize>>>,
-    /// True is valid. Each is written by the one chunk that holds its item.
+    batches: Vec<DeviceBatch>,
+    /// True is valid. Each is written by the one chunk or batch that holds its item.
     verdicts: Vec<AtomicBool>,
     resolver: Mutex<Option<Resolver<Vec<Verdict>>>>,
-    context: Arc<Context>,
+    pub(super) context: Arc<Context>,
     started: Instant,
 }
 
-/// A chunk that a device has.
-struct Sent {
-    signatures: Signatures,
-    /// Time that making it took here.
-    packing: Duration,
-}
-
 struct Chunk {
-    suite: Suite,
     /// Positions in `order`.
     range: Range<usize>,
-    cost: Cost,
+    place: Place,
+}
+
+/// Where a chunk is done.
+enum Place {
+    Cores(Suite, Cost),
+    /// It is a piece of the batch with this number.
+    Device(usize),
 }
 
 impl Work for VerifyWork {
@@ -152,48 +139,30 @@ impl Work for VerifyWork {
     }
 
     fn run(&self, chunk: usize, leave: &Leave<'_>) {
-        if !self.chunks[chunk].cost.is_device() || self.send(chunk, leave).is_none() {
-            self.here(chunk);
+        let Chunk { range, place } = &self.chunks[chunk];
+        match place {
+            Place::Cores(suite, cost) => cost.here(&self.context, || {
+                let items = &self.order[range.clone()];
+                let verdicts = verdicts_of_cpu(&self.context, *suite, &signed(&self.job, items.iter().copied()));
+                self.store(*suite, items.iter().copied().zip(verdicts.into_iter().map(Verdict::is_valid)));
+            }),
+            Place::Device(batch) => self.pack(&self.batches[*batch], range, leave),
         }
     }
 
     fn small(&self) -> Option<&VerifyWork> {
         match &*self.chunks {
-            [chunk] if chunk.range.len() < SMALL_ITEMS && !chunk.cost.is_device() => Some(self),
+            [Chunk { range, place: Place::Cores(..) }] if range.len() < SMALL_ITEMS => Some(self),
             _ => None,
         }
     }
 
     fn settle(&self, chunk: usize, answer: Option<Answer>) -> Settled {
-        let Chunk { range, cost, .. } = &self.chunks[chunk];
-        let left = match answer.and_then(|answer| self.accept(chunk, &answer)) {
-            Some(refused) if refused.is_empty() => return Settled::Done,
-            Some(refused) => self.refused[chunk].get_or_init(|| refused).len(),
-            None => {
-                cost.give_up(&self.context);
-                range.len()
-            }
-        };
-        Settled::Redo(left.div_ceil(REDO_ITEMS).max(1))
+        self.batch_of(chunk).map_or(Settled::Done, |batch| self.take_back(batch, answer.as_ref()))
     }
 
-    fn redo(&self, chunk: usize, part: Part) {
-        let Chunk { range, cost, .. } = &self.chunks[chunk];
-        match self.refused[chunk].get() {
-            Some(refused) => {
-                let own = &refused[part.of(&(0..refused.len()))];
-                cost.again(&self.context, own.len(), || {
-                    self.context.guard.rechecked(own.len());
-                    if self.look_at(chunk, own).iter().any(|verdict| verdict.is_valid()) {
-                        self.context.fault(Fault::Invalid);
-                    }
-                });
-            }
-            None => {
-                let own = part.of(&(0..range.len()));
-                cost.again(&self.context, own.len(), || drop(self.look_at(chunk, &own.collect::<Vec<_>>())));
-            }
-        }
+    fn part(&self, chunk: usize, part: Part) -> Settled {
+        self.batch_of(chunk).map_or(Settled::Done, |batch| self.go_on(batch, part))
     }
 
     fn finish(&self, outcome: Outcome) {
@@ -208,7 +177,24 @@ impl Work for VerifyWork {
 impl VerifyWork {
     /// The suite of a small job.
     pub(crate) fn suite(&self) -> Suite {
-        self.chunks.first().map_or(Suite::ALL[0], |chunk| chunk.suite)
+        match self.chunks.first() {
+            Some(Chunk { place: Place::Cores(suite, _), .. }) => *suite,
+            _ => Suite::ALL[0],
+        }
+    }
+
+    fn costs(&self) -> impl Iterator<Item = Cost> {
+        self.chunks.iter().filter_map(|chunk| match chunk.place {
+            Place::Cores(_, cost) => Some(cost),
+            Place::Device(_) => None,
+        })
+    }
+
+    fn batch_of(&self, chunk: usize) -> Option<&DeviceBatch> {
+        match self.chunks[chunk].place {
+            Place::Device(batch) => self.batches.get(batch),
+            Place::Cores(..) => None,
+        }
     }
 
     pub(crate) fn items(&self) -> usize {
@@ -219,129 +205,35 @@ impl VerifyWork {
     pub(crate) fn run_together(works: &[&Self]) {
         let Some(first) = works.first() else { return };
         let (context, suite) = (&first.context, first.suite());
-        let costs: Vec<Cost> = works.iter().flat_map(|work| work.chunks.iter().map(|chunk| chunk.cost)).collect();
+        let costs: Vec<Cost> = works.iter().flat_map(|work| work.costs()).collect();
         Cost::together(&costs, context, || {
-            let items: Vec<Signed<'_>> = works.iter().flat_map(|work| signed(&work.job, &work.order)).collect();
-            let verdicts = verdicts_of_cpu(context, suite, &items);
-            let mut rest = &*verdicts;
+            let all = works.iter().flat_map(|work| signed(&work.job, work.order.iter().copied()));
+            let items: Vec<Signed<'_>> = all.collect();
+            let mut verdicts = verdicts_of_cpu(context, suite, &items).into_iter().map(Verdict::is_valid);
             for work in works {
-                let (own, others) = rest.split_at(work.items());
-                work.store(0, 0..own.len(), own);
-                rest = others;
+                work.store(suite, work.order.iter().copied().zip(verdicts.by_ref()));
             }
         });
         context.counters.together.fetch_add(works.len() as u64, Ordering::Relaxed);
     }
 
-    fn here(&self, chunk: usize) {
-        let Chunk { suite, range, cost } = &self.chunks[chunk];
-        cost.here(&self.context, || {
-            let items = signed(&self.job, &self.order[range.clone()]);
-            self.store(chunk, 0..range.len(), &verdicts_of_cpu(&self.context, *suite, &items));
-        });
-    }
-
-    /// Verifies some items of a chunk, by their places in it, on this core, and stores the verdicts.
-    fn look_at(&self, chunk: usize, places: &[usize]) -> Vec<Verdict> {
-        let Chunk { suite, range, .. } = &self.chunks[chunk];
-        let items: Vec<usize> = places.iter().map(|place| self.order[range.start + place]).collect();
-        let verdicts = verdicts_of_cpu(&self.context, *suite, &signed(&self.job, &items));
-        self.store(chunk, places.iter().copied(), &verdicts);
-        verdicts
-    }
-
-    /// Stores verdicts of items of a chunk, by their places in it.
-    fn store(&self, chunk: usize, places: impl Iterator<Item = usize>, verdicts: &[Verdict]) {
-        let Chunk { suite, range, .. } = &self.chunks[chunk];
-        let mut valid = 0;
-        for (place, verdict) in places.zip(verdicts) {
-            let index = self.order[range.start + place];
+    /// Stores verdicts of items, by their indices.
+    pub(super) fn store(&self, suite: Suite, verdicts: impl Iterator<Item = (usize, bool)>) {
+        let mut counts = [0; 2];
+        for (index, valid) in verdicts {
             // Relaxed: the pool's countdown orders all chunks before `finish`.
-            self.verdicts[index].store(verdict.is_valid(), Ordering::Relaxed);
-            valid += u64::from(verdict.is_valid());
+            self.verdicts[index].store(valid, Ordering::Relaxed);
+            counts[usize::from(valid)] += 1;
         }
-        let counters = &self.context.counters;
-        counters.verdicts(*suite, Verdict::Valid, valid);
-        counters.verdicts(*suite, Verdict::Invalid, verdicts.len() as u64 - valid);
-    }
-
-    fn send(&self, chunk: usize, leave: &Leave<'_>) -> Option<()> {
-        let Chunk { suite, range, .. } = &self.chunks[chunk];
-        let (gpu, context) = (serving(&self.context, kernels_of(*suite))?, &self.context);
-        let started = Instant::now();
-        let items = signed(&self.job, &self.order[range.clone()]);
-        let verifiers = &context.verifiers;
-        let (batch, sent) = match suite {
-            Suite::Ed25519 => {
-                Signatures::pack(&verifiers.ed25519.equations(&items), context.canaries_ed25519.get()?, gpu)?
-            }
-            Suite::P256 => Signatures::pack(&verifiers.p256.equations(&items), context.canaries_p256.get()?, gpu)?,
-            Suite::Sm2 => Signatures::pack(&verifiers.sm2.equations(&items), context.canaries_sm2.get()?, gpu)?,
-        };
-        self.sent[chunk].get_or_init(|| Sent { signatures: sent, packing: started.elapsed() });
-        gpu.submit(batch, Reply::Chunk(leave.take()));
-        Some(())
-    }
-
-    /// Stores what the device says, if it can be believed, and returns the items that are still to be looked at. Whatever
-    /// it calls invalid is left to the CPU, and a share of the rest is checked there.
-    fn accept(&self, chunk: usize, answer: &Answer) -> Option<Vec<usize>> {
-        let Chunk { suite, range, cost } = &self.chunks[chunk];
-        let (order, context) = (&self.order[range.clone()], &self.context);
-        let gpu = context.gpu().filter(|gpu| gpu.is_trusted())?;
-        let (started, sent) = (Instant::now(), self.sent[chunk].get()?);
-        let found = match sent.signatures.unpack(answer) {
-            Ok(found) => found,
-            Err(fault) => {
-                context.fault(fault);
-                return None;
-            }
-        };
-        let on_cpu = |places: &[usize]| {
-            let items: Vec<usize> = places.iter().map(|place| order[*place]).collect();
-            context.guard.rechecked(items.len());
-            verdicts_of_cpu(context, *suite, &signed(&self.job, &items))
-        };
-        let places = |valid: bool| -> Vec<usize> {
-            found.iter().filter(|(_, verdict)| *verdict == valid).map(|(place, _)| *place).collect()
-        };
-        let (accepted, refused) = (places(true), places(false));
-        let sample = Draw::new().sample(accepted.len(), gpu.config().recheck_one_in);
-        let sample: Vec<usize> = sample.into_iter().map(|index| accepted[index]).collect();
-        if !on_cpu(&sample).iter().all(|verdict| verdict.is_valid()) {
-            context.fault(Fault::Valid);
-            return None;
-        }
-        // Nothing is invalid because a device says so. Where that is much, all cores look at it.
-        let flood = refused.len() > REFUSED_MAX;
-        if !flood && on_cpu(&refused).iter().any(|verdict| verdict.is_valid()) {
-            context.fault(Fault::Invalid);
-            return None;
-        }
-        let items = accepted.iter().map(|place| &self.job.items[order[*place]]);
-        context.window.keep(Accepted::copy(&self.job.bytes, items));
-        // Whoever found the device wrong meanwhile took the window after saying so: either this was in it, or is not used.
-        if !gpu.is_trusted() {
-            return None;
-        }
-        cost.there(context, answer, sent.packing + started.elapsed());
-        context.counters.device_valid[suite.index()].fetch_add(accepted.len() as u64, Ordering::Relaxed);
-        self.store(chunk, accepted.iter().copied(), &vec![Verdict::Valid; accepted.len()]);
-        // What was not sent had no key or signature that decodes.
-        let mut invalid = vec![true; order.len()];
-        accepted.iter().for_each(|place| invalid[*place] = false);
-        if flood {
-            refused.iter().for_each(|place| invalid[*place] = false);
-        }
-        let invalid: Vec<usize> = (0..order.len()).filter(|place| invalid[*place]).collect();
-        self.store(chunk, invalid.iter().copied(), &vec![Verdict::Invalid; invalid.len()]);
-        Some(if flood { refused } else { Vec::new() })
+        let [invalid, valid] = counts;
+        self.context.counters.verdicts(suite, Verdict::Valid, valid);
+        self.context.counters.verdicts(suite, Verdict::Invalid, invalid);
     }
 }
 
 /// Items with their bytes at hand.
-fn signed<'j>(job: &'j VerifyJob, items: &[usize]) -> Vec<Signed<'j>> {
-    items.iter().map(|index| signed_item(&job.bytes, &job.items[*index])).collect()
+pub(super) fn signed(job: &VerifyJob, items: impl IntoIterator<Item = usize>) -> Vec<Signed<'_>> {
+    items.into_iter().map(|index| signed_item(&job.bytes, &job.items[index])).collect()
 }
 
 fn signed_item<'j>(bytes: &'j Bytes, item: &VerifyItem) -> Signed<'j> {
@@ -364,7 +256,7 @@ pub(super) fn recheck(context: &Context, accepted: &Accepted) {
 }
 
 /// What the CPU says, which is what is right.
-fn verdicts_of_cpu(context: &Context, suite: Suite, items: &[Signed<'_>]) -> Vec<Verdict> {
+pub(super) fn verdicts_of_cpu(context: &Context, suite: Suite, items: &[Signed<'_>]) -> Vec<Verdict> {
     let mut verdicts = vec![Verdict::Invalid; items.len()];
     let (verifiers, counters) = (&context.verifiers, &context.counters);
     match suite {
@@ -384,60 +276,72 @@ fn bytes_of(arena: &Bytes, span: Span) -> &[u8] {
     span.slice(arena).unwrap_or_default()
 }
 
-/// Groups the items by suite, sorts them by key and cuts the groups into chunks. Neighbours under the same key share
-/// its look-up, and in Ed25519 their terms are added up before they cost a point multiplication.
-fn plan(job: &VerifyJob, priority: Priority, context: &Context) -> (Vec<usize>, Vec<Chunk>) {
+/// Sorts what stands for items by the keys of these. Neighbours under the same key share its look-up, and in Ed25519 their
+/// terms are added up before they cost a point multiplication.
+pub(super) fn sort_by_key<T>(job: &VerifyJob, all: &mut [T], item: impl Fn(&T) -> usize) {
+    all.sort_by_cached_key(|one| {
+        let key = bytes_of(&job.bytes, job.items[item(one)].public_key);
+        // The first byte is the same in all keys of SEC 1.
+        key.get(1..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u64::from_be_bytes(*bytes))
+    });
+}
+
+/// How a job is done.
+struct Plan {
+    order: Vec<usize>,
+    chunks: Vec<Chunk>,
+    batches: Vec<DeviceBatch>,
+}
+
+/// Groups the items by suite and cuts the groups into batches for the device and chunks for the cores, which are sorted by
+/// key. Those of the device are sorted by whoever packs them: here one thread would sort while all others wait.
+fn plan(job: &VerifyJob, priority: Priority, context: &Context) -> Plan {
     let Context { threads, ed25519_batch_max, .. } = *context;
-    let mut order = Vec::with_capacity(job.items.len());
-    let mut chunks = Vec::new();
+    let mut groups = [const { Vec::new() }; Suite::COUNT];
+    for (index, item) in job.items.iter().enumerate() {
+        groups[item.suite.index()].push(index);
+    }
+    let (mut order, mut chunks, mut batches) = (Vec::with_capacity(job.items.len()), Vec::new(), Vec::new());
     for (suite, bounds) in
         [(Suite::Sm2, PRIME_CHUNK), (Suite::P256, PRIME_CHUNK), (Suite::Ed25519, ED25519_BATCH_MIN..ed25519_batch_max)]
     {
+        let group = &mut groups[suite.index()];
         let start = order.len();
-        let items = job.items.iter().enumerate();
-        order.extend(items.filter(|(_, item)| item.suite == suite).map(|(index, _)| index));
-        let group = &mut order[start..];
-        group.sort_by_cached_key(|index| {
-            let key = bytes_of(&job.bytes, job.items[*index].public_key);
-            // The first byte is the same in all keys of SEC 1.
-            key.get(1..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u64::from_be_bytes(*bytes))
-        });
-        let (start, group) = {
-            let share = device_share(suite, priority, context, group.len());
-            chunks.extend(share.chunks.into_iter().map(|range| {
-                let range = start + range.start..start + range.end;
-                let cost = Cost::plan(context, Backend::Gpu, Kind::Verify(suite), range.len());
-                Chunk { suite, range, cost }
-            }));
-            (start + share.items, &group[share.items..])
-        };
-        let length = group.len().div_ceil(threads).clamp(bounds.start, bounds.end);
-        let parts = group.len().div_ceil(length);
-        let end = order.len();
+        let share = device_share(suite, priority, context, group.len());
+        for range in &share.batches {
+            let batch = DeviceBatch::plan(context, suite, start + range.start..start + range.end);
+            let place = batches.len();
+            chunks.extend(batch.pieces().map(|range| Chunk { range, place: Place::Device(place) }));
+            batches.push(batch);
+        }
+        let of_cores = &mut group[share.items..];
+        sort_by_key(job, of_cores, |index| *index);
+        let length = of_cores.len().div_ceil(threads).clamp(bounds.start, bounds.end);
+        let parts = of_cores.len().div_ceil(length);
+        order.append(group);
         // Even parts, so that no last chunk of a few items pays for an equation of its own.
-        chunks.extend((0..parts).map(|part| {
-            let range = start + (end - start) * part / parts..start + (end - start) * (part + 1) / parts;
+        let range = start + share.items..order.len();
+        chunks.extend((0..parts).map(|index| {
+            let range = Part { index, count: parts }.of(&range);
             let cost = Cost::plan(context, Backend::Cpu, Kind::Verify(suite), range.len());
-            Chunk { suite, range, cost }
+            Chunk { range, place: Place::Cores(suite, cost) }
         }));
     }
-    (order, chunks)
+    Plan { order, chunks, batches }
 }
 
 /// The first items of a suite go to the device, as many as it is to have, in even batches.
 struct DeviceShare {
     items: usize,
-    chunks: Vec<Range<usize>>,
+    batches: Vec<Range<usize>>,
 }
 
 fn device_share(suite: Suite, priority: Priority, context: &Context, items: usize) -> DeviceShare {
     let gpu = context.gpu_for(priority).filter(|gpu| gpu.serves(kernels_of(suite)));
-    let Some(gpu) = gpu else { return DeviceShare { items: 0, chunks: Vec::new() } };
+    let Some(gpu) = gpu else { return DeviceShare { items: 0, batches: Vec::new() } };
     let items = device_units(context, gpu, Kind::Verify(suite), items, DEVICE_ITEMS_MIN);
-    // Each worker packs for the device: in one piece, one core would pack while the others have nothing to do.
-    let most = gpu.signatures_max().clamp(1, DEVICE_CHUNK_ITEMS.max(items / (4 * context.threads.max(1))));
-    let parts = items.div_ceil(most);
-    DeviceShare { items, chunks: (0..parts).map(|part| items * part / parts..items * (part + 1) / parts).collect() }
+    let count = items.div_ceil(gpu.signatures_max().max(1));
+    DeviceShare { items, batches: (0..count).map(|index| Part { index, count }.of(&(0..items))).collect() }
 }
 
 #[cfg(test)]
@@ -459,12 +363,13 @@ mod tests {
         for (count, threads) in [(1usize, 1usize), (7, 2), (64, 2), (1000, 3), (3001, 16)] {
             let suites: Vec<Suite> = (0..count).map(|index| Suite::ALL[index * 7 % 5 % 3]).collect();
             let engine = Engine::new(&EngineConfig { threads, ..EngineConfig::default() }).expect("engine");
-            let (order, chunks) = plan(&job(&suites), Priority::Bulk, engine.context());
+            let Plan { order, chunks, .. } = plan(&job(&suites), Priority::Bulk, engine.context());
             let mut seen = vec![false; count];
             for chunk in &chunks {
                 assert!(!chunk.range.is_empty());
+                let Place::Cores(suite, _) = chunk.place else { panic!("there is no device") };
                 for index in &order[chunk.range.clone()] {
-                    assert_eq!(suites[*index], chunk.suite);
+                    assert_eq!(suites[*index], suite);
                     assert!(!std::mem::replace(&mut seen[*index], true), "item {index} twice");
                 }
             }

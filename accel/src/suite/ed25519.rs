@@ -25,7 +25,7 @@ use curve25519_dalek::{
     traits::{IsIdentity, VartimeMultiscalarMul},
 };
 use rand_core::{OsRng, RngCore};
-use sha2::{Digest, Sha512};
+use stele_accel_hash::sha512_batch;
 
 use crate::{
     curve::{
@@ -36,7 +36,7 @@ use crate::{
     suite::{
         KeyError, SIGNATURE_LENGTH, Signed, Suite, Verdict,
         enrolment::{Enrolment, Place},
-        equation::keys_of,
+        equation::{Equations, Found, Keyed, Known},
         key_cache::KeyCache,
     },
 };
@@ -78,21 +78,14 @@ struct DecodedKey {
     place: Arc<Place<EdwardsComb>>,
 }
 
-/// A key of an item, with its table if it has one.
-#[derive(Clone, Debug)]
-struct FoundKey {
-    point: EdwardsPoint,
-    table: Option<Arc<EdwardsComb>>,
-}
-
 /// A signature under a key that decodes, as numbers: `[8][s]B = [8]R + [8][k]A`.
 #[derive(Clone, Debug)]
 pub(crate) struct EdwardsEquation {
     /// Position in the batch.
     pub(crate) index: usize,
-    /// The encoding of `A`, and its table if it has one.
+    /// The encoding of `A`, and the place of its table in [`Equations::tables`] if it has one.
     pub(crate) key: [u8; 32],
-    pub(crate) table: Option<Arc<EdwardsComb>>,
+    pub(crate) table: Option<usize>,
     /// The encoding of `R`.
     pub(crate) r: [u8; 32],
     /// Below the order.
@@ -104,7 +97,7 @@ pub(crate) struct EdwardsEquation {
 struct Parsed<'a> {
     /// Position in the batch.
     index: usize,
-    key: &'a FoundKey,
+    known: &'a Known<EdwardsPoint>,
     r: &'a [u8; 32],
     s: Scalar,
     k: Scalar,
@@ -137,67 +130,75 @@ impl Verifier {
     /// cheapest, so callers sort by key.
     pub(crate) fn verify(&self, items: &[Signed<'_>], verdicts: &mut [Verdict]) -> BatchFigures {
         verdicts.fill(Verdict::Invalid);
-        let keys = keys_of(items, |bytes, uses| self.find(bytes, uses));
-        let parsed = items.iter().zip(&keys).enumerate();
-        let parsed = parsed.filter_map(|(index, (item, key))| Parsed::new(index, item, key.as_ref()?));
-        let (with_table, without): (Vec<_>, Vec<_>) = parsed.partition(|item| item.key.table.is_some());
-        verify_by_tables(&with_table, verdicts);
+        let keys = Keyed::new(items, |bytes, uses| self.find(bytes, uses));
+        let hashes = hashes(items);
+        let parsed = items.iter().zip(keys.iter()).zip(&hashes).enumerate();
+        let parsed = parsed.filter_map(|(index, ((item, known), hash))| Parsed::new(index, item, known?, hash));
+        let (with_table, without): (Vec<_>, Vec<_>) = parsed.partition(|item| item.known.table.is_some());
+        verify_by_tables(&with_table, &keys.tables, verdicts);
         verify_by_equation(&decode_all(&without), verdicts)
     }
 
     /// What is left to decide of a batch; items without an equation are invalid.
-    pub(crate) fn equations(&self, items: &[Signed<'_>]) -> Vec<EdwardsEquation> {
-        let keys = keys_of(items, |bytes, uses| self.find(bytes, uses));
-        let equation = |(index, (item, key)): (usize, (&Signed<'_>, &Option<FoundKey>))| {
-            let parsed = Parsed::new(index, item, key.as_ref()?)?;
+    pub(crate) fn equations(&self, items: &[Signed<'_>]) -> Equations<EdwardsEquation, EdwardsComb> {
+        let keys = Keyed::new(items, |bytes, uses| self.find(bytes, uses));
+        let hashes = hashes(items);
+        let all = items.iter().zip(keys.iter()).zip(&hashes).enumerate();
+        let equations = all.filter_map(|(index, ((item, known), hash))| {
+            let parsed = Parsed::new(index, item, known?, hash)?;
             Some(EdwardsEquation {
                 index,
                 key: item.public_key.try_into().ok()?,
-                table: parsed.key.table.clone(),
+                table: parsed.known.table,
                 r: *parsed.r,
                 s: limbs::from_le_bytes(parsed.s.as_bytes()),
                 k: limbs::from_le_bytes(parsed.k.as_bytes()),
             })
-        };
-        items.iter().zip(&keys).enumerate().filter_map(equation).collect()
+        });
+        Equations { items: equations.collect(), tables: keys.tables }
     }
 
-    fn find(&self, bytes: &[u8], uses: usize) -> Option<FoundKey> {
+    fn find(&self, bytes: &[u8], uses: usize) -> Option<Found<EdwardsPoint, EdwardsComb>> {
         let key = self
             .keys
             .find_or_decode(bytes, |bytes| Some(DecodedKey { point: decode_point(bytes)?, place: Arc::default() }))?;
         let make = || EdwardsComb::new::<Edwards25519>(&edwards::decode(key.point.compress().as_bytes())?);
-        Some(FoundKey { point: key.point, table: self.enrolment.table(&key.place, uses, make) })
+        Some((key.point, self.enrolment.table(&key.place, uses, make)))
     }
 }
 
 impl<'a> Parsed<'a> {
-    fn new(index: usize, item: &Signed<'a>, key: &'a FoundKey) -> Option<Self> {
+    fn new(index: usize, item: &Signed<'a>, known: &'a Known<EdwardsPoint>, hash: &[u8; 64]) -> Option<Self> {
         let signature: &[u8; SIGNATURE_LENGTH] = item.signature.try_into().ok()?;
         let (r, s) = signature.split_first_chunk()?;
         let s = Option::from(Scalar::from_canonical_bytes(s.try_into().ok()?))?;
-        let hash = Sha512::new().chain_update(r).chain_update(item.public_key).chain_update(item.message).finalize();
-        Some(Self { index, key, r, s, k: Scalar::from_bytes_mod_order_wide(&hash.into()) })
+        Some(Self { index, known, r, s, k: Scalar::from_bytes_mod_order_wide(hash) })
     }
 
     fn decode(&self, z: Scalar) -> Option<Decoded> {
         let r = CompressedEdwardsY(*self.r).decompress()?;
-        Some(Decoded { index: self.index, key: self.key.point, r, s: self.s, k: self.k, z })
+        Some(Decoded { index: self.index, key: self.known.key, r, s: self.s, k: self.k, z })
     }
 
     /// `[s]B - [k]A`, to be computed; `None` without a table.
-    fn combination(&self) -> Option<Combination<'_, Edwards25519>> {
+    fn combination<'t>(&self, tables: &'t [Arc<EdwardsComb>]) -> Option<Combination<'t, Edwards25519>> {
         let scalar =
             |scalar: &Scalar, negative| SignedScalar { magnitude: limbs::from_le_bytes(scalar.as_bytes()), negative };
-        let multiplicand = Multiplicand::Table(self.key.table.as_deref()?);
+        let multiplicand = Multiplicand::Table(tables.get(self.known.table?)?);
         Some(Combination { generator: scalar(&self.s, false), key: scalar(&self.k, true), multiplicand })
     }
 }
 
+/// `SHA-512(R ‖ A ‖ M)` of each item; of one without a whole signature, whatever.
+fn hashes<'a>(items: &[Signed<'a>]) -> Vec<[u8; 64]> {
+    let pieces = |item: &Signed<'a>| [item.signature.get(..32).unwrap_or_default(), item.public_key, item.message];
+    sha512_batch(&items.iter().map(pieces).collect::<Vec<_>>())
+}
+
 /// Accepts an item at once when `[s]B - [k]A` has the very encoding `R`: then the rule holds, before its factor 8. What
 /// is left, be it forged or valid for its torsion alone, is put to the rule itself.
-fn verify_by_tables(items: &[Parsed<'_>], verdicts: &mut [Verdict]) {
-    let combinations: Vec<_> = items.iter().filter_map(Parsed::combination).collect();
+fn verify_by_tables(items: &[Parsed<'_>], tables: &[Arc<EdwardsComb>], verdicts: &mut [Verdict]) {
+    let combinations: Vec<_> = items.iter().filter_map(|item| item.combination(tables)).collect();
     let encodings: Vec<&[u8; 32]> = items.iter().map(|item| item.r).collect();
     let equal = edwards::are_encoded(&combine(&combinations), &encodings);
     for (item, equal) in items.iter().zip(equal) {
@@ -243,8 +244,9 @@ impl Decoded {
 
 pub(crate) fn verify_one(item: Signed<'_>) -> Verdict {
     let Some(point) = decode_point(item.public_key) else { return Verdict::Invalid };
-    let key = FoundKey { point, table: None };
-    let decoded = Parsed::new(0, &item, &key).and_then(|parsed| parsed.decode(Scalar::ONE));
+    let known = Known { key: point, table: None };
+    let [hash] = *hashes(&[item]) else { return Verdict::Invalid };
+    let decoded = Parsed::new(0, &item, &known, &hash).and_then(|parsed| parsed.decode(Scalar::ONE));
     decoded.map_or(Verdict::Invalid, |decoded| decoded.verify_alone())
 }
 

@@ -48,6 +48,10 @@ impl<T> Enrolment<T> {
     /// The table of a key that is used so many times now, once it has earned one. `make` may refuse, for keys that cannot
     /// have one.
     pub(super) fn table(&self, place: &Arc<Place<T>>, uses: usize, make: impl FnOnce() -> Option<T>) -> Option<Arc<T>> {
+        // Where there is no room nobody counts, which all cores would do in one place.
+        if self.holders_max == 0 {
+            return None;
+        }
         let now = self.clock.fetch_add(1, Ordering::Relaxed);
         place.used.store(now, Ordering::Relaxed);
         if let Some(table) = place.held() {

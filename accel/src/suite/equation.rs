@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::{
     curve::{
-        Affine, Combination, Generator, Jacobian, KeyComb, Modulus, Multiplicand, PrimeCurve, Residue, SignedScalar,
-        combine,
+        Affine, Combination, Curve, Generator, Jacobian, KeyComb, Modulus, Multiplicand, PrimeCurve, Residue,
+        SignedScalar, combine,
         limbs::{self, Limbs, ZERO},
     },
     figures::CacheFigures,
@@ -31,7 +31,38 @@ pub(super) struct Key<C: PrimeCurve, X> {
     pub(super) point: Affine<C::Field>,
     pub(super) derived: X,
     place: Arc<Place<KeyComb<C::Field>>>,
-    table: Option<Arc<KeyComb<C::Field>>>,
+}
+
+/// The table of a key on a curve.
+pub(super) type KeyTable<C> = KeyComb<<C as Curve>::Field>;
+
+/// Equations of a batch, and the tables of keys that they name.
+///
+/// A table is shared once for neighbours that use it and not once for each: all cores would count their shares in one
+/// place, and wait for each other there longer than the rest of their work takes.
+#[derive(Debug)]
+pub(crate) struct Equations<E, T> {
+    pub(crate) items: Vec<E>,
+    pub(crate) tables: Vec<Arc<T>>,
+}
+
+/// The keys of items, each once for neighbours under it.
+pub(super) struct Keyed<K, T> {
+    keys: Vec<Option<Known<K>>>,
+    /// Which key each item has.
+    of_items: Vec<usize>,
+    pub(super) tables: Vec<Arc<T>>,
+}
+
+/// A key that decodes, and its table if it has one.
+pub(super) type Found<K, T> = (K, Option<Arc<T>>);
+
+/// A key that decodes, among those of a batch.
+#[derive(Debug)]
+pub(super) struct Known<K> {
+    pub(super) key: K,
+    /// Place of its table in [`Keyed::tables`], if it has one.
+    pub(super) table: Option<usize>,
 }
 
 /// The last step for one item.
@@ -43,9 +74,9 @@ pub(crate) struct Equation<C: PrimeCurve> {
     pub(crate) generator: Limbs,
     /// `v`, below the order.
     pub(crate) key: Limbs,
-    /// `Q`, and its table if it has one.
+    /// `Q`, and the place of its table in [`Equations::tables`] if it has one.
     pub(crate) point: Affine<C::Field>,
-    pub(crate) table: Option<Arc<KeyComb<C::Field>>>,
+    pub(crate) table: Option<usize>,
     /// What the x-coordinate must be modulo the order; below the order.
     pub(crate) x: Limbs,
 }
@@ -64,10 +95,10 @@ impl<C: PrimeCurve, X: Clone> Keys<C, X> {
         bytes: &[u8],
         uses: usize,
         derive: impl FnOnce(&Affine<C::Field>) -> X,
-    ) -> Option<Key<C, X>> {
+    ) -> Option<Found<Key<C, X>, KeyTable<C>>> {
         let key = self.decoded.find_or_decode(bytes, |bytes| decode(bytes, derive))?;
         let table = self.enrolment.table(&key.place, uses, || KeyComb::new::<C>(&key.point));
-        Some(Key { table, ..key })
+        Some((key, table))
     }
 
     pub(super) fn figures(&self) -> CacheFigures {
@@ -76,16 +107,10 @@ impl<C: PrimeCurve, X: Clone> Keys<C, X> {
     }
 }
 
-impl<C: PrimeCurve, X> Key<C, X> {
-    pub(super) fn table(&self) -> Option<Arc<KeyComb<C::Field>>> {
-        self.table.clone()
-    }
-}
-
 /// A key that is not remembered.
 pub(super) fn decode<C: PrimeCurve, X>(bytes: &[u8], derive: impl FnOnce(&Affine<C::Field>) -> X) -> Option<Key<C, X>> {
     let point = is_sec1(bytes).then(|| C::decode(bytes)).flatten()?;
-    Some(Key { point, derived: derive(&point), place: Arc::default(), table: None })
+    Some(Key { point, derived: derive(&point), place: Arc::default() })
 }
 
 /// The two scalars of a signature, each in `1..n`.
@@ -95,34 +120,48 @@ pub(super) fn scalars<C: PrimeCurve>(signature: &[u8]) -> Option<[Limbs; 2]> {
     scalars.iter().all(|scalar| *scalar != ZERO && limbs::less(scalar, &C::Order::MODULUS)).then_some(scalars)
 }
 
-/// The keys of items. Neighbours under the same key cost one look-up, which is told how many they are.
-pub(super) fn keys_of<K: Clone>(
-    items: &[Signed<'_>],
-    mut find: impl FnMut(&[u8], usize) -> Option<K>,
-) -> Vec<Option<K>> {
-    let mut keys = Vec::with_capacity(items.len());
-    for neighbours in items.chunk_by(|left, right| left.public_key == right.public_key) {
-        let key = neighbours.first().and_then(|item| find(item.public_key, neighbours.len()));
-        keys.extend(neighbours.iter().map(|_| key.clone()));
+impl<K, T> Keyed<K, T> {
+    /// The keys of items. Neighbours under the same key cost one look-up, which is told how many they are and gives the
+    /// key and its table.
+    pub(super) fn new(items: &[Signed<'_>], mut find: impl FnMut(&[u8], usize) -> Option<Found<K, T>>) -> Self {
+        let (mut keys, mut of_items, mut tables) = (Vec::new(), Vec::with_capacity(items.len()), Vec::new());
+        for neighbours in items.chunk_by(|left, right| left.public_key == right.public_key) {
+            of_items.extend(std::iter::repeat_n(keys.len(), neighbours.len()));
+            let found = neighbours.first().and_then(|item| find(item.public_key, neighbours.len()));
+            keys.push(found.map(|(key, table)| {
+                let table = table.map(|table| {
+                    tables.push(table);
+                    tables.len() - 1
+                });
+                Known { key, table }
+            }));
+        }
+        Self { keys, of_items, tables }
     }
-    keys
+
+    /// The key of each item, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Option<&Known<K>>> {
+        self.of_items.iter().map(|key| self.keys[*key].as_ref())
+    }
 }
 
 /// Decides the items of all equations.
-pub(crate) fn decide<C: PrimeCurve + Generator>(equations: &[Equation<C>], verdicts: &mut [Verdict]) {
-    let combinations: Vec<Combination<'_, C>> = equations.iter().map(Equation::combination).collect();
-    for (equation, point) in equations.iter().zip(combine(&combinations)) {
+pub(crate) fn decide<C: PrimeCurve + Generator>(
+    equations: &Equations<Equation<C>, KeyTable<C>>,
+    verdicts: &mut [Verdict],
+) {
+    let Equations { items, tables } = equations;
+    let combinations: Vec<Combination<'_, C>> = items.iter().map(|equation| equation.combination(tables)).collect();
+    for (equation, point) in items.iter().zip(combine(&combinations)) {
         verdicts[equation.index] = Verdict::from(equation.holds(&point));
     }
 }
 
 impl<C: PrimeCurve> Equation<C> {
-    fn combination(&self) -> Combination<'_, C> {
+    fn combination<'t>(&self, tables: &'t [Arc<KeyTable<C>>]) -> Combination<'t, C> {
         let [generator, key] = self.least_scalars();
-        let multiplicand = match &self.table {
-            Some(table) => Multiplicand::Table(table),
-            None => Multiplicand::Point(self.point),
-        };
+        let table = self.table.and_then(|table| tables.get(table));
+        let multiplicand = table.map_or(Multiplicand::Point(self.point), |table| Multiplicand::Table(table));
         Combination { generator, key, multiplicand }
     }
 
@@ -166,12 +205,13 @@ mod tests {
         let (point, x) = point_beyond_the_order::<C>();
         let residue = limbs::subtract(&x, &C::Order::MODULUS).0;
         let table = Arc::new(KeyComb::new::<C>(&point).expect("a table"));
-        for table in [None, Some(table)] {
+        for with_table in [None, Some(0)] {
             let equation =
-                |index, x| Equation::<C> { index, generator: ZERO, key: [1, 0, 0, 0], point, table: table.clone(), x };
+                |index, x| Equation::<C> { index, generator: ZERO, key: [1, 0, 0, 0], point, table: with_table, x };
             let wrong = [limbs::add(&residue, &[1, 0, 0, 0]).0, limbs::subtract(&C::Order::MODULUS, &[1, 0, 0, 0]).0];
             let mut verdicts = [Verdict::Invalid; 3];
-            decide(&[equation(0, residue), equation(1, wrong[0]), equation(2, wrong[1])], &mut verdicts);
+            let items = vec![equation(0, residue), equation(1, wrong[0]), equation(2, wrong[1])];
+            decide(&Equations { items, tables: vec![Arc::clone(&table)] }, &mut verdicts);
             assert_eq!(verdicts, [Verdict::Valid, Verdict::Invalid, Verdict::Invalid]);
         }
     }
@@ -189,7 +229,7 @@ mod tests {
         let equation = |x| Equation::<Sm2> { index: 0, generator: minus_one, key: [1, 0, 0, 0], point, table: None, x };
         for x in [ZERO, [1, 0, 0, 0], minus_one] {
             let mut verdict = [Verdict::Valid];
-            decide(&[equation(x)], &mut verdict);
+            decide(&Equations { items: vec![equation(x)], tables: Vec::new() }, &mut verdict);
             assert_eq!(verdict, [Verdict::Invalid]);
         }
     }

@@ -14,7 +14,7 @@ use crate::figures::CacheFigures;
 pub use self::sm2::DEFAULT_IDENTITY as SM2_DEFAULT_IDENTITY;
 pub(crate) use self::{
     ed25519::EdwardsEquation,
-    equation::{Equation, decide},
+    equation::{Equation, Equations, decide},
 };
 
 /// Length of a signature of any present suite in bytes: `R ‖ s` or `r ‖ s`.

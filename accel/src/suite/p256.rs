@@ -1,13 +1,13 @@
 //! ES256: ECDSA over P-256 with SHA-256, FIPS 186-5 section 6.4.2.
 
-use stele_accel_hash::{Digest, HashAlgorithm, digest_batch};
+use stele_accel_hash::{HashAlgorithm, digest_batch};
 
 use crate::{
     curve::{P256, PrimeCurve, Residue, invert_all, limbs},
     figures::CacheFigures,
     suite::{
         KeyError, Signed, Suite, Verdict,
-        equation::{Equation, Key, Keys, decide, decode, keys_of, scalars},
+        equation::{Equation, Equations, Key, KeyTable, Keyed, Keys, decide, decode, scalars},
         is_sec1,
     },
 };
@@ -36,15 +36,16 @@ impl Verifier {
     }
 
     /// What is left to decide of a batch; items without an equation are invalid.
-    pub(crate) fn equations(&self, items: &[Signed<'_>]) -> Vec<Equation<P256>> {
-        let keys = keys_of(items, |bytes, uses| self.keys.find(bytes, uses, |_| ()));
-        equations(items, &keys)
+    pub(crate) fn equations(&self, items: &[Signed<'_>]) -> Equations<Equation<P256>, KeyTable<P256>> {
+        equations(items, Keyed::new(items, |bytes, uses| self.keys.find(bytes, uses, |_| ())))
     }
 }
 
 pub(crate) fn verify_one(item: Signed<'_>) -> Verdict {
     let mut verdict = [Verdict::Invalid];
-    decide(&equations(&[item], &[decode(item.public_key, |_| ())]), &mut verdict);
+    let items = [item];
+    let keys = Keyed::new(&items, |bytes, _| Some((decode(bytes, |_| ())?, None)));
+    decide(&equations(&items, keys), &mut verdict);
     verdict[0]
 }
 
@@ -56,26 +57,31 @@ pub(crate) fn check_public_key(public_key: &[u8]) -> Result<(), KeyError> {
 }
 
 /// The equation of an item is `(e/s)·G + (r/s)·Q`; the divisions of all items share one inversion.
-fn equations(items: &[Signed<'_>], keys: &[Option<Key<P256, ()>>]) -> Vec<Equation<P256>> {
+fn equations(
+    items: &[Signed<'_>],
+    keys: Keyed<Key<P256, ()>, KeyTable<P256>>,
+) -> Equations<Equation<P256>, KeyTable<P256>> {
     let messages: Vec<&[u8]> = items.iter().map(|item| item.message).collect();
     let digests = digest_batch(HashAlgorithm::Sha256, &[], &messages);
     let mut equations = Vec::with_capacity(items.len());
     let mut inverses = Vec::with_capacity(items.len());
-    for (index, ((item, key), digest)) in items.iter().zip(keys).zip(&digests).enumerate() {
-        let (Some(key), Some([r, s])) = (key, scalars::<P256>(item.signature)) else { continue };
+    for (index, ((item, key), digest)) in items.iter().zip(keys.iter()).zip(&digests).enumerate() {
+        let (Some(known), Some([r, s])) = (key, scalars::<P256>(item.signature)) else { continue };
         inverses.push(Scalar::from_integer(&s));
-        equations.push(equation(index, key, digest, r));
+        // Before division: `e·G + r·Q`.
+        equations.push(Equation {
+            index,
+            generator: limbs::from_be_bytes(digest),
+            key: r,
+            point: known.key.point,
+            table: known.table,
+            x: r,
+        });
     }
     invert_all(&mut inverses);
     for (equation, inverse) in equations.iter_mut().zip(inverses) {
         equation.generator = (Scalar::from_integer(&equation.generator) * inverse).to_integer();
         equation.key = (Scalar::from_integer(&equation.key) * inverse).to_integer();
     }
-    equations
-}
-
-/// The equation before division: `e·G + r·Q`.
-fn equation(index: usize, key: &Key<P256, ()>, digest: &Digest, r: limbs::Limbs) -> Equation<P256> {
-    let (point, table) = (key.point, key.table());
-    Equation { index, generator: limbs::from_be_bytes(digest), key: r, point, table, x: r }
+    Equations { items: equations, tables: keys.tables }
 }

@@ -10,7 +10,7 @@ use crate::{
     figures::CacheFigures,
     suite::{
         KeyError, Signed, Suite, Verdict,
-        equation::{Equation, Key, Keys, decide, decode, keys_of, scalars},
+        equation::{Equation, Equations, Key, KeyTable, Keyed, Keys, Known, decide, decode, scalars},
         is_sec1,
     },
 };
@@ -28,6 +28,8 @@ type Scalar = Residue<<Sm2 as PrimeCurve>::Order>;
 
 /// A key with its `Z`.
 type Sm2Key = Key<Sm2, Digest>;
+
+type Sm2Equations = Equations<Equation<Sm2>, KeyTable<Sm2>>;
 
 /// Verifies with a cache of decoded keys.
 #[derive(Debug)]
@@ -51,15 +53,16 @@ impl Verifier {
     }
 
     /// What is left to decide of a batch; items without an equation are invalid.
-    pub(crate) fn equations(&self, items: &[Signed<'_>]) -> Vec<Equation<Sm2>> {
-        let keys = keys_of(items, |bytes, uses| self.keys.find(bytes, uses, identity_hash));
-        equations(items, &keys)
+    pub(crate) fn equations(&self, items: &[Signed<'_>]) -> Sm2Equations {
+        equations(items, Keyed::new(items, |bytes, uses| self.keys.find(bytes, uses, identity_hash)))
     }
 }
 
 pub(crate) fn verify_one(item: Signed<'_>) -> Verdict {
     let mut verdict = [Verdict::Invalid];
-    decide(&equations(&[item], &[decode(item.public_key, identity_hash)]), &mut verdict);
+    let items = [item];
+    let keys = Keyed::new(&items, |bytes, _| Some((decode(bytes, identity_hash)?, None)));
+    decide(&equations(&items, keys), &mut verdict);
     verdict[0]
 }
 
@@ -71,33 +74,32 @@ pub(crate) fn check_public_key(public_key: &[u8]) -> Result<(), KeyError> {
 }
 
 /// Steps B1 to B7 of section 7.1 for each item.
-fn equations(items: &[Signed<'_>], keys: &[Option<Sm2Key>]) -> Vec<Equation<Sm2>> {
-    let digests = digests(items, keys);
-    let equation = |(index, ((item, key), digest)): (usize, ((&Signed<'_>, &Option<Sm2Key>), &Digest))| {
-        equation(index, key.as_ref()?, digest, &scalars::<Sm2>(item.signature)?)
-    };
-    let all = items.iter().zip(keys).zip(&digests).enumerate();
-    all.filter_map(equation).collect()
+fn equations(items: &[Signed<'_>], keys: Keyed<Sm2Key, KeyTable<Sm2>>) -> Sm2Equations {
+    let digests = digests(items, &keys);
+    let all = items.iter().zip(keys.iter()).zip(&digests).enumerate();
+    let equations = all
+        .filter_map(|(index, ((item, key), digest))| equation(index, key?, digest, &scalars::<Sm2>(item.signature)?));
+    Equations { items: equations.collect(), tables: keys.tables }
 }
 
 /// Steps B5 to B7. The coordinate is `x₁ ≡ r - e`; the point at infinity has none, although a key's owner can construct
 /// a signature that leads there, which a library that takes `x = 0` accepts.
-fn equation(index: usize, key: &Sm2Key, digest: &Digest, [r, s]: &[Limbs; 2]) -> Option<Equation<Sm2>> {
+fn equation(index: usize, known: &Known<Sm2Key>, digest: &Digest, [r, s]: &[Limbs; 2]) -> Option<Equation<Sm2>> {
     let [r, s_residue, e] = [*r, *s, limbs::from_be_bytes(digest)].map(|integer| Scalar::from_integer(&integer));
     let t = r + s_residue;
     if t.is_zero() {
         return None;
     }
-    let (point, table) = (key.point, key.table());
+    let (point, table) = (known.key.point, known.table);
     Some(Equation { index, generator: *s, key: t.to_integer(), point, table, x: (r - e).to_integer() })
 }
 
 /// Steps B3 and B4: `SM3(Z ‖ M)` of each item; of one without a key, whatever.
-fn digests(items: &[Signed<'_>], keys: &[Option<Sm2Key>]) -> Vec<Digest> {
+fn digests(items: &[Signed<'_>], keys: &Keyed<Sm2Key, KeyTable<Sm2>>) -> Vec<Digest> {
     let length = |item: &Signed<'_>| size_of::<Digest>() + item.message.len();
     let mut arena = Vec::with_capacity(items.iter().map(length).sum());
-    for (item, key) in items.iter().zip(keys) {
-        arena.extend_from_slice(key.as_ref().map_or(&[0; 32], |key| &key.derived));
+    for (item, known) in items.iter().zip(keys.iter()) {
+        arena.extend_from_slice(known.map_or(&[0; 32], |known| &known.key.derived));
         arena.extend_from_slice(item.message);
     }
     let mut rest = arena.as_slice();
