@@ -18,7 +18,7 @@ use crate::alarm::Alarm;
 use crate::api::{Backend, BackendError, Client, Executed, InForce, Location, Refusal, SealedHead, Standing};
 use crate::chain::{Chain, ChainError, Snapshot, Standpoint};
 use crate::control::ControlToken;
-use crate::payload::{Payload, Upkeep};
+use crate::payload::{Payload, PayloadSlot, Upkeep};
 use stele_order::Order;
 
 /// Blocks behind the most advanced peer at which a node still counts as ready.
@@ -31,7 +31,7 @@ pub struct NodeBackend {
     order: Arc<Order>,
     alarm: Arc<Alarm>,
     validator: ValidatorId,
-    storage: Option<(Arc<Payload>, Arc<Upkeep>)>,
+    storage: Option<Arc<PayloadSlot>>,
     control: ControlToken,
 }
 
@@ -43,7 +43,7 @@ impl NodeBackend {
         order: Arc<Order>,
         alarm: Arc<Alarm>,
         validator: ValidatorId,
-        storage: Option<(Arc<Payload>, Arc<Upkeep>)>,
+        storage: Option<Arc<PayloadSlot>>,
         control: ControlToken,
     ) -> Self {
         Self { chain, admission, order, alarm, validator, storage, control }
@@ -79,12 +79,13 @@ impl Backend for NodeBackend {
         self.chain.genesis()
     }
 
-    fn payload(&self) -> Option<Arc<Payload>> {
-        self.storage.as_ref().map(|(payload, _)| Arc::clone(payload))
+    fn payload(&self) -> Result<Arc<Payload>, Code> {
+        let slot = self.storage.as_ref().ok_or(Code::NotFound)?;
+        slot.payload().ok_or(Code::NotReady)
     }
 
     fn upkeep(&self) -> Option<Arc<Upkeep>> {
-        self.storage.as_ref().map(|(_, upkeep)| Arc::clone(upkeep))
+        self.storage.as_ref()?.upkeep()
     }
 
     fn control_token(&self) -> Option<&ControlToken> {

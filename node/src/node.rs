@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use stele_accel::Engine;
-use stele_hsm::custody::SoftwareCustodian;
 use stele_hsm::{CheckpointGuard, GuardDurability, Signer, SoftwareSigner};
 use stele_order::{Order, OrderConfig, Peer, PeerIdentity, StopReason, Watchdog};
 use stele_types::parameters::PROTOCOL_VERSION;
@@ -26,7 +25,7 @@ use crate::control::ControlToken;
 use crate::metrics::Metrics;
 use crate::observe::Observed;
 use crate::ordering::{Ordering, Parts, forward_overdue};
-use crate::payload::{Ledger, Payload, PayloadError, Upkeep};
+use crate::payload::PayloadSlot;
 use crate::peers::{Pinning, wanted};
 use crate::receipt_clock::ReceiptClock;
 use crate::seal;
@@ -85,9 +84,6 @@ pub enum NodeError {
     /// The committed chain.
     #[error(transparent)]
     Chain(#[from] ChainError),
-    /// Bodies of records.
-    #[error("payload: {0}")]
-    Payload(#[from] PayloadError),
     /// A key.
     #[error(transparent)]
     Signer(#[from] stele_hsm::SignerError),
@@ -117,7 +113,6 @@ impl NodeError {
             Self::VoteGuardMissing { .. } => "vote_guard_missing",
             Self::CheckpointGuardMissing { .. } => "checkpoint_guard_missing",
             Self::Chain(error) => error.code(),
-            Self::Payload(error) => error.code(),
             Self::Signer(error) => error.code(),
             Self::PeerIdentity(_) => "peer_key",
             Self::Order(error) => error.code(),
@@ -130,7 +125,6 @@ impl NodeError {
 
 /// A node that runs.
 pub struct Node {
-    payload: Option<Arc<Payload>>,
     chain: Arc<Chain>,
     admission: Arc<Admission>,
     order: Arc<Order>,
@@ -202,7 +196,7 @@ impl Node {
         let order = Order::start(order_config, Arc::new(voter.signer), Arc::clone(&ordering) as _).await?;
         let order = Arc::new(order);
 
-        let storage = open_payload(&config, &chain, &metrics).await?;
+        let storage = config.payload.is_some().then(Arc::<PayloadSlot>::default);
         let control = ControlToken::write(&data_dir).map_err(|error| NodeError::File {
             path: data_dir.clone(),
             reason: format!("the control token cannot be written: {error}"),
@@ -226,7 +220,7 @@ impl Node {
             admission: Arc::clone(&admission),
             order: Arc::clone(&order),
             engine,
-            payload: storage.as_ref().map(|(payload, _)| Arc::clone(payload)),
+            payload: storage.clone(),
             metrics: Arc::clone(&metrics),
             validator,
             queue_limit: limits.pool_statements_max,
@@ -241,11 +235,11 @@ impl Node {
             tokio::spawn(observed.run(stop.clone())),
             tokio::spawn(watch_state(Arc::clone(&chain), Arc::clone(&alarm), stop.clone())),
         ];
-        let payload = storage.as_ref().map(|(payload, _)| Arc::clone(payload));
-        tasks.extend(storage.map(|(_, upkeep)| tokio::spawn(upkeep.run(stop.clone()))));
+        tasks.extend(storage.map(|slot| {
+            tokio::spawn(slot.run(config.clone(), Arc::clone(&chain), Arc::clone(&metrics), stop.clone()))
+        }));
         let config = Mutex::new(config);
         Ok(Self {
-            payload,
             chain,
             admission,
             order,
@@ -313,11 +307,6 @@ impl Node {
                 error!(%failure, "a task of the node panicked");
             }
         }
-        if let Some(payload) = self.payload.and_then(Arc::into_inner)
-            && let Err(error) = payload.close().await
-        {
-            warn!(code = error.code(), %error, "the payload store was not closed; the next start replays its last segments");
-        }
         let chain = self.chain;
         let flushed = tokio::task::spawn_blocking(move || Writer::flush(&chain)).await;
         if let Ok(Err(error)) = flushed {
@@ -343,19 +332,6 @@ fn rehearsal(config: &Config, metrics: &Metrics) -> Option<u32> {
     }
     warn!(version, "this node rehearses a protocol version that does not exist; no verifier accepts its receipts");
     Some(version)
-}
-
-async fn open_payload(
-    config: &Config,
-    chain: &Arc<Chain>,
-    metrics: &Arc<Metrics>,
-) -> Result<Option<(Arc<Payload>, Arc<Upkeep>)>, NodeError> {
-    let Some(section) = &config.payload else { return Ok(None) };
-    let custodian = Arc::new(SoftwareCustodian::open(&section.custody_key)?);
-    let payload = Arc::new(Payload::open(section, &config.node.data_dir, Ledger::of(chain)?, custodian).await?);
-    let upkeep = Upkeep::new(Arc::clone(&payload), Arc::clone(chain), Arc::clone(metrics), section);
-    info!(drives = section.drives.len(), "bodies of records are kept");
-    Ok(Some((payload, upkeep)))
 }
 
 async fn open_chain(

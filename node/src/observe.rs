@@ -13,7 +13,7 @@ use crate::admission::Admission;
 use crate::chain::Chain;
 use crate::metrics::label::Stage;
 use crate::metrics::{Metrics, OrderFigures};
-use crate::payload::Payload;
+use crate::payload::PayloadSlot;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -28,7 +28,7 @@ pub struct Observed {
     /// The accelerator.
     pub engine: Arc<Engine>,
     /// Bodies of records.
-    pub payload: Option<Arc<Payload>>,
+    pub payload: Option<Arc<PayloadSlot>>,
     /// Where it goes.
     pub metrics: Arc<Metrics>,
     /// This node's validator.
@@ -83,7 +83,7 @@ impl Observed {
     }
 
     async fn storage(&self) {
-        let Some(payload) = &self.payload else { return };
+        let Some(payload) = self.payload.as_ref().and_then(|slot| slot.payload()) else { return };
         // A store that has stopped keeps its last figures; its requests fail and are counted.
         if let Ok(status) = payload.store().status().await {
             self.metrics.storage.update(&status, payload.waiting());

@@ -41,6 +41,8 @@ pub struct CheckReport {
     pub repairable: u64,
     /// Batches of which too little is left.
     pub lost: u64,
+    /// Directories of records that cannot be read: what they list is not among the objects.
+    pub unlisted: u64,
     /// Objects that were read to their end and have their root.
     pub objects: u64,
     /// Their bytes.
@@ -57,7 +59,11 @@ impl CheckReport {
     /// Whether nothing is damaged. A drive that is missing is no damage as long as everything can be read.
     #[must_use]
     pub const fn is_sound(&self) -> bool {
-        self.repairable == 0 && self.lost == 0 && self.unreadable_count == 0 && self.index.is_none()
+        self.repairable == 0
+            && self.lost == 0
+            && self.unlisted == 0
+            && self.unreadable_count == 0
+            && self.index.is_none()
     }
 }
 
@@ -99,6 +105,7 @@ pub async fn check(
                 }
             }
         }
+        report.unlisted += listing.unreadable;
         next = listing.next;
     }
     // By time 0, no upload is so old that its parts are orphans.
@@ -112,7 +119,7 @@ pub async fn check(
         .collect();
     // Reading objects has mended some of it, in the overlay.
     report.repairable = status.counters.repaired.max(scrubbed.repaired);
-    (report.segments, report.lost) = (scrubbed.segments, scrubbed.lost);
+    (report.segments, report.lost) = (scrubbed.segments, scrubbed.lost.max(status.counters.lost));
     Ok(report)
 }
 

@@ -95,7 +95,9 @@ pub struct Store {
     doubt: PathBuf,
     pub(crate) uploads: Uploads,
     /// Held as long as the drives are this store's.
-    _locks: Vec<File>,
+    locks: Mutex<Vec<File>>,
+    /// Where the drives are, by their numbers; none for those that are missing, or of no path.
+    paths: Mutex<Vec<Option<PathBuf>>>,
     stopped: Arc<(Mutex<bool>, Condvar)>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -112,6 +114,17 @@ impl Store {
         let shape = Shape { store: random_id()?, data, parity, hash, slot_blocks };
         let ids = drives.iter().map(|_| random_id()).collect::<Result<Vec<_>, _>>()?;
         core::format(drives, &shape, &ids)
+    }
+
+    /// As [`Store::format`], of the devices or files at `paths`, none of which may be part of an open store.
+    ///
+    /// # Errors
+    /// As [`Store::format`]; `Foreign` if one is open.
+    pub fn format_paths(paths: &[PathBuf], layout: &Layout) -> Result<(), StorageError> {
+        let _locks = lock_drives(paths)?;
+        let drives = open_drives(paths, &Options::default().device)?;
+        let drives: Vec<&dyn BlockDevice> = drives.iter().map(|drive| drive as _).collect();
+        Self::format(&drives, layout)
     }
 
     /// Opens the store that is on the drives at `paths`, in any order, with its index in a folder of `directory`. An index that is
@@ -132,7 +145,9 @@ impl Store {
         let drives = open_drives(paths, &device)?;
         let drives: Vec<_> = drives.into_iter().map(|drive| Arc::new(drive) as Arc<dyn BlockDevice>).collect();
         let mut store = Self::open_found(&found, &drives, &pools, directory, options)?;
-        store._locks = locks;
+        store.locks = Mutex::new(locks);
+        let path = |place: &Option<usize>| place.and_then(|number| paths.get(number).cloned());
+        store.paths = Mutex::new(found.drives.iter().map(path).collect());
         Ok(store)
     }
 
@@ -234,7 +249,8 @@ impl Store {
             pools: pools.clone(),
             doubt: doubt.clone(),
             uploads,
-            _locks: Vec::new(),
+            locks: Mutex::default(),
+            paths: Mutex::default(),
             stopped: Arc::default(),
             threads: vec![running],
         };
@@ -371,8 +387,21 @@ impl Store {
     /// `Shape` if it is too small; `Drive` if it fails.
     pub async fn replace(&self, drive: usize, path: &Path) -> Result<ScrubReport, StorageError> {
         let device = stele_device::Options { pools: self.pools.all(), ..self.options.device.clone() };
+        let lock = lock_drives(std::slice::from_ref(&path.to_owned()))?;
         let new = Disk::open(path, &device).map_err(|error| StorageError::drive(drive, &error))?;
-        self.replace_with(drive, Arc::new(new)).await
+        let report = self.replace_with(drive, Arc::new(new)).await?;
+        self.locks.lock().unwrap_or_else(PoisonError::into_inner).extend(lock);
+        let mut paths = self.paths.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = paths.get_mut(drive) {
+            *known = Some(path.to_owned());
+        }
+        Ok(report)
+    }
+
+    /// Where the drives are, by their numbers; none for those that are missing.
+    #[must_use]
+    pub fn paths(&self) -> Vec<Option<PathBuf>> {
+        self.paths.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// As [`Store::replace`], with a drive of any kind.

@@ -192,7 +192,7 @@ async fn read_back(stage: &Stage, bodies: &[BodyFile]) -> Result<()> {
             reads.spawn(async move {
                 let mut read = Vec::new();
                 while (read.len() as u64) < length {
-                    read.extend_from_slice(&client.body(&root, read.len() as u64, PIECE_BYTES).await?);
+                    read.extend_from_slice(&client.body(&root, read.len() as u64, PIECE_BYTES).await?.0);
                 }
                 ensure!(read == std::fs::read(&path)?, "{} comes back changed", path.display());
                 Ok(())

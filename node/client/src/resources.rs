@@ -250,26 +250,34 @@ impl Client {
         json(&self.ask(ask).await?)
     }
 
-    /// `GET /v1/blobs/{root}`: bytes of a body from `from` on, at most `bytes_max`; and its length.
+    /// `GET /v1/blobs/{root}`: bytes of a body from `from` on, at most `bytes_max`, and the length of the whole.
     ///
     /// # Errors
     /// [`ClientError`]; `range_invalid` where it ends at or before `from`.
-    pub async fn body(&self, root: &Hash, from: u64, bytes_max: u64) -> Result<Bytes, ClientError> {
-        let path = format!("/v1/blobs/{}", root.to_hex());
-        let last = from.saturating_add(bytes_max.max(1)) - 1;
-        let ask = Ask::get(&path, OCTETS).range(from, last).waiting(Duration::from_secs(bytes_max / TRANSFER_RATE_MIN));
-        Ok(self.ask(ask).await?.body)
+    pub async fn body(&self, root: &Hash, from: u64, bytes_max: u64) -> Result<(Bytes, u64), ClientError> {
+        self.range(&format!("/v1/blobs/{}", root.to_hex()), from, bytes_max).await
     }
 
-    /// `GET /v1/blobs/{root}/sealed`: sealed bytes of a body from `from` on, at most `bytes_max`.
+    /// `GET /v1/blobs/{root}/sealed`: sealed bytes of a body from `from` on, at most `bytes_max`, and the length of the whole.
     ///
     /// # Errors
     /// As [`Client::body`].
-    pub async fn sealed_body(&self, root: &Hash, from: u64, bytes_max: u64) -> Result<Bytes, ClientError> {
-        let path = format!("/v1/blobs/{}/sealed", root.to_hex());
+    pub async fn sealed_body(&self, root: &Hash, from: u64, bytes_max: u64) -> Result<(Bytes, u64), ClientError> {
+        self.range(&format!("/v1/blobs/{}/sealed", root.to_hex()), from, bytes_max).await
+    }
+
+    async fn range(&self, path: &str, from: u64, bytes_max: u64) -> Result<(Bytes, u64), ClientError> {
         let last = from.saturating_add(bytes_max.max(1)) - 1;
-        let ask = Ask::get(&path, OCTETS).range(from, last).waiting(Duration::from_secs(bytes_max / TRANSFER_RATE_MIN));
-        Ok(self.ask(ask).await?.body)
+        let ask = Ask::get(path, OCTETS).range(from, last).waiting(Duration::from_secs(bytes_max / TRANSFER_RATE_MIN));
+        let response = self.ask(ask).await?;
+        // A node, or something before it, that ignores ranges must not be taken for one that gives them.
+        let span = response.content_range.as_deref().and_then(content_range);
+        match span {
+            Some((first, end, total)) if first == from && end > first && end - first == response.body.len() as u64 => {
+                Ok((response.body, total))
+            }
+            _ => Err(unexpected(&response, "the answer is not the range that was asked for")),
+        }
     }
 
     /// `GET /v1/storage` of the operator's listener: how the payload store is.
@@ -364,6 +372,14 @@ fn path_part(text: &str) -> String {
     text.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-' || *c == '_').collect()
 }
 
+/// First byte, end and length of the whole in `bytes 5-9/100`.
+fn content_range(text: &str) -> Option<(u64, u64, u64)> {
+    let (span, total) = text.strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = span.split_once('-')?;
+    let (first, last, total): (u64, u64, u64) = (first.parse().ok()?, last.parse().ok()?, total.parse().ok()?);
+    (last < total).then_some((first, last + 1, total))
+}
+
 /// The cursor in `</v1/feed?cursor=7&limit=100>; rel="next"`.
 fn next_cursor(link: &str) -> Option<u64> {
     let (_, rest) = link.split_once("cursor=")?;
@@ -378,6 +394,14 @@ mod tests {
     fn the_cursor_is_read_from_the_link() {
         assert_eq!(next_cursor("</v1/feed?cursor=42&limit=100>; rel=\"next\""), Some(42));
         assert_eq!(next_cursor("</v1/feed?limit=100>; rel=\"next\""), None);
+    }
+
+    #[test]
+    fn a_range_says_where_it_lies() {
+        assert_eq!(content_range("bytes 5-9/100"), Some((5, 10, 100)));
+        for other in ["bytes */100", "bytes 5-9/9", "bytes 5-9/*", "5-9/100", ""] {
+            assert_eq!(content_range(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, LINK, LOCATION, RANGE, RETRY_AFTER, USER_AGENT};
+use hyper::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HOST, LINK, LOCATION, RANGE, RETRY_AFTER, USER_AGENT,
+};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use stele_types::Height;
@@ -61,6 +63,8 @@ pub struct Response {
     pub location: Option<String>,
     /// `Link`, when there is one.
     pub link: Option<String>,
+    /// `Content-Range`, when there is one.
+    pub content_range: Option<String>,
     /// The body.
     pub body: Bytes,
     /// The node that answered.
@@ -341,6 +345,7 @@ impl Inner {
         let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let content_type = header(CONTENT_TYPE).unwrap_or_default();
         let (location, link, retry_after) = (header(LOCATION), header(LINK), header(RETRY_AFTER));
+        let content_range = header(CONTENT_RANGE);
         let bytes_max = if status.is_success() { self.bounds.answer_bytes_max } else { PROBLEM_BYTES_MAX };
         let body = collect(endpoint, answer.into_body(), bytes_max).await?;
         if status.is_success() {
@@ -349,6 +354,7 @@ impl Inner {
                 content_type,
                 location,
                 link,
+                content_range,
                 body,
                 endpoint: endpoint.clone(),
             });

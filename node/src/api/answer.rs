@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use axum::body::{Body, Bytes, HttpBody};
+use axum::http::header;
 use axum::response::Response;
 use hyper::body::{Frame, SizeHint};
 
@@ -69,6 +70,12 @@ pub(super) fn holding<T: Send + Unpin + 'static>(response: Response, held: T) ->
 /// Bytes of a response's body; answers here are made whole, so they are known.
 pub(super) fn bytes(response: &Response) -> usize {
     response.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0)
+}
+
+/// Bytes of a response's body as far as anybody knows before its end: those of one that is streamed are in its header.
+pub(super) fn length(response: &Response) -> u64 {
+    let told = response.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    told.unwrap_or_else(|| bytes(response) as u64)
 }
 
 #[cfg(test)]

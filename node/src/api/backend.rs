@@ -191,9 +191,12 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// `Failed`.
     fn snapshot_chunk(&self, height: Height, index: u64) -> Result<Option<Vec<u8>>, BackendError>;
-    /// Bodies of records, where the node keeps some.
-    fn payload(&self) -> Option<Arc<Payload>> {
-        None
+    /// Bodies of records.
+    ///
+    /// # Errors
+    /// `not_found` where the node keeps none, `not_ready` while they cannot be had.
+    fn payload(&self) -> Result<Arc<Payload>, Code> {
+        Err(Code::NotFound)
     }
     /// What an operator shows who would change something; none where nothing can be changed.
     fn control_token(&self) -> Option<&ControlToken> {

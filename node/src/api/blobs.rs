@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use axum::Extension;
 use axum::body::{Body, HttpBody};
@@ -116,12 +116,13 @@ async fn take(
     let _transfer = state.transfers.take(Some(party), 1).map_err(Problem::new)?;
     let retention_year = year.and_then(|year| u16::try_from(year).ok()).unwrap_or_default();
     let to = Belonging { class, retention_year, party, record };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let mut incoming = payload.put(&to, u64::try_from(now.as_millis()).unwrap_or(u64::MAX)).await.map_err(problem)?;
+    let mut incoming = payload.put(&to).await.map_err(problem)?;
     let timeout = Duration::from_millis(state.limits.body_timeout_ms);
     let (begun, mut received) = (Instant::now(), 0);
+    // Of the node's own slowness the client knows nothing.
+    let mut stored = Duration::ZERO;
     loop {
-        let due = begun + timeout + Duration::from_secs(received / RATE_MIN);
+        let due = begun + timeout + stored + Duration::from_secs(received / RATE_MIN);
         let frame = tokio::time::timeout_at(due.into(), body.frame()).await.map_err(|_| {
             let detail = format!("the body arrived at less than {} KiB a second", RATE_MIN >> 10);
             Problem::new(Code::RequestTimeout).detail(detail)
@@ -131,7 +132,9 @@ async fn take(
         // Trailers are no part of it.
         let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
         received += data.len() as u64;
+        let storing = Instant::now();
         incoming.write(&data).await.map_err(problem)?;
+        stored += storing.elapsed();
     }
     incoming.finish().await.map_err(problem)
 }
@@ -267,9 +270,21 @@ struct Broken;
 
 impl Giving {
     async fn run(self, begun: oneshot::Sender<Result<Begun, Problem>>) {
+        let sealed = match self.payload.sealed(&self.root).await {
+            Ok(sealed) => sealed,
+            Err(error) => {
+                let _ = begun.send(Err(problem(error)));
+                return;
+            }
+        };
+        if !self.may_read(sealed.header().party) {
+            // Whether there is such a body is nobody else's business.
+            let _ = begun.send(Err(Problem::not_found("body")));
+            return;
+        }
         let opened = match self.form {
-            Form::Open => self.payload.body(&self.root).await.map(Source::Open),
-            Form::Sealed => self.payload.sealed(&self.root).await.map(Source::Sealed),
+            Form::Open => self.payload.open_sealed(sealed).await.map(Source::Open),
+            Form::Sealed => Ok(Source::Sealed(sealed)),
         };
         let mut source = match opened {
             Ok(source) => source,
@@ -278,11 +293,6 @@ impl Giving {
                 return;
             }
         };
-        if !self.may_read(source.owner()) {
-            // Whether there is such a body is nobody else's business.
-            let _ = begun.send(Err(Problem::not_found("body")));
-            return;
-        }
         let bytes = source.bytes();
         let span = self.wanted.of(bytes);
         let (mut from, end) = match span {
@@ -332,12 +342,6 @@ enum Source<'p> {
 }
 
 impl Source<'_> {
-    const fn owner(&self) -> PartyId {
-        match self {
-            Self::Open(body) => body.header().party,
-            Self::Sealed(sealed) => sealed.header().party,
-        }
-    }
     fn bytes(&self) -> u64 {
         match self {
             Self::Open(body) => body.bytes(),
@@ -422,8 +426,10 @@ impl Wanted {
 }
 
 fn payload(state: &State) -> Result<Arc<Payload>, Problem> {
-    let missing = || Problem::new(Code::NotFound).detail("this node keeps no bodies; ask another node");
-    state.backend.payload().ok_or_else(missing)
+    state.backend.payload().map_err(|code| match code {
+        Code::NotFound => Problem::new(code).detail("this node keeps no bodies; ask another node"),
+        _ => Problem::new(code).detail("the store of bodies is not open; ask another node, or wait for the named time"),
+    })
 }
 
 fn problem(error: PayloadError) -> Problem {

@@ -86,14 +86,17 @@ async fn begin(state: &State, job: Job) -> Result<Response, Problem> {
 }
 
 async fn view(state: &State) -> Result<StorageView, Problem> {
-    let payload = state.backend.payload().ok_or_else(missing)?;
+    let payload = state.backend.payload().map_err(|code| match code {
+        Code::NotFound => missing(),
+        _ => Problem::new(code).detail("the store is not open; the node's own log says why"),
+    })?;
     let job = state.backend.upkeep().map(|upkeep| upkeep.job_state()).unwrap_or_default();
     let status = payload
         .store()
         .status()
         .await
         .map_err(|error| Problem::from(super::backend::BackendError::Failed(Box::new(error))))?;
-    Ok(StorageView::new(&status, &job, payload.waiting()))
+    Ok(StorageView::new(&status, &payload.store().paths(), &job, payload.waiting()))
 }
 
 fn missing() -> Problem {

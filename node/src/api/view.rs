@@ -1,6 +1,8 @@
 //! The JSON forms of answers. JSON is a view for people and scripts and is never signed; bytes are hexadecimal, 64-bit
 //! numbers are JSON numbers.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 use stele_accel_hash::HashAlgorithm;
 use stele_storage::{DriveState, Status};
@@ -104,6 +106,9 @@ pub(super) struct StorageView {
 pub(super) struct DriveView {
     /// Its number.
     drive: usize,
+    /// Where it is; none while it is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
     /// `sound`, `rebuilding` or `failed`.
     #[schema(example = "sound")]
     state: &'static str,
@@ -140,9 +145,10 @@ pub(super) struct JobView {
 }
 
 impl StorageView {
-    pub(super) fn new(status: &Status, job: &JobState, unreferenced: usize) -> Self {
+    pub(super) fn new(status: &Status, paths: &[Option<PathBuf>], job: &JobState, unreferenced: usize) -> Self {
         let drives = status.drives.iter().enumerate().map(|(number, drive)| DriveView {
             drive: number,
+            path: paths.get(number).and_then(Option::as_ref).map(|path| path.display().to_string()),
             state: match drive.state {
                 DriveState::Sound => "sound",
                 DriveState::Rebuilding => "rebuilding",

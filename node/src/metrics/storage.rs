@@ -13,6 +13,7 @@ pub struct StorageMetrics {
     segments: GaugeFamily<Room>,
     records: Gauge,
     read_only: Gauge,
+    unavailable: Gauge,
     puts: Total,
     put_bytes: Total,
     written_bytes: Total,
@@ -52,6 +53,10 @@ impl StorageMetrics {
                 .gauges("stele_storage_segments", "Segments that hold something, and that there is room for."),
             records: registry.gauges("stele_storage_records", "Objects, their parts and manifests: about so many."),
             read_only: registry.gauges("stele_storage_read_only", "Whether the store takes nothing any more, 0 or 1."),
+            unavailable: registry.gauges(
+                "stele_storage_unavailable",
+                "Whether the node is to keep bodies and its store is not open, 0 or 1.",
+            ),
             puts,
             put_bytes,
             written_bytes,
@@ -64,7 +69,7 @@ impl StorageMetrics {
                 .gauges("stele_storage_scrub_segments", "Segments read by the scrub that is under way."),
             scrub_completed: registry.gauges(
                 "stele_storage_scrub_completed_timestamp_seconds",
-                "When everything had been read last, seconds since 1970; 0: not since the node started.",
+                "When everything had been read last, seconds since 1970; 0: never.",
             ),
             scrub_repairs: registry.counters(
                 "stele_storage_scrub_repairs_total",
@@ -118,6 +123,14 @@ impl StorageMetrics {
     /// Everything was read, at `now_seconds` since 1970.
     pub fn scrubbed(&self, now_seconds: u64) {
         self.scrub_completed.set((), now_seconds);
+    }
+    /// When everything had been read last.
+    pub fn scrub_completed(&self) -> u64 {
+        u64::try_from(self.scrub_completed.value(())).unwrap_or(0)
+    }
+    /// Whether the store is open.
+    pub fn available(&self, available: bool) {
+        self.unavailable.set((), u64::from(!available));
     }
     /// What a scrub found.
     pub fn scrub_found(&self, repaired: u64, lost: u64) {

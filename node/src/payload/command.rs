@@ -1,5 +1,6 @@
 //! `steled storage`: the payload store of a node that does not run.
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -129,6 +130,7 @@ impl Fsck {
             "body_bytes": report.object_bytes,
             "repairable": report.repairable,
             "lost": report.lost,
+            "unlisted": report.unlisted,
             "unreadable_count": report.unreadable_count,
             "unreadable": unreadable,
             "index": report.index,
@@ -176,7 +178,10 @@ struct Scratch(PathBuf);
 impl Scratch {
     fn new(parent: &std::path::Path) -> anyhow::Result<Self> {
         let path = parent.join(format!("stele-fsck-{}", std::process::id()));
-        std::fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .with_context(|| format!("cannot create {}", path.display()))?;
         Ok(Self(path))
     }
 }

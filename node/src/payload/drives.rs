@@ -7,10 +7,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate};
 use stele_accel_hash::HashAlgorithm;
-use stele_device::{BlockDevice, Disk};
 use stele_storage::{Layout, Options, Store};
 
-use super::PayloadError;
+use super::{PayloadError, keys};
 use crate::config::PayloadSection;
 use crate::store::durable;
 
@@ -26,22 +25,38 @@ const MARK: &str = "making";
 /// # Errors
 /// `Drive`, `Storage`.
 pub(super) fn open(section: &PayloadSection, directory: &Path) -> Result<Store, PayloadError> {
-    let mark = directory.join(MARK);
-    let is_new = !directory.join(INDEX).exists() && section.drives.iter().all(|drive| !drive.path.exists());
-    let files = section.drives.iter().all(|drive| drive.bytes.is_some());
-    if files && (is_new || mark.exists()) {
-        make_files(section, directory)?;
-    }
     let mut present = Vec::new();
+    let mut missing = Vec::new();
     for drive in &section.drives {
-        if drive.path.exists() {
-            present.push(drive.path.clone());
-        } else {
-            let path = drive.path.display();
-            tracing::error!(%path, "a drive of the payload store is missing: replace it with stele storage replace");
-        }
+        // What cannot be looked at is not taken for missing: it would be written out of the store.
+        let exists = drive.path.try_exists().map_err(|error| PayloadError::drive(&drive.path, error))?;
+        if exists { &mut present } else { &mut missing }.push(drive.path.clone());
+    }
+    let files = section.drives.iter().all(|drive| drive.bytes.is_some());
+    // A node that has ever kept bodies has an index and class keys: drives that are away then are not new ones.
+    let used = [INDEX, keys::FILE].iter().any(|name| directory.join(name).exists());
+    let begun = begun(directory)?;
+    let is_new = begun.as_ref().map_or(present.is_empty(), |begun| present.iter().all(|path| begun.contains(path)));
+    if files && !used && is_new {
+        make_files(section, directory)?;
+        present = section.drives.iter().map(|drive| drive.path.clone()).collect();
+        missing.clear();
+    }
+    for path in missing {
+        let path = path.display();
+        tracing::error!(%path, "a drive of the payload store is missing: replace it with stele storage drive replace");
     }
     Ok(Store::open(&present, &directory.join(INDEX), &Options::default())?)
+}
+
+/// The files of a store that was being made when the node ended.
+fn begun(directory: &Path) -> Result<Option<Vec<PathBuf>>, PayloadError> {
+    let path = directory.join(MARK);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(text.lines().map(PathBuf::from).collect())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(PayloadError::drive(&path, error)),
+    }
 }
 
 /// Makes the drives of a store that are files, preallocated, and the store on them.
@@ -50,7 +65,9 @@ fn make_files(section: &PayloadSection, directory: &Path) -> Result<(), PayloadE
         let path = path.to_owned();
         move |error: io::Error| PayloadError::drive(&path, error)
     };
-    durable::replace_file(directory, MARK, b"").map_err(failed(directory))?;
+    // Only what is named here was made by this, and may be made anew.
+    let names: Vec<String> = section.drives.iter().map(|drive| format!("{}\n", drive.path.display())).collect();
+    durable::replace_file(directory, MARK, names.concat().as_bytes()).map_err(failed(directory))?;
     for drive in &section.drives {
         let parent = drive.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         durable::create_directory(parent).map_err(failed(parent))?;
@@ -67,18 +84,15 @@ fn make_files(section: &PayloadSection, directory: &Path) -> Result<(), PayloadE
 /// # Errors
 /// `Drive`, `Storage`.
 pub(super) fn format(section: &PayloadSection) -> Result<(), PayloadError> {
-    let options = Options::default().device;
-    let open = |path: &PathBuf| Disk::open(path, &options).map_err(|error| PayloadError::drive(path, error));
-    let disks = section.drives.iter().map(|drive| open(&drive.path)).collect::<Result<Vec<_>, _>>()?;
-    let borrowed: Vec<&dyn BlockDevice> = disks.iter().map(|disk| disk as _).collect();
+    let paths: Vec<PathBuf> = section.drives.iter().map(|drive| drive.path.clone()).collect();
     let layout = Layout {
         data: section.data_columns,
         parity: section.parity_columns,
         hash: HashAlgorithm::Sha256,
         slot_bytes: section.slot_bytes,
     };
-    Store::format(&borrowed, &layout)?;
-    tracing::info!(drives = disks.len(), data = layout.data, parity = layout.parity, "a payload store was made");
+    Store::format_paths(&paths, &layout)?;
+    tracing::info!(drives = paths.len(), data = layout.data, parity = layout.parity, "a payload store was made");
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 use super::PayloadError;
 use crate::store::durable;
 
-const FILE: &str = "class-keys";
+pub(super) const FILE: &str = "class-keys";
 const MAGIC: [u8; 8] = *b"STELCLK1";
 /// Origin, class, id, sealed key, checksum.
 const ENTRY_BYTES: usize = 1 + 1 + 16 + SEALED_KEY_LENGTH + 4;
@@ -62,6 +62,23 @@ impl ClassKeys {
             Err(error) => return Err(PayloadError::keys(&path, &error.to_string())),
         };
         Ok(Self { directory: directory.to_owned(), network, custodian, table: Mutex::new(table) })
+    }
+
+    /// Opens every key that this node made, so that a custody key of another node is found out before a body is asked for.
+    ///
+    /// # Errors
+    /// `Custody`.
+    pub(super) async fn check(&self) -> Result<(), PayloadError> {
+        let table = self.table.lock().await;
+        for entry in table.keys.values().filter(|entry| entry.own) {
+            self.custodian.blob_key(&entry.key, &[0; 32]).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether there is no key at all.
+    pub(super) async fn is_empty(&self) -> bool {
+        self.table.lock().await.keys.is_empty()
     }
 
     /// The class key for new bodies of a class; the first one is made and durable before anything is sealed with it.

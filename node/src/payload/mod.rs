@@ -16,12 +16,14 @@ mod drives;
 mod error;
 mod keys;
 mod sealing;
+mod slot;
 mod unreferenced;
 mod upkeep;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
 use hmac::{Hmac, Mac as _};
@@ -35,6 +37,7 @@ use stele_types::{Hash, Height, NetworkId, ObjectId, PartyId};
 pub(crate) use command::StorageCommand;
 pub use error::PayloadError;
 pub use sealing::{BlobHeader, CHUNK_BYTES, HEADER_BYTES};
+pub use slot::PayloadSlot;
 pub use upkeep::{Job, JobState, Upkeep};
 
 use crate::chain::{Chain, ChainError};
@@ -43,6 +46,9 @@ use crate::store::durable;
 use keys::ClassKeys;
 use sealing::{Chunks, Opener, Sealer};
 use unreferenced::Unreferenced;
+
+/// Bytes of a record of the store at most: what one read of it gives.
+const RECORD_BYTES: usize = 1 << 20;
 
 /// What the salt of a commitment is derived for.
 const COMMITMENT_PURPOSE: &[u8] = b"commitment";
@@ -105,6 +111,9 @@ pub struct Payload {
     unreferenced: Unreferenced,
     unreferenced_max: Duration,
     bytes_max: u64,
+    /// Time of the newest block that was looked at, milliseconds.
+    ledger_ms: AtomicU64,
+    directory: PathBuf,
 }
 
 impl Payload {
@@ -121,22 +130,35 @@ impl Payload {
         let directory = data_dir.join("payload");
         durable::create_directory(&directory).map_err(|error| PayloadError::drive(&directory, error))?;
         let keys = ClassKeys::open(&directory, ledger.network, custodian)?;
-        let unreferenced = Unreferenced::open(&directory, ledger.height, ledger.history_min)?;
-        let (section, bytes_max) = (section.clone(), section.blob_bytes_max);
+        keys.check().await?;
+        let unreferenced = Unreferenced::open(&directory, ledger)?;
+        let (section, bytes_max, at) = (section.clone(), section.blob_bytes_max, directory.clone());
         let unreferenced_max = Duration::from_millis(section.unreferenced_ms);
-        let opened = tokio::task::spawn_blocking(move || drives::open(&section, &directory)).await;
+        let opened = tokio::task::spawn_blocking(move || drives::open(&section, &at)).await;
         let store = match opened {
             Ok(store) => store?,
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         };
-        Ok(Self { store, keys, unreferenced, unreferenced_max, bytes_max })
+        if keys.is_empty().await && store.status().await?.records > 0 {
+            return Err(PayloadError::keys(&directory, "the table is gone and the store holds bodies; put it back"));
+        }
+        let ledger_ms = AtomicU64::new(0);
+        Ok(Self { store, keys, unreferenced, unreferenced_max, bytes_max, ledger_ms, directory })
+    }
+
+    /// Milliseconds since 1970 by the machine's clock, or by the ledger's if that is ahead: a clock that was behind must not
+    /// make a body look old.
+    fn now_ms(&self) -> u64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(now.as_millis()).unwrap_or(u64::MAX).max(self.ledger_ms.load(Ordering::Relaxed))
     }
 
     /// Begins to take a body.
     ///
     /// # Errors
-    /// `Keys`, `Custody`, `Storage`.
-    pub async fn put(&self, to: &Belonging, now_ms: u64) -> Result<Incoming<'_>, PayloadError> {
+    /// `Keys`, `Custody`, `Storage`; `TooManyWaiting`, `Journal`.
+    pub async fn put(&self, to: &Belonging) -> Result<Incoming<'_>, PayloadError> {
+        self.unreferenced.check_room()?;
         let class_key = self.keys.current(to.class).await?;
         let salt = random_salt()?;
         let key = self.keys.blob_key(&class_key.name.id, &salt).await?;
@@ -147,11 +169,10 @@ impl Payload {
         Ok(Incoming {
             payload: self,
             sealer: Sealer::new(&key, &header)?,
-            upload: self.store.upload(group, now_ms)?,
+            upload: self.store.upload(group, self.now_ms())?,
             commitment: hmac(&salt),
             salt,
             bytes: 0,
-            now_ms,
         })
     }
 
@@ -163,15 +184,15 @@ impl Payload {
         let mut object = self.store.object(&root.0).await?;
         let chunks = Chunks::of(object.bytes())?;
         let header = BlobHeader::decode(&object.read(0, HEADER_BYTES).await?)?;
-        Ok(Sealed { object, chunks, header })
+        Ok(Sealed { object: Reader::new(object), chunks, header })
     }
 
-    /// A body whose key this node has.
+    /// The body in a sealed form whose key this node has.
     ///
     /// # Errors
-    /// As [`Payload::sealed`]; `KeyUnknown`, `Custody`.
-    pub async fn body(&self, root: &Hash) -> Result<Body<'_>, PayloadError> {
-        let Sealed { object, chunks, header } = self.sealed(root).await?;
+    /// `KeyUnknown`, `Custody`.
+    pub async fn open_sealed<'p>(&'p self, sealed: Sealed<'p>) -> Result<Body<'p>, PayloadError> {
+        let Sealed { object, chunks, header } = sealed;
         let key = self.keys.blob_key(&header.class_key, &header.salt).await?;
         Ok(Body { opener: Opener::new(&key, &header, chunks)?, object, header })
     }
@@ -218,7 +239,6 @@ pub struct Incoming<'p> {
     commitment: Hmac<Sha256>,
     salt: [u8; 32],
     bytes: u64,
-    now_ms: u64,
 }
 
 impl Incoming<'_> {
@@ -252,8 +272,8 @@ impl Incoming<'_> {
         self.upload.write(&sealed).await?;
         let stored = self.upload.finish().await?;
         let root = Hash(stored.root);
-        // Before its root is told: no statement can refer to it earlier.
-        self.payload.unreferenced.put(root, self.now_ms).await?;
+        // Before its root is told: no statement can refer to it earlier. Its time begins now, however long it took to come.
+        self.payload.unreferenced.put(root, self.payload.now_ms()).await?;
         let commitment = Hash(self.commitment.finalize().into_bytes().into());
         let hash = self.payload.store.hash();
         let unreferenced_max = self.payload.unreferenced_max;
@@ -261,9 +281,36 @@ impl Incoming<'_> {
     }
 }
 
+/// An object of which the part that was read last stays at hand: the store reads and verifies whole records.
+struct Reader<'p> {
+    object: Object<'p>,
+    /// Where it begins, and its bytes.
+    last: (u64, Bytes),
+}
+
+impl<'p> Reader<'p> {
+    const fn new(object: Object<'p>) -> Self {
+        Self { object, last: (0, Bytes::new()) }
+    }
+
+    /// Bytes from `from` on, at most `bytes_max`, some at least unless it ends there.
+    async fn read(&mut self, from: u64, bytes_max: usize) -> Result<Bytes, PayloadError> {
+        let within = |last: &(u64, Bytes)| {
+            let skipped = usize::try_from(from.checked_sub(last.0)?).ok()?;
+            (skipped < last.1.len()).then_some(skipped)
+        };
+        if within(&self.last).is_none() {
+            self.last = (from, self.object.read(from, RECORD_BYTES).await?);
+        }
+        let skipped = within(&self.last).unwrap_or(self.last.1.len());
+        let end = self.last.1.len().min(skipped.saturating_add(bytes_max));
+        Ok(self.last.1.slice(skipped..end))
+    }
+}
+
 /// A sealed body.
 pub struct Sealed<'p> {
-    object: Object<'p>,
+    object: Reader<'p>,
     chunks: Chunks,
     header: BlobHeader,
 }
@@ -275,7 +322,7 @@ impl Sealed<'_> {
     }
     /// Bytes of the sealed form.
     pub fn bytes(&self) -> u64 {
-        self.object.bytes()
+        self.object.object.bytes()
     }
     /// Bytes of the body in it.
     pub const fn body_bytes(&self) -> u64 {
@@ -286,13 +333,13 @@ impl Sealed<'_> {
     /// # Errors
     /// `Storage`.
     pub async fn read(&mut self, from: u64, bytes_max: usize) -> Result<Bytes, PayloadError> {
-        Ok(self.object.read(from, bytes_max).await?)
+        self.object.read(from, bytes_max).await
     }
 }
 
 /// A body that can be read.
 pub struct Body<'p> {
-    object: Object<'p>,
+    object: Reader<'p>,
     opener: Opener,
     header: BlobHeader,
 }

@@ -2,7 +2,7 @@
 //!
 //! A file of lines of fixed size, appended to and flushed in groups; what is in it after its last line of a root is what
 //! counts. A statement that refers to a body takes it out. The file says up to which height the blocks were looked at, so
-//! that a crash looks at some of them again and at none too few. A body whose line is lost, in a crash before its root was
+//! that a crash looks at some of them again and at none too few, and of which network they are. A body whose line is lost, in a crash before its root was
 //! told or by damage, is never taken for one that may be removed; `fsck` lists it.
 
 use std::collections::HashMap;
@@ -14,10 +14,10 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use stele_types::{Hash, Height};
+use stele_types::{Hash, Height, NetworkId};
 use tokio::sync::oneshot;
 
-use super::PayloadError;
+use super::{Ledger, PayloadError};
 use crate::store::durable;
 
 const FILE: &str = "unreferenced";
@@ -37,6 +37,7 @@ const GROUP_MAX: usize = 4096;
 const WAITS: u8 = 1;
 const SETTLED: u8 = 2;
 const HEIGHT: u8 = 3;
+const NETWORK: u8 = 4;
 
 /// Bodies without a statement.
 pub(super) struct Unreferenced {
@@ -45,8 +46,9 @@ pub(super) struct Unreferenced {
     thread: Option<JoinHandle<()>>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct State {
+    network: NetworkId,
     /// When each was put, milliseconds since 1970.
     waiting: HashMap<Hash, u64>,
     /// Blocks up to this height were looked at.
@@ -62,25 +64,28 @@ struct Line {
 }
 
 impl Unreferenced {
-    /// Opens the file in `directory`. In a new one, blocks count from `height` on: bodies that earlier ones refer to
-    /// cannot be here. Below `history_min` there are no blocks any more.
+    /// Opens the file in `directory`. In a new one, blocks of the ledger count from its newest on: bodies that earlier ones
+    /// refer to cannot be here.
     ///
     /// # Errors
     /// `Journal`.
-    pub(super) fn open(directory: &Path, height: Height, history_min: Height) -> Result<Self, PayloadError> {
+    pub(super) fn open(directory: &Path, ledger: Ledger) -> Result<Self, PayloadError> {
+        let Ledger { network, height, history_min } = ledger;
         let failed = |error: io::Error| PayloadError::journal(&error.to_string());
         let path = directory.join(FILE);
+        let fresh = State { network, height, ..State::default() };
         let mut state = match std::fs::read(&path) {
             Ok(bytes) => replay(&bytes),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => State { height, ..State::default() },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => fresh.clone(),
             Err(error) => return Err(failed(error)),
         };
-        if state.height.next() < history_min {
-            // Nobody can tell what the blocks between refer to.
+        if state.network != network || state.height.next() < history_min {
+            // Nobody can tell what the blocks between refer to, or those of another ledger.
             tracing::warn!(waiting = state.waiting.len(), "blocks are missing: bodies without a statement stay");
-            state = State { height: history_min, ..State::default() };
-            state.height.0 -= 1;
+            state = fresh;
         }
+        // A ledger that begins anew, or went back, is looked at from where it is.
+        state.height = state.height.min(height);
         let file = rewritten(directory, &state).map_err(failed)?;
         let state = Arc::new(Mutex::new(state));
         let (lines, received) = mpsc::channel();
@@ -95,16 +100,24 @@ impl Unreferenced {
     /// # Errors
     /// `TooManyWaiting`; `Journal`.
     pub(super) async fn put(&self, root: Hash, now_ms: u64) -> Result<(), PayloadError> {
-        {
-            let mut state = self.state();
-            if state.waiting.len() >= WAITING_MAX {
-                return Err(PayloadError::TooManyWaiting);
-            }
-            state.waiting.insert(root, now_ms);
-        }
+        self.check_room()?;
+        self.state().waiting.insert(root, now_ms);
         let (done, answer) = oneshot::channel();
         self.tell(Line { kind: WAITS, root, number: now_ms, done: Some(done) });
         answer.await.unwrap_or_else(|_| Err(PayloadError::journal("its thread is gone")))
+    }
+
+    /// Whether one more may wait.
+    ///
+    /// # Errors
+    /// `TooManyWaiting`; `Journal` after a failed write.
+    pub(super) fn check_room(&self) -> Result<(), PayloadError> {
+        let state = self.state();
+        match &state.failed {
+            Some(reason) => Err(PayloadError::journal(reason)),
+            None if state.waiting.len() >= WAITING_MAX => Err(PayloadError::TooManyWaiting),
+            None => Ok(()),
+        }
     }
 
     /// Notes that the blocks up to `height` were looked at, and which bodies they refer to.
@@ -139,6 +152,25 @@ impl Unreferenced {
     /// Whether a body waits for a statement.
     pub(super) fn contains(&self, root: &Hash) -> bool {
         self.state().waiting.contains_key(root)
+    }
+
+    /// Takes a body out to remove it, if it still waits and was put before `before_ms`; when it was put. Whoever cannot
+    /// remove it puts it back with [`Unreferenced::put_back`].
+    pub(super) fn claim(&self, root: &Hash, before_ms: u64) -> Option<u64> {
+        let mut state = self.state();
+        let put = state.waiting.get(root).copied().filter(|put| *put < before_ms && state.failed.is_none())?;
+        state.waiting.remove(root);
+        Some(put)
+    }
+
+    /// The body that was claimed is still there. The file says that it waits.
+    pub(super) fn put_back(&self, root: Hash, put_ms: u64) {
+        self.state().waiting.insert(root, put_ms);
+    }
+
+    /// The body that was claimed was removed.
+    pub(super) fn removed(&self, root: Hash) {
+        self.tell(Line { kind: SETTLED, root, number: 0, done: None });
     }
 
     /// Bodies that were put before `before_ms`, at most `max`.
@@ -179,7 +211,9 @@ impl Writer {
         while let Ok(first) = received.recv() {
             let mut group = vec![first];
             group.extend(received.try_iter().take(GROUP_MAX - 1));
-            let outcome = self.write(&group);
+            // A line that is missing may be the one that takes a body out; the height behind it must be missing, too.
+            let failed = self.state.lock().unwrap_or_else(PoisonError::into_inner).failed.is_some();
+            let outcome = if failed { Ok(()) } else { self.write(&group) };
             if let Err(error) = &outcome {
                 tracing::error!(%error, "the journal of unreferenced bodies fails: no body is taken or removed any more");
                 let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -202,11 +236,13 @@ impl Writer {
             self.file.sync_data()?;
         }
         let length = self.file.metadata()?.len();
-        if length > COMPACT_BYTES {
-            let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            if length > 2 * (state.waiting.len() as u64 + 1) * LINE_BYTES as u64 {
-                self.file = rewritten(&self.directory, &state)?;
-            }
+        if length < COMPACT_BYTES {
+            return Ok(());
+        }
+        // What is told meanwhile comes behind it.
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if length > 2 * (state.waiting.len() as u64 + 2) * LINE_BYTES as u64 {
+            self.file = rewritten(&self.directory, &state)?;
         }
         Ok(())
     }
@@ -237,6 +273,7 @@ fn replay(bytes: &[u8]) -> State {
             WAITS => drop(state.waiting.insert(root, number)),
             SETTLED => drop(state.waiting.remove(&root)),
             HEIGHT => state.height = Height(number),
+            NETWORK => state.network = NetworkId(root.0),
             _ => {}
         }
     }
@@ -245,7 +282,8 @@ fn replay(bytes: &[u8]) -> State {
 
 /// Writes a file with what counts and opens it to append.
 fn rewritten(directory: &Path, state: &State) -> io::Result<File> {
-    let mut bytes = encode(HEIGHT, &Hash([0; 32]), state.height.0).to_vec();
+    let mut bytes = encode(NETWORK, &Hash(state.network.0), 0).to_vec();
+    bytes.extend_from_slice(&encode(HEIGHT, &Hash([0; 32]), state.height.0));
     for (root, put) in &state.waiting {
         bytes.extend_from_slice(&encode(WAITS, root, *put));
     }
@@ -257,6 +295,10 @@ fn rewritten(directory: &Path, state: &State) -> io::Result<File> {
 mod tests {
     use super::*;
 
+    fn ledger(height: u64, history_min: u64) -> Ledger {
+        Ledger { network: NetworkId([1; 32]), height: Height(height), history_min: Height(history_min) }
+    }
+
     fn root(number: u8) -> Hash {
         Hash([number; 32])
     }
@@ -264,14 +306,14 @@ mod tests {
     #[tokio::test]
     async fn what_waits_and_what_was_looked_at_outlive_the_process() {
         let directory = tempfile::tempdir().unwrap();
-        let unreferenced = Unreferenced::open(directory.path(), Height(5), Height(1)).unwrap();
+        let unreferenced = Unreferenced::open(directory.path(), ledger(5, 1)).unwrap();
         for number in 1..=3 {
             unreferenced.put(root(number), 1000 * u64::from(number)).await.unwrap();
         }
         unreferenced.looked_at(Height(9), [root(2), root(77)]);
         assert_eq!(unreferenced.overdue(3000, 10), [root(1)]);
         drop(unreferenced);
-        let unreferenced = Unreferenced::open(directory.path(), Height(1), Height(1)).unwrap();
+        let unreferenced = Unreferenced::open(directory.path(), ledger(20, 1)).unwrap();
         assert_eq!((unreferenced.height(), unreferenced.len()), (Height(9), 2));
         assert!(unreferenced.contains(&root(1)) && !unreferenced.contains(&root(2)));
         assert_eq!(unreferenced.overdue(u64::MAX, 1).len(), 1);
@@ -281,23 +323,23 @@ mod tests {
     async fn what_comes_behind_damage_waits_for_ever_or_is_looked_at_again() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(FILE);
-        let unreferenced = Unreferenced::open(directory.path(), Height(5), Height(1)).unwrap();
+        let unreferenced = Unreferenced::open(directory.path(), ledger(5, 1)).unwrap();
         for number in 1..=3 {
             unreferenced.put(root(number), 1).await.unwrap();
         }
         unreferenced.looked_at(Height(9), [root(2)]);
         drop(unreferenced);
         let bytes = std::fs::read(&path).unwrap();
-        for damage in 0..bytes.len() {
+        for damage in (0..bytes.len()).step_by(3) {
             let mut damaged = bytes.clone();
             damaged[damage] ^= 1;
             std::fs::write(&path, damaged).unwrap();
-            let unreferenced = Unreferenced::open(directory.path(), Height(1), Height(1)).unwrap();
+            let unreferenced = Unreferenced::open(directory.path(), ledger(20, 1)).unwrap();
             // Whoever still counts 2 looks at the block again that refers to it.
             assert!(unreferenced.height() < Height(9) || !unreferenced.contains(&root(2)), "{damage}");
             drop(unreferenced);
             std::fs::write(&path, &bytes[..damage]).unwrap();
-            let unreferenced = Unreferenced::open(directory.path(), Height(1), Height(1)).unwrap();
+            let unreferenced = Unreferenced::open(directory.path(), ledger(20, 1)).unwrap();
             assert!(unreferenced.height() < Height(9) || !unreferenced.contains(&root(2)), "{damage}");
         }
     }
@@ -305,10 +347,32 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_removed_whose_statement_may_lie_in_blocks_that_are_gone() {
         let directory = tempfile::tempdir().unwrap();
-        let unreferenced = Unreferenced::open(directory.path(), Height(5), Height(1)).unwrap();
+        let unreferenced = Unreferenced::open(directory.path(), ledger(5, 1)).unwrap();
         unreferenced.put(root(1), 1).await.unwrap();
         drop(unreferenced);
-        let unreferenced = Unreferenced::open(directory.path(), Height(5), Height(7)).unwrap();
-        assert_eq!((unreferenced.height(), unreferenced.len()), (Height(6), 0));
+        let unreferenced = Unreferenced::open(directory.path(), ledger(9, 7)).unwrap();
+        assert_eq!((unreferenced.height(), unreferenced.len()), (Height(9), 0));
+        // Nor by a ledger that is another, or that went back.
+        unreferenced.put(root(2), 1).await.unwrap();
+        drop(unreferenced);
+        let unreferenced = Unreferenced::open(directory.path(), ledger(3, 1)).unwrap();
+        assert_eq!((unreferenced.height(), unreferenced.len()), (Height(3), 1));
+        drop(unreferenced);
+        let other = Ledger { network: NetworkId([2; 32]), ..ledger(4, 1) };
+        let unreferenced = Unreferenced::open(directory.path(), other).unwrap();
+        assert_eq!((unreferenced.height(), unreferenced.len()), (Height(4), 0));
+    }
+
+    #[tokio::test]
+    async fn a_body_is_claimed_once_and_only_while_it_waits() {
+        let directory = tempfile::tempdir().unwrap();
+        let unreferenced = Unreferenced::open(directory.path(), ledger(5, 1)).unwrap();
+        unreferenced.put(root(1), 1000).await.unwrap();
+        assert_eq!(unreferenced.claim(&root(1), 1000), None, "it is not due");
+        assert_eq!(unreferenced.claim(&root(1), 1001), Some(1000));
+        assert_eq!(unreferenced.claim(&root(1), 1001), None, "somebody has it");
+        unreferenced.put_back(root(1), 1000);
+        unreferenced.looked_at(Height(6), [root(1)]);
+        assert_eq!(unreferenced.claim(&root(1), 1001), None, "a statement refers to it");
     }
 }

@@ -2,6 +2,7 @@
 //! again in time; and what an operator asks for.
 
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +12,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Payload, PayloadError};
+use super::Payload;
 use crate::chain::{Chain, ChainError};
 use crate::config::PayloadSection;
 use crate::metrics::Metrics;
@@ -26,8 +27,11 @@ const SEGMENTS_MAX: usize = 4;
 /// Segments of a scrub that an operator asked for, at a time.
 const SCRUB_SEGMENTS: usize = 1;
 
-/// A node whose newest block is older than this may not have seen the statement that refers to a body.
-const TIP_AGE_MAX: Duration = Duration::from_secs(300);
+/// How old a statement may be when it is decided, and somewhat more: what refers to a body may be under way.
+const STATEMENT_AGE_MAX: Duration = Duration::from_secs(20 * 60);
+
+/// Where the scrub is, in the payload's folder: a node that restarts often must not begin it anew each time.
+const CURSOR_FILE: &str = "scrub";
 
 /// What an operator asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,7 +124,10 @@ impl Upkeep {
             let chain = Arc::clone(&self.chain);
             let found = tokio::task::spawn_blocking(move || referred(&chain, next)).await;
             match found {
-                Ok(Ok(roots)) => self.payload.unreferenced.looked_at(next, roots),
+                Ok(Ok((roots, time_ms))) => {
+                    self.payload.unreferenced.looked_at(next, roots);
+                    self.payload.ledger_ms.fetch_max(time_ms, Ordering::Relaxed);
+                }
                 Ok(Err(error)) => {
                     // Nothing is removed meanwhile: the height stands still.
                     warn!(code = error.code(), %error, height = next.0, "a block cannot be looked at for bodies");
@@ -137,9 +144,8 @@ impl Upkeep {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            if let Err(error) = self.remove_overdue(now()).await {
-                warn!(code = error.code(), %error, "bodies without a statement cannot be removed");
-            }
+            // Others have their turn between.
+            while self.remove_overdue().await == REMOVED_MAX {}
             match self.payload.store.collect(self.live_percent, SEGMENTS_MAX).await {
                 Ok(report) if report.segments > 0 => {
                     info!(segments = report.segments, moved_bytes = report.moved_bytes, "room was freed");
@@ -150,28 +156,43 @@ impl Upkeep {
         }
     }
 
-    /// Removes bodies that have waited too long; how many.
-    async fn remove_overdue(&self, now: Duration) -> Result<usize, PayloadError> {
+    /// The ledger's time before which bodies without a statement are overdue, if this node has looked at all its blocks.
+    /// The ledger's and not the machine's: while no blocks come, no statement can have come either; and a statement that was
+    /// made in time is decided within the window of replays.
+    fn overdue_before(&self) -> Option<u64> {
         let tip = self.chain.tip();
         let looked_at = self.payload.unreferenced.height() == tip.height;
-        let tip_age = now.saturating_sub(Duration::from_millis(tip.time_ms));
-        // The statement may lie in a block that this node has not seen, or not looked at.
-        if !looked_at || tip_age > TIP_AGE_MAX {
-            return Ok(0);
+        let max = self.payload.unreferenced_max;
+        let grace = millis(STATEMENT_AGE_MAX.min(max / 4));
+        looked_at.then(|| tip.time_ms.saturating_sub(millis(max) + grace))
+    }
+
+    /// Removes bodies that have waited too long, at most `REMOVED_MAX`; how many.
+    async fn remove_overdue(&self) -> usize {
+        let Some(before) = self.overdue_before() else { return 0 };
+        let mut removed = 0;
+        for root in self.payload.unreferenced.overdue(before, REMOVED_MAX) {
+            // Blocks may have come since, and with them a statement that refers to it.
+            let claimed = self.overdue_before().and_then(|before| self.payload.unreferenced.claim(&root, before));
+            let Some(put_ms) = claimed else { continue };
+            match self.payload.store.remove(&root.0, self.payload.now_ms()).await {
+                Ok(_) => {
+                    self.payload.unreferenced.removed(root);
+                    removed += 1;
+                }
+                Err(error) => {
+                    warn!(code = error.code(), %error, %root, "a body without a statement cannot be removed");
+                    self.payload.unreferenced.put_back(root, put_ms);
+                }
+            }
         }
-        let before = now.saturating_sub(self.payload.unreferenced_max);
-        let overdue = self.payload.unreferenced.overdue(millis(before), REMOVED_MAX);
-        for root in &overdue {
-            self.payload.store.remove(&root.0, millis(now)).await?;
-            self.payload.unreferenced.settle(*root);
-        }
-        self.metrics.storage.unreferenced_removed(overdue.len());
-        Ok(overdue.len())
+        self.metrics.storage.unreferenced_removed(removed);
+        removed
     }
 
     /// Reads one segment after the other, so that everything is read once in the period.
     async fn scrub(&self) {
-        let (mut next, mut read) = (0, 0);
+        let (mut next, mut read) = self.cursor();
         loop {
             let segments = match self.payload.store.status().await {
                 Ok(status) => status.segments.max(1),
@@ -183,7 +204,7 @@ impl Upkeep {
             if self.job_state().running {
                 continue;
             }
-            match self.payload.store.scrub_some(next, 1, millis(now())).await {
+            match self.payload.store.scrub_some(next, 1, self.payload.now_ms()).await {
                 Ok(report) => {
                     let mut found = Found::default();
                     found.add(&report);
@@ -194,12 +215,32 @@ impl Upkeep {
                     if next == 0 {
                         self.metrics.storage.scrubbed(now().as_secs());
                     }
+                    self.keep_cursor(next, read);
                 }
                 Err(error) => {
                     warn!(code = error.code(), %error, "the store cannot be scrubbed");
                     tokio::time::sleep(COLLECT_INTERVAL).await;
                 }
             }
+        }
+    }
+
+    /// Where the scrub was, how much it had read, and when it was last at the end.
+    fn cursor(&self) -> (u32, u64) {
+        let text = std::fs::read_to_string(self.payload.directory.join(CURSOR_FILE)).unwrap_or_default();
+        let mut numbers = text.split_whitespace().map_while(|number| number.parse::<u64>().ok());
+        let (next, read) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        self.metrics.storage.scrubbed(numbers.next().unwrap_or(0));
+        self.metrics.storage.scrub_segments(read);
+        (u32::try_from(next).unwrap_or(0), read)
+    }
+
+    /// Not flushed: what is lost of it is read twice.
+    fn keep_cursor(&self, next: u32, read: u64) {
+        let completed = self.metrics.storage.scrub_completed();
+        let path = self.payload.directory.join(CURSOR_FILE);
+        if let Err(error) = std::fs::write(&path, format!("{next} {read} {completed}\n")) {
+            warn!(%error, "where the scrub is cannot be kept");
         }
     }
 
@@ -229,33 +270,46 @@ impl Upkeep {
         }
         let this = Arc::clone(self);
         tokio::spawn(async move {
-            let done = match &job {
-                Job::Scrub => this.scrub_now().await,
-                Job::Replace { drive, path } => {
-                    let replaced = this.payload.store.replace(*drive, path).await;
-                    replaced.map(|report| this.change(|state| state.found.add(&report)))
-                }
+            let doing = Arc::clone(&this);
+            let asked = job.clone();
+            let done = tokio::spawn(async move { doing.carry_out(&asked).await }).await;
+            let failure = match done {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(format!("{}: {error}", error.code())),
+                Err(_) => Some("it panicked; the node's own log says where".to_owned()),
             };
+            match &failure {
+                None => info!(?job, "done"),
+                Some(reason) => error!(?job, reason, "not done"),
+            }
             this.change(|state| {
                 state.running = false;
-                state.percent = if done.is_ok() { 100 } else { state.percent };
-                state.failure = done.as_ref().err().map(|error| format!("{}: {error}", error.code()));
+                state.percent = if failure.is_none() { 100 } else { state.percent };
+                state.failure = failure;
             });
-            let state = this.job_state();
-            this.note(&state.found);
-            match done {
-                Ok(()) => info!(?job, segments = state.found.segments, "done"),
-                Err(error) => error!(?job, code = error.code(), %error, "not done"),
-            }
         });
         Ok(())
+    }
+
+    async fn carry_out(&self, job: &Job) -> Result<(), stele_storage::StorageError> {
+        match job {
+            Job::Scrub => self.scrub_now().await,
+            Job::Replace { drive, path } => {
+                let report = self.payload.store.replace(*drive, path).await?;
+                self.change(|state| state.found.add(&report));
+                Ok(())
+            }
+        }
     }
 
     async fn scrub_now(&self) -> Result<(), stele_storage::StorageError> {
         let mut next = Some(0);
         while let Some(from) = next {
             let segments = self.payload.store.status().await?.segments.max(1);
-            let report = self.payload.store.scrub_some(from, SCRUB_SEGMENTS, millis(now())).await?;
+            let report = self.payload.store.scrub_some(from, SCRUB_SEGMENTS, self.payload.now_ms()).await?;
+            let mut found = Found::default();
+            found.add(&report);
+            self.note(&found);
             self.change(|state| {
                 state.found.add(&report);
                 let percent = (state.found.segments * 100 / segments).min(99);
@@ -272,8 +326,8 @@ impl Upkeep {
     }
 }
 
-/// Content roots that the applied statements of a block refer to.
-fn referred(chain: &Chain, height: Height) -> Result<Vec<Hash>, ChainError> {
+/// Content roots that the applied statements of a block refer to, and its time.
+fn referred(chain: &Chain, height: Height) -> Result<(Vec<Hash>, u64), ChainError> {
     let (Some(certified), Some(outcomes)) = (chain.block(height)?, chain.outcomes(height)?) else {
         return Err(ChainError::HistoryMissing { oldest: chain.history_min()?.0 });
     };
@@ -285,7 +339,7 @@ fn referred(chain: &Chain, height: Height) -> Result<Vec<Hash>, ChainError> {
         let statement = Statement::parse(Arc::clone(entry)).map_err(|code| ChainError::Statement { code })?;
         roots.extend(statement.command().and_then(Command::body_root));
     }
-    Ok(roots)
+    Ok((roots, certified.block.header.time_ms))
 }
 
 fn now() -> Duration {

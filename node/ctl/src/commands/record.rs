@@ -59,16 +59,24 @@ pub struct FetchArguments {
     pub salt: Option<PathBuf>,
 }
 
-/// The commitment: made here from a body, or given.
+/// What the commitment is made of.
 #[derive(Debug, Args)]
-#[group(id = "committed", required = true, multiple = false, args = ["body", "commitment"])]
-pub struct CommitmentArguments {
+#[group(id = "committed", required = true, multiple = false)]
+pub struct Commitment {
     /// File of the body; its salt is FILE.salt, made when it is missing
     #[arg(long, value_name = "FILE")]
     pub body: Option<PathBuf>,
     /// Commitment made elsewhere
     #[arg(long, value_parser = words::hash, value_name = "HEX")]
     pub commitment: Option<Hash>,
+}
+
+/// The commitment: made here from a body, or given; and where the body is.
+#[derive(Debug, Args)]
+pub struct CommitmentArguments {
+    /// The commitment
+    #[command(flatten)]
+    pub of: Commitment,
     /// Content root of the sealed body
     #[arg(long, value_parser = words::hash, value_name = "HEX", conflicts_with = "store")]
     pub body_root: Option<Hash>,
@@ -195,7 +203,7 @@ struct Committed {
 impl CommitmentArguments {
     /// Makes the commitment, and puts the body to a node if that is asked for. Without `class` the record has one.
     async fn commit(&self, session: &Session, record: &ObjectId, class: Option<RecordClass>) -> Result<Committed> {
-        match (&self.body, self.commitment) {
+        match (&self.of.body, self.of.commitment) {
             (Some(path), None) if self.store => {
                 let class = match class {
                     Some(class) => class,
@@ -291,19 +299,20 @@ impl FetchArguments {
 
 /// Writes a body to a file, piece by piece; its length.
 async fn fetch(client: &Client, root: &Hash, file: &mut File) -> Result<u64> {
-    let mut length = 0;
-    loop {
-        let piece = match client.body(root, length, PIECE_BYTES).await {
-            Ok(piece) => piece,
-            // It ends where the last piece did.
-            Err(error) if error.code() == "range_invalid" => break,
+    let (mut length, mut whole) = (0, None);
+    while whole != Some(length) {
+        let (piece, total) = match client.body(root, length, PIECE_BYTES).await {
+            Ok(found) => found,
+            // An empty body has no range.
+            Err(error) if error.code() == "range_invalid" && length == 0 => break,
             Err(error) => return Err(error.into()),
         };
+        if whole.is_some_and(|known| known != total) {
+            bail!(Failure::new("body_changed", "the node gives bodies of different lengths under one root"));
+        }
         file.write_all(&piece)?;
         length += piece.len() as u64;
-        if (piece.len() as u64) < PIECE_BYTES {
-            break;
-        }
+        whole = Some(total);
     }
     file.sync_all()?;
     Ok(length)

@@ -31,7 +31,7 @@ pub enum StorageCommand {
     /// Exit codes: 0 all is well, 1 a drive failed, something is lost, or the store only reads.
     Status,
     /// Read everything that a node keeps, and mend what is damaged
-    Scrub,
+    Scrub(TokenArguments),
     /// Replace drives
     #[command(subcommand)]
     Drive(DriveCommand),
@@ -51,6 +51,14 @@ pub enum DriveCommand {
     Replace(ReplaceArguments),
 }
 
+/// What shows that this command may change the node: it can read its files.
+#[derive(Debug, Args)]
+pub struct TokenArguments {
+    /// File `control.token` of the node's data directory [default: that of the network directory]
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
 /// Arguments of `storage drive replace`.
 #[derive(Debug, Args)]
 pub struct ReplaceArguments {
@@ -58,11 +66,17 @@ pub struct ReplaceArguments {
     pub drive: usize,
     /// The new device or file
     pub path: PathBuf,
+    /// The token
+    #[command(flatten)]
+    pub token: TokenArguments,
 }
 
 /// Arguments of `storage fsck`.
 #[derive(Debug, Args)]
 pub struct FsckArguments {
+    /// Configuration file of the node [default: that of the network directory]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// The node's program [default: steled beside this program]
     #[arg(long)]
     pub steled: Option<PathBuf>,
@@ -76,7 +90,7 @@ impl StorageCommand {
     pub fn run(self, session: &Session) -> Result<u8> {
         match self {
             Self::Status => block_on(status(session)),
-            Self::Scrub => block_on(scrub(session)),
+            Self::Scrub(arguments) => block_on(scrub(session, &arguments)),
             Self::Drive(DriveCommand::Replace(arguments)) => block_on(replace(session, &arguments)),
             Self::Fsck(arguments) => fsck(session, arguments),
         }
@@ -104,6 +118,7 @@ async fn status(session: &Session) -> Result<u8> {
                     .with("node", node.name.as_str())
                     .with("drive", drive["drive"].clone())
                     .with("state", state)
+                    .with_option("path", drive["path"].as_str())
                     .with("bytes", drive["bytes"].clone())
                     .with("free_percent", drive["free_percent"].clone())
                     .with("segments", number("segments"))
@@ -130,23 +145,34 @@ fn one_node(session: &Session) -> Result<NodeProfile> {
     }
 }
 
-/// What shows that this command may change the node: it can read its files.
-fn token(session: &Session, node: &NodeProfile) -> Result<zeroize::Zeroizing<String>> {
-    let path = session.dir()?.node(&node.name).data().join("control.token");
-    read_secret(&path)
+impl TokenArguments {
+    fn read(&self, session: &Session, node: &NodeProfile) -> Result<zeroize::Zeroizing<String>> {
+        match &self.token_file {
+            Some(path) => read_secret(path),
+            None => read_secret(&session.dir()?.node(&node.name).data().join("control.token")),
+        }
+    }
 }
 
-async fn scrub(session: &Session) -> Result<u8> {
+async fn scrub(session: &Session, arguments: &TokenArguments) -> Result<u8> {
     let node = one_node(session)?;
-    operator_client(&node)?.scrub_storage(&token(session, &node)?).await?;
+    operator_client(&node)?.scrub_storage(&arguments.read(session, &node)?).await?;
     watch(session, &node).await
 }
 
 async fn replace(session: &Session, arguments: &ReplaceArguments) -> Result<u8> {
     let node = one_node(session)?;
     let path = std::path::absolute(&arguments.path)?;
-    operator_client(&node)?.replace_drive(&token(session, &node)?, arguments.drive, &path).await?;
-    watch(session, &node).await
+    let token = arguments.token.read(session, &node)?;
+    operator_client(&node)?.replace_drive(&token, arguments.drive, &path).await?;
+    let code = watch(session, &node).await?;
+    if code == 0 {
+        note(&format!(
+            "write {} into payload.drives of the node's configuration, in the old one's place",
+            path.display()
+        ));
+    }
+    Ok(code)
 }
 
 /// Waits for the end of what was begun, and shows what it found.
@@ -179,10 +205,13 @@ async fn watch(session: &Session, node: &NodeProfile) -> Result<u8> {
 }
 
 fn fsck(session: &Session, arguments: FsckArguments) -> Result<u8> {
-    let node = one_node(session)?;
+    let config = match arguments.config {
+        Some(config) => config,
+        None => session.dir()?.node(&one_node(session)?.name).config(),
+    };
     let steled = arguments.steled.map_or_else(steled_beside_this_program, Ok)?;
     let mut command = Command::new(steled);
-    command.args(["storage", "fsck", "--config"]).arg(session.dir()?.node(&node.name).config());
+    command.args(["storage", "fsck", "--config"]).arg(config);
     if session.output.is_json() {
         command.arg("--json");
     }

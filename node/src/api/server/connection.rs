@@ -26,7 +26,7 @@ use super::stall::Watched;
 /// Bytes of a request's head: paths and a few headers.
 const HEAD_BYTES_MAX: u32 = 16 * 1024;
 /// A peer that takes an answer more slowly than this, after the write timeout, is cut off.
-const SLOWEST_BYTES_PER_S: usize = 32 * 1024;
+const SLOWEST_BYTES_PER_S: u64 = 32 * 1024;
 /// What a header costs beside its bytes (RFC 9113, section 6.5.2).
 const HEADER_OVERHEAD_BYTES: usize = 32;
 /// Read buffer of an HTTP/1.1 connection; it must hold a head, and bodies pass through it.
@@ -79,7 +79,7 @@ impl Service<Request<Incoming>> for Conversation {
         Box::pin(async move {
             let response = answering.await.unwrap_or_else(|never| match never {});
             let time = Duration::from_millis(write_timeout)
-                + Duration::from_secs((answer::bytes(&response) / SLOWEST_BYTES_PER_S) as u64);
+                + Duration::from_secs(answer::length(&response) / SLOWEST_BYTES_PER_S);
             let on_its_way = activity.answer(time);
             Ok(answer::holding(response, (busy, on_its_way)))
         })

@@ -10,7 +10,7 @@ use stele_types::{Height, NetworkId};
 use super::client::{Answer, Ask, Client};
 use super::{Bench, Party};
 use crate::config::{ApiLimits, DriveEntry, PayloadSection, SignerName};
-use crate::payload::{CHUNK_BYTES, HEADER_BYTES, Ledger, Payload};
+use crate::payload::{CHUNK_BYTES, HEADER_BYTES, Ledger, Payload, PayloadError};
 
 const RECORD: &str = "000102030405060708090a0b0c0d0e0f";
 const DRIVES: usize = 4;
@@ -35,6 +35,10 @@ fn section(directory: &Path) -> PayloadSection {
 }
 
 async fn open(directory: &Path) -> Payload {
+    try_open(directory).await.unwrap()
+}
+
+async fn try_open(directory: &Path) -> Result<Payload, PayloadError> {
     let section = section(directory);
     let custodian = if section.custody_key.exists() {
         SoftwareCustodian::open(&section.custody_key).unwrap()
@@ -42,7 +46,7 @@ async fn open(directory: &Path) -> Payload {
         SoftwareCustodian::generate(&section.custody_key).unwrap()
     };
     let ledger = Ledger { network: NetworkId([1; 32]), height: Height(1), history_min: Height(1) };
-    Payload::open(&section, directory, ledger, Arc::new(custodian)).await.unwrap()
+    Payload::open(&section, directory, ledger, Arc::new(custodian)).await
 }
 
 /// A node's API with a payload store behind it.
@@ -269,6 +273,35 @@ async fn bodies_are_read_with_a_drive_missing_and_after_a_restart() {
     assert_eq!(states.iter().filter(|state| **state == "failed").count(), 1, "{states:?}");
     assert_eq!(states.len(), DRIVES);
     assert_eq!(storage["unreferenced"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_is_made_once_and_nothing_is_taken_for_a_new_one() {
+    let (bench, directory) = bench(ApiLimits::default()).await;
+    let blob = taken(&bench.party(Party::Agency), body(100_000)).await;
+    bench.ledger.forget_bodies().close().await.unwrap();
+    let at = directory.path();
+    // What was being made somewhere else, and never was.
+    std::fs::write(at.join("payload").join("making"), "/somewhere/else\n").unwrap();
+    bench.ledger.keep_bodies(Arc::new(open(at).await));
+    assert!(bench.party(Party::Agency).get(path(&blob)).await.body == body(100_000));
+    bench.ledger.forget_bodies().close().await.unwrap();
+    // All drives away: they are not new.
+    std::fs::rename(at.join("drives"), at.join("away")).unwrap();
+    assert!(try_open(at).await.is_err());
+    assert!(!at.join("drives").exists());
+    std::fs::rename(at.join("away"), at.join("drives")).unwrap();
+    // The keys gone, or those of another node.
+    let keys = at.join("payload").join("class-keys");
+    std::fs::rename(&keys, at.join("class-keys")).unwrap();
+    assert_eq!(try_open(at).await.err().unwrap().code(), "payload_class_keys");
+    std::fs::rename(at.join("class-keys"), &keys).unwrap();
+    std::fs::rename(at.join("custody.key"), at.join("other.key")).unwrap();
+    assert_eq!(try_open(at).await.err().unwrap().code(), "custody_key");
+    std::fs::remove_file(at.join("custody.key")).unwrap();
+    std::fs::rename(at.join("other.key"), at.join("custody.key")).unwrap();
+    bench.ledger.keep_bodies(Arc::new(open(at).await));
+    assert!(bench.party(Party::Agency).get(path(&blob)).await.body == body(100_000));
 }
 
 #[tokio::test(flavor = "multi_thread")]

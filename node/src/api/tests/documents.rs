@@ -37,11 +37,21 @@ fn the_document_describes_every_route_and_no_other() {
 #[test]
 fn the_rules_are_these() {
     let of = |rule: Rule| Route::ALL.iter().copied().filter(|route| route.rule() == rule).collect::<Vec<_>>();
-    let party = [Route::RegisterEntry, Route::RegisterBatch, Route::Statuses, Route::Bundles, Route::Feed];
+    let party = [
+        Route::RegisterEntry,
+        Route::RegisterBatch,
+        Route::Statuses,
+        Route::Bundles,
+        Route::PutBody,
+        Route::Blob,
+        Route::SealedBlob,
+        Route::Feed,
+    ];
     assert_eq!(of(Rule::Party), party);
     let bulk = [Route::Block, Route::Snapshots, Route::Snapshot, Route::SnapshotChunk];
     assert_eq!(of(Rule::RegulatorOrOperator), bulk);
-    assert_eq!(of(Rule::Administrator), [Route::Metrics]);
+    assert_eq!(of(Rule::Administrator), [Route::Storage, Route::Metrics]);
+    assert_eq!(of(Rule::Control), [Route::ScrubStorage, Route::ReplaceDrive]);
     assert_eq!(of(Rule::Health), [Route::Live, Route::Ready]);
-    assert_eq!(of(Rule::Anyone).len(), Route::ALL.len() - 12);
+    assert_eq!(of(Rule::Anyone).len(), Route::ALL.len() - 18);
 }

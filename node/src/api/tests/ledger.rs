@@ -318,8 +318,8 @@ fn sealed(inner: &Inner, network: NetworkId) -> Option<SealedHead> {
 
 #[async_trait]
 impl Backend for MemoryLedger {
-    fn payload(&self) -> Option<Arc<Payload>> {
-        self.payload.lock().unwrap().clone()
+    fn payload(&self) -> Result<Arc<Payload>, Code> {
+        self.payload.lock().unwrap().clone().ok_or(Code::NotFound)
     }
 
     fn genesis(&self) -> &Genesis {

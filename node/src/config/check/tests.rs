@@ -73,7 +73,7 @@ fn delegated_votes_without_an_epoch_key_are_refused() {
 #[test]
 fn a_signer_that_is_not_built_is_never_replaced_silently() {
     let text = EXAMPLE.replace("signer = \"software\"", "signer = \"tpm\"");
-    assert_eq!(keys(&parse(&text).unwrap_err()), ["seal.signer", "validator.signer"]);
+    assert_eq!(keys(&parse(&text).unwrap_err()), ["seal.signer", "validator.signer", "payload.signer"]);
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn missing_files_and_open_keys_are_named_with_a_remedy() {
     fs::create_dir(directory.path().join("keys")).unwrap();
     let config = Config::load(&path).unwrap();
     let missing = keys(&config.check(&path).unwrap_err());
-    assert_eq!(missing.len(), 8, "{missing:?}");
+    assert_eq!(missing.len(), 9, "{missing:?}");
     for file in [&config.node.genesis, &config.api.certificate, &config.api.client_ca] {
         fs::write(file, "").unwrap();
     }

@@ -61,11 +61,11 @@ async fn bodies_that_records_refer_to_stay_and_the_others_go() -> Result<()> {
     fs::write(&nameless, body(2, 200_000))?;
     let blob = client.put_body(&ObjectId([9; 16]), RecordClass::Tax, None, &nameless).await?;
     let gone = Hash::from_hex(&blob.root).context("root")?;
-    ensure!(client.body(&gone, 0, 10).await?.len() == 10, "it is there at first");
+    ensure!(client.body(&gone, 0, 10).await?.0.len() == 10, "it is there at first");
     cluster.wait_metric(0, "stele_storage_unreferenced_removed_total", 1.0, WAIT).await?;
     let refused = client.body(&gone, 0, 10).await.err().context("it is gone")?;
     ensure!(refused.code() == "not_found", "{refused}");
-    ensure!(client.body(&root, 0, 10).await?.len() == 10, "a record refers to it");
+    ensure!(client.body(&root, 0, 10).await?.0.len() == 10, "a record refers to it");
 
     // What the journal says is what counts after a crash, too.
     cluster.network.kill(0)?;
@@ -73,7 +73,7 @@ async fn bodies_that_records_refer_to_stay_and_the_others_go() -> Result<()> {
     cluster.network.wait_node_ready(0, READY_WAIT_MAX)?;
     tokio::time::sleep(Duration::from_secs(6)).await;
     let client = cluster.client("agency-1", 0)?;
-    ensure!(client.body(&root, 0, 10).await?.len() == 10, "a record refers to it");
+    ensure!(client.body(&root, 0, 10).await?.0.len() == 10, "a record refers to it");
     ensure!(cluster.metric(0, "stele_storage_unreferenced").await? == 0.0, "nothing waits");
     Ok(())
 }
