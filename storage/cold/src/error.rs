@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use object_store::Error as StoreError;
+use stele_storage::StorageError;
 
 /// When to try again what an endpoint could not do: by then a gateway that was restarted answers.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(15);
@@ -89,6 +90,9 @@ pub enum ColdError {
         /// How long it may be.
         bytes_max: u64,
     },
+    /// The store fails.
+    #[error(transparent)]
+    Store(#[from] StorageError),
     /// What was to be put could not be read, or is not as long as was said.
     #[error("what was to be put cannot be read: {reason}")]
     Source {
@@ -112,6 +116,7 @@ impl ColdError {
             Self::Damaged { .. } => "cold_damaged",
             Self::Range { .. } => "cold_range",
             Self::TooLong { .. } => "cold_too_long",
+            Self::Store(error) => error.code(),
             Self::Source { .. } => "cold_source",
         }
     }
@@ -119,14 +124,21 @@ impl ColdError {
     /// Whether the same request may succeed later, without anybody doing anything.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unavailable { .. })
+        match self {
+            Self::Unavailable { .. } => true,
+            Self::Store(error) => error.is_retryable(),
+            _ => false,
+        }
     }
 
     /// When to try again what may succeed later.
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Unavailable { retry_after, .. } => Some(*retry_after),
+            Self::Unavailable { retry_after, .. } | Self::Store(StorageError::Busy { retry_after }) => {
+                Some(*retry_after)
+            }
+            Self::Store(StorageError::Cold { retry_after, .. }) => *retry_after,
             _ => None,
         }
     }

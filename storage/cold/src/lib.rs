@@ -24,6 +24,7 @@
 #![forbid(unsafe_code)]
 
 mod digest;
+mod driver;
 mod error;
 mod lock;
 mod options;
@@ -32,6 +33,7 @@ mod seal;
 mod tier;
 mod transport;
 
+pub use driver::{ColdDriver, ColdPolicy, ColdReport};
 pub use error::ColdError;
 pub use options::{ColdOptions, Credentials, Retention, RetentionMode};
 pub use seal::Sealed;

@@ -14,18 +14,7 @@ use crate::{ColdError, Retention, RetentionMode};
 const LOCKED: Duration = Duration::from_secs(20 * 60);
 
 /// What is written: no two bytes are equal, so that a range tells where it is from.
-const WRITTEN: [u8; 64] = {
-    let mut written = [0; 64];
-    let mut at = 0;
-    while at < written.len() {
-        #[allow(clippy::cast_possible_truncation, reason = "it is less than 64")]
-        {
-            written[at] = at as u8;
-        }
-        at += 1;
-    }
-    written
-};
+const WRITTEN: [u8; 64] = *b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 impl Inner {
     /// Finds out whether the endpoint does what the tier is safe with.

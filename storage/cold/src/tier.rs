@@ -37,6 +37,9 @@ const PERMIT_BYTES: usize = 64 << 10;
 const SEALED_WITHIN: Duration = Duration::from_secs(4 * 3_600);
 const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 3_600);
 
+/// A retention that ends so much earlier is as good.
+const LOCK_SLACK: Duration = Duration::from_secs(3_600);
+
 /// Names of a listing that are asked for at a time.
 pub(crate) const LISTED_MAX: usize = 1_000;
 
@@ -122,7 +125,8 @@ impl ColdTier {
         self.inner.find(name).await
     }
 
-    /// Finishes what an earlier [`ColdTier::put`] may have been kept from: reads the object of a name back and locks it.
+    /// Finishes what an earlier [`ColdTier::put`] may have been kept from: reads the object of a name back and locks it. The
+    /// retention counts from now then, since nobody knows whether it was locked before.
     ///
     /// # Errors
     /// `NotFound`, `Damaged`, `Unavailable`, `Refused`.
@@ -149,8 +153,7 @@ impl ColdTier {
         self.inner.read(sealed, range).await
     }
 
-    /// Names of sealed objects under `under`, in their order, those behind `after` first: a thousand at most. Fewer are the
-    /// last.
+    /// Names of sealed objects under `under`, in their order, those behind `after`: a thousand at most. None are the last.
     ///
     /// # Errors
     /// `Unavailable`, `Refused`.
@@ -166,12 +169,12 @@ impl ColdTier {
         self.inner.delete(name).await
     }
 
-    /// Deletes what attempts left that were never sealed and are a day old, of the objects under `under`: so many.
+    /// Deletes what attempts left that were never sealed and are a day old at `now`, of the objects under `under`: so many.
     ///
     /// # Errors
     /// `Unavailable`, `Refused`.
-    pub async fn sweep(&self, under: &str) -> Result<u64, ColdError> {
-        self.inner.sweep(under, SystemTime::now()).await
+    pub async fn sweep(&self, under: &str, now: SystemTime) -> Result<u64, ColdError> {
+        self.inner.sweep(under, now).await
     }
 }
 
@@ -334,8 +337,8 @@ impl Inner {
         let Some(retention) = self.options.retention else { return Ok(()) };
         let wanted = SystemTime::now() + Duration::from_secs(u64::from(retention.days) * 24 * 3_600);
         let compliance = retention.mode == RetentionMode::Compliance;
-        // Confirmed again, or with another rule of the bucket's, it need not be locked to the second; a day less is less.
-        let enough = wanted - Duration::from_secs(24 * 3_600);
+        // By a rule of the bucket's it may be locked already, from some seconds before. Nobody shortens what is longer.
+        let enough = wanted - LOCK_SLACK;
         let holds = |version: &crate::lock::Version, until| {
             version.until.is_some_and(|own| own >= until) && (version.compliance || !compliance)
         };

@@ -4,7 +4,7 @@
 
 mod ceph;
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use futures::stream;
@@ -26,6 +26,7 @@ fn the_tier_keeps_its_promises_on_ceph() {
     runtime.block_on(of_two_that_put_one_name_one_succeeds(&cluster));
     runtime.block_on(a_source_that_is_not_what_it_said_leaves_nothing(&cluster));
     runtime.block_on(names_are_listed_in_pages(&cluster));
+    runtime.block_on(what_was_never_sealed_is_swept(&cluster));
     runtime.block_on(a_lock_holds_and_is_told(&cluster));
     runtime.block_on(a_bucket_that_creates_what_is_there_is_refused(&cluster));
     runtime.block_on(a_retention_without_object_lock_is_refused(&cluster));
@@ -148,9 +149,20 @@ async fn names_are_listed_in_pages(cluster: &Cluster) {
     assert_eq!(tier.list("listed", None).await.unwrap().len(), 11);
     // Deleted, the name is free.
     put(&tier, "listed/05", &content(99, 100)).await.unwrap();
-    // What was sealed is no leftover, nor what was put today.
-    assert_eq!(tier.sweep("listed").await.unwrap(), 0);
-    assert_eq!(tier.list("listed", None).await.unwrap().len(), 12);
+}
+
+async fn what_was_never_sealed_is_swept(cluster: &Cluster) {
+    let tier = open(unlocked(cluster)).await;
+    let bytes = content(11, 9 * MIB);
+    let sealed = put(&tier, "swept/one", &bytes).await.unwrap();
+    let (today, later) = (SystemTime::now(), SystemTime::now() + Duration::from_secs(48 * 3_600));
+    assert_eq!(tier.sweep("swept", later).await.unwrap(), 0, "it has a seal");
+    // For whom looks for seals elsewhere it has none.
+    let other = open(cluster.options("plain-objects", "other-seals")).await;
+    assert_eq!(other.sweep("swept", today).await.unwrap(), 0, "somebody may be about to seal it");
+    check(&tier, &sealed, &bytes).await;
+    assert_eq!(other.sweep("swept", later).await.unwrap(), 1);
+    assert_eq!(tier.verify(&sealed).await.unwrap_err().code(), "cold_damaged");
 }
 
 async fn a_lock_holds_and_is_told(cluster: &Cluster) {
