@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
@@ -119,7 +119,7 @@ pub(crate) fn run(
     mut drives: Vec<Option<Arc<dyn BlockDevice>>>,
     (index, pools, uploads): (Arc<Index>, Pools, Uploads),
     inbox: &Arc<Inbox>,
-    position: &AtomicU64,
+    (position, unread): (&AtomicU64, &AtomicBool),
     opened: mpsc::Sender<Result<(), StorageError>>,
 ) {
     let _closing = Closing(Arc::clone(inbox));
@@ -160,6 +160,7 @@ pub(crate) fn run(
         let result = opening.borrow_mut().take();
         if let Some(result) = result {
             let failed = result.is_err();
+            unread.store(core.has_unread(), Ordering::Release);
             if let Some(opened) = opened.take() {
                 let _ = opened.send(result);
             }
@@ -186,6 +187,7 @@ pub(crate) fn run(
         }
         if opened.is_none() {
             position.store(core.position(), Ordering::Release);
+            unread.store(core.has_unread(), Ordering::Release);
         }
         inbox.hear(&mut events, !core.wants_turn());
     }

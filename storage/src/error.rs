@@ -105,6 +105,14 @@ pub enum StorageError {
         /// Whether it is damaged, so that it has to be made again.
         damaged: bool,
     },
+    /// A record is in the cold tier alone, and cannot be read there.
+    #[error("the record is in the cold tier: {reason}")]
+    Cold {
+        /// What the cold tier said.
+        reason: String,
+        /// When to try again, if that may help.
+        retry_after: Option<Duration>,
+    },
     /// The store is being closed, or its thread is gone.
     #[error("the store has stopped")]
     Stopped,
@@ -128,6 +136,7 @@ impl StorageError {
             Self::ReadOnly { .. } => "storage_read_only",
             Self::Busy { .. } => "storage_busy",
             Self::Index { .. } => "storage_index",
+            Self::Cold { .. } => "storage_cold",
             Self::Stopped => "storage_stopped",
         }
     }
@@ -135,7 +144,7 @@ impl StorageError {
     /// Whether the same request may succeed later, without anybody doing anything.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
-        matches!(self, Self::Busy { .. })
+        matches!(self, Self::Busy { .. } | Self::Cold { retry_after: Some(_), .. })
     }
 
     pub(crate) fn index(error: &IndexError) -> Self {

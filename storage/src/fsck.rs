@@ -4,7 +4,7 @@
 //! made again from the segments in a folder of the caller's, and a copy of the one that is there is brought up to date beside
 //! it; both must lead to the same places. Then every cell is read, and every object by its root.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use stele_device::{Access, BlockDevice, Completed, Completion, DeviceError, Disk, Geometry, Operation, Request};
 
+use crate::location::{LOCATION_BYTES, Location};
 use crate::store::lock_drives;
 use crate::{DriveState, Options, StorageError, Store};
 
@@ -47,6 +48,8 @@ pub struct CheckReport {
     pub objects: u64,
     /// Their bytes.
     pub object_bytes: u64,
+    /// Objects that are in the cold tier, at least in part: they were not read.
+    pub cold: u64,
     /// Objects that cannot be read, at most 1,000 of them, each with the reason.
     pub unreadable: Vec<([u8; 32], StorageError)>,
     /// How many there are of them.
@@ -84,7 +87,7 @@ pub async fn check(
     let failed = |error: io::Error| StorageError::Index { reason: error.to_string(), damaged: false };
     let (derived, kept) = (scratch.join("derived"), scratch.join("kept"));
     copy(directory, &kept).map_err(failed)?;
-    let index = check_index(paths, &derived, &kept, options)?;
+    let index = check_index(paths, &derived, &kept, options).await?;
     let store = Store::open_drives(overlays(paths, options)?, &derived, options)?;
     let mut report = CheckReport { index, ..CheckReport::default() };
     let mut next = Some(0);
@@ -97,6 +100,8 @@ pub async fn check(
                     report.object_bytes += bytes;
                     seen(root);
                 }
+                // Parts of it are in the cold tier, which is not asked here.
+                Err(StorageError::Cold { .. } | StorageError::Busy { .. }) => report.cold += 1,
                 Err(error) => {
                     report.unreadable_count += 1;
                     if report.unreadable.len() < NAMED_MAX {
@@ -123,8 +128,9 @@ pub async fn check(
     Ok(report)
 }
 
-/// Why the index in `kept` is not the one that the segments give, which is made in `derived`.
-fn check_index(
+/// Why the index in `kept` is not the one that the segments give, which is made in `derived`. What it says of segments that
+/// are in the cold tier alone cannot be compared here.
+async fn check_index(
     paths: &[PathBuf],
     derived: &Path,
     kept: &Path,
@@ -136,7 +142,16 @@ fn check_index(
         Err(StorageError::Index { reason, damaged: true }) => return Ok(Some(reason)),
         Err(error) => return Err(error),
     };
-    let (mut made, mut replayed) = (made.entries(), replayed.entries());
+    let list = replayed.cold_list().await?;
+    let away: BTreeSet<u32> = list.iter().filter(|cold| !cold.local).map(|cold| cold.segment).collect();
+    let is_here = |location: &[u8; LOCATION_BYTES]| {
+        Location::decode(location).is_none_or(|location| !away.contains(&location.segment))
+    };
+    let here = |entry: &Result<(_, [u8; LOCATION_BYTES]), _>| match entry {
+        Ok((_, location)) => is_here(location),
+        Err(_) => true,
+    };
+    let (mut made, mut replayed) = (made.entries().filter(here), replayed.entries().filter(here));
     let mut entries: u64 = 0;
     loop {
         let pair = (made.next().transpose(), replayed.next().transpose());

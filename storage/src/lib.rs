@@ -25,6 +25,7 @@
 
 #![deny(unsafe_code)]
 
+mod cold;
 mod content;
 mod core;
 mod engine;
@@ -37,8 +38,9 @@ mod location;
 mod object;
 mod store;
 
+pub use cold::{COLD_HEADER_BYTES_MAX, ColdImage, ColdReader};
 pub use content::{CHUNK_BYTES, PIECE_BYTES, content_root, piece_roots, root_of_pieces};
-pub use core::{CollectReport, Counters, DriveStatus, Listing, ScrubReport, Status};
+pub use core::{ColdPlace, ColdStatus, CollectReport, Counters, DriveStatus, Listing, ScrubReport, Status};
 pub use erasure::{DATA_SHARDS_MAX, Decoder, ErasureBackend, ErasureCode, ErasureError, PARITY_SHARDS_MAX};
 pub use error::StorageError;
 pub use format::DriveState;

@@ -123,7 +123,7 @@ impl Store {
             }
             Kind::Manifest => Content::Parts { manifest: Manifest::decode(&record, self.hash(), root)?, section: None },
             // Half of the key is that of a part: no object has that root.
-            Kind::Part | Kind::Upload | Kind::Tombstone => return Err(StorageError::NotFound),
+            Kind::Part | Kind::Upload | Kind::Cold | Kind::Tombstone => return Err(StorageError::NotFound),
         };
         Ok(Object { store: self, content })
     }
@@ -148,13 +148,17 @@ impl Store {
     /// Removes an object; whether there was one. Its room is free when its segments were collected.
     ///
     /// # Errors
-    /// `ReadOnly`, `Stopped`; `Damaged` if its manifest cannot be read.
+    /// `ReadOnly`, `Busy`, `Stopped`; `Damaged`, `Cold` if its manifest cannot be read.
     pub async fn remove(&self, root: &Digest, time_ms: u64) -> Result<bool, StorageError> {
-        let manifest = match self.record(root).await {
-            Ok((Kind::Manifest, record)) => Some(Manifest::decode(&record, self.hash(), root)?),
-            Ok(_) => None,
+        let kind = match self.locate(root) {
+            Ok(location) => location.kind,
             Err(StorageError::NotFound) => return Ok(false),
             Err(error) => return Err(error),
+        };
+        // What has no parts need not be read, also where it cannot be: in a cold tier that is away.
+        let manifest = match kind {
+            Kind::Manifest => Some(Manifest::decode(&self.record(root).await?.1, self.hash(), root)?),
+            _ => None,
         };
         // First what it is found by: a crash leaves parts of nothing, and never an object without parts.
         let removed = self.remove_record(*root, time_ms).await?;

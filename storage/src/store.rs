@@ -3,8 +3,8 @@
 use std::fmt;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
@@ -12,12 +12,12 @@ use stele_accel_hash::HashAlgorithm;
 use stele_device::{BlockDevice, Disk};
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::core::{self, Command, Found, NewDrive, Pools, Put, Reply, Shape, Uploads};
+use crate::core::{self, Command, Found, NewDrive, Pools, Put, Reply, Shape, UNREAD_RETRY_AFTER, Uploads};
 use crate::engine::{self, Event, Inbox};
 use crate::format::{BLOCK_BYTES, Kind, RECORD_BYTES_MAX, checksum};
 use crate::index::{self, Index, IndexError};
 use crate::location::Location;
-use crate::{CollectReport, Group, Listing, ScrubReport, Status, StorageError};
+use crate::{ColdReader, CollectReport, Group, Listing, ScrubReport, Status, StorageError};
 
 /// How the drives of a new store are divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,13 +87,17 @@ pub(crate) type Answer = oneshot::Receiver<Result<(), StorageError>>;
 pub struct Store {
     inbox: Arc<Inbox>,
     index: Arc<Index>,
-    shape: Shape,
+    pub(crate) shape: Shape,
     intake: Arc<Semaphore>,
     reading: Semaphore,
     options: Options,
     pools: Pools,
     doubt: PathBuf,
     pub(crate) uploads: Uploads,
+    /// What reads the cold tier.
+    pub(crate) cold: OnceLock<Arc<dyn ColdReader>>,
+    /// Objects of it have to be read before it is known what is absent.
+    unread: Arc<AtomicBool>,
     /// Held as long as the drives are this store's.
     locks: Mutex<Vec<File>>,
     /// Where the drives are, by their numbers; none for those that are missing, or of no path.
@@ -225,6 +229,7 @@ impl Store {
         let index = Arc::new(index.map_err(failed)?);
         let inbox = Inbox::new();
         let position = Arc::new(AtomicU64::new(index.position()));
+        let unread = Arc::new(AtomicBool::new(false));
         let (told, opened) = mpsc::channel();
         let uploads = Uploads::default();
         let members: Vec<_> =
@@ -233,9 +238,9 @@ impl Store {
         let stopped = |error: std::io::Error| StorageError::shape(format!("no thread can be started: {error}"));
         let running = {
             let (index, pools, uploads) = (Arc::clone(&index), pools.clone(), Arc::clone(&uploads));
-            let (inbox, position) = (Arc::clone(&inbox), Arc::clone(&position));
+            let (inbox, position, unread) = (Arc::clone(&inbox), Arc::clone(&position), Arc::clone(&unread));
             let found = Found { superblock: found.superblock.clone(), drives: found.drives.clone() };
-            let run = move || engine::run(&found, members, (index, pools, uploads), &inbox, &position, told);
+            let run = move || engine::run(&found, members, (index, pools, uploads), &inbox, (&position, &unread), told);
             thread("payload").spawn(run).map_err(stopped)?
         };
         let mut store = Self {
@@ -251,6 +256,8 @@ impl Store {
             uploads,
             locks: Mutex::default(),
             paths: Mutex::default(),
+            cold: OnceLock::new(),
+            unread,
             stopped: Arc::default(),
             threads: vec![running],
         };
@@ -312,7 +319,8 @@ impl Store {
                     // It may have been moved, and its place given to others.
                     let now = self.locate(key)?;
                     if now == location {
-                        return Err(error);
+                        // Its segment is in the cold tier alone, or more of it was lost than can be made again.
+                        return self.cold_record(location, error).await.map(|record| (location.kind, record));
                     }
                     location = now;
                 }
@@ -328,7 +336,13 @@ impl Store {
             }
             StorageError::index(&error)
         })?;
-        found.and_then(|found| Location::decode(&found)).ok_or(StorageError::NotFound)
+        let found = found.and_then(|found| Location::decode(&found));
+        found.ok_or_else(|| {
+            if self.unread.load(Ordering::Acquire) {
+                return StorageError::Busy { retry_after: UNREAD_RETRY_AFTER };
+            }
+            StorageError::NotFound
+        })
     }
 
     /// Ends a record; whether there was one.
@@ -438,7 +452,7 @@ impl Store {
         self.ask(|reply| Command::Close { reply }).await
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, StorageError> {
+    pub(crate) async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, StorageError> {
         let (reply, answer) = oneshot::channel();
         self.inbox.tell(Event::Command(command(reply)));
         answer.await.unwrap_or(Err(StorageError::Stopped))

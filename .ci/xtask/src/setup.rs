@@ -47,6 +47,7 @@ pub(crate) fn everything() -> Result<()> {
     vulkan()?;
     isal()?;
     qemu()?;
+    ceph()?;
     guest_kernel()?;
     companions()?;
     wasm_target()?;
@@ -176,6 +177,31 @@ fn qemu() -> Result<()> {
     let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
     let options = ["install", "-y", "-q", "--no-install-recommends", "--no-remove", "--allow-downgrades"];
     apt_get(&[&options[..], &packages].concat())
+}
+
+/// Ceph's daemons and their tools, of which the cold tier's tests start a cluster. They are not started as services: without
+/// a configuration none of their units has anything to run.
+fn ceph() -> Result<()> {
+    const PACKAGES: [(&str, &str); 5] = [
+        ("ceph-mon", "ceph-mon"),
+        ("ceph-mgr", "ceph-mgr"),
+        ("ceph-osd", "ceph-osd"),
+        ("radosgw", "radosgw"),
+        ("ceph", "ceph-common"),
+    ];
+    let missing: Vec<&str> =
+        PACKAGES.into_iter().filter(|(program, _)| !has(program)).map(|(_, package)| package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("setup: installing {} (a Ceph cluster on loopback, for the cold tier)", missing.join(", "));
+    let installed = apt(&missing);
+    if installed.is_ok() || std::env::var_os("CI").is_some() {
+        return installed;
+    }
+    // It is half a gigabyte, and nothing but two tests needs it; those say that they are skipped.
+    println!("setup: Ceph could not be installed, so that tests of the cold tier are skipped");
+    Ok(())
 }
 
 /// Modules of the NVMe driver in Debian's kernel, and those they need; `storage/device/tests/nvme/machine.rs` loads them.

@@ -445,6 +445,10 @@ fn problem(error: PayloadError) -> Problem {
                 let milliseconds = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX);
                 return Problem::new(Code::Saturated).retry_after(Some(milliseconds));
             }
+            StorageError::Cold { retry_after: Some(retry_after), .. } => {
+                let milliseconds = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX);
+                return Problem::new(Code::NotReady).retry_after(Some(milliseconds));
+            }
             StorageError::Damaged { .. } | StorageError::WrongContent | StorageError::TooFewDrives { .. } => {
                 Code::BodyDamaged
             }

@@ -131,6 +131,7 @@ impl Fsck {
             "repairable": report.repairable,
             "lost": report.lost,
             "unlisted": report.unlisted,
+            "cold": report.cold,
             "unreadable_count": report.unreadable_count,
             "unreadable": unreadable,
             "index": report.index,

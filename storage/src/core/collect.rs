@@ -34,9 +34,9 @@ pub struct CollectReport {
 }
 
 /// A record on its way from one segment to another.
-struct Move {
-    key: [u8; 32],
-    answer: oneshot::Receiver<Result<(), StorageError>>,
+pub(super) struct Move {
+    pub(super) key: [u8; 32],
+    pub(super) answer: oneshot::Receiver<Result<(), StorageError>>,
 }
 
 impl Inner {
@@ -54,15 +54,15 @@ impl Inner {
         if let Some(refusal) = self.writing.borrow().read_only.as_ref().map(ReadOnly::refusal) {
             return Err(refusal);
         }
-        if self.incomplete.get() {
-            let reason = "something could not be read when it was opened, so that nothing is known to be dead";
-            return Err(StorageError::ReadOnly { reason: reason.to_owned() });
+        if self.is_incomplete() {
+            return Err(self.unknown());
         }
         let mut report = CollectReport::default();
         let live = self.live_bytes().await?;
         let mut victims: Vec<(u64, u32)> = {
-            let segments = self.segments.borrow();
-            let sealed = segments.all.iter().filter(|(_, segment)| segment.is_settled());
+            let (segments, cold) = (self.segments.borrow(), self.cold.borrow());
+            // What is in the cold tier, or on its way there, makes room as a whole.
+            let sealed = segments.all.iter().filter(|(id, segment)| segment.is_settled() && !cold.contains_key(id));
             let share = |(id, segment): (&u32, &super::segment::Segment)| {
                 let room = u64::from(segment.used) * BLOCK_BYTES as u64 * self.shape.data as u64;
                 (live.get(id).copied().unwrap_or(0) * 100 / room.max(1), *id)
@@ -84,24 +84,29 @@ impl Inner {
         // What was moved, and what was ended, must not be looked for in them after a crash.
         self.index.flush(self.position()).map_err(index_failed)?;
         for id in emptied {
-            if let Some(segment) = self.segments.borrow_mut().all.get_mut(&id) {
-                segment.leaving = true;
-            }
-            let idle = || self.segments.borrow().all.get(&id).is_none_or(|segment| segment.pins == 0);
-            self.tasks.until(|| idle().then_some(())).await;
-            let written = self.write_slot_headers(id, Stage::Free).await;
-            if written > 0 {
-                self.segments.borrow_mut().give_up(id);
-                report.segments += 1;
-            } else if let Some(segment) = self.segments.borrow_mut().all.get_mut(&id) {
-                segment.leaving = false;
-            }
+            report.segments += u64::from(self.free_slots(id).await);
         }
         Ok(report)
     }
 
+    /// Gives up a segment's slots; whether a drive took it. The index must durably do without what is in them.
+    pub(super) async fn free_slots(&self, id: u32) -> bool {
+        if let Some(segment) = self.segments.borrow_mut().all.get_mut(&id) {
+            segment.leaving = true;
+        }
+        let idle = || self.segments.borrow().all.get(&id).is_none_or(|segment| segment.pins == 0);
+        self.tasks.until(|| idle().then_some(())).await;
+        let written = self.write_slot_headers(id, Stage::Free).await;
+        if written > 0 {
+            self.segments.borrow_mut().give_up(id);
+        } else if let Some(segment) = self.segments.borrow_mut().all.get_mut(&id) {
+            segment.leaving = false;
+        }
+        written > 0
+    }
+
     /// Bytes of the records of each segment that the index knows.
-    async fn live_bytes(&self) -> Result<BTreeMap<u32, u64>, StorageError> {
+    pub(super) async fn live_bytes(&self) -> Result<BTreeMap<u32, u64>, StorageError> {
         let mut live: BTreeMap<u32, u64> = BTreeMap::new();
         let mut entries = self.index.entries();
         loop {
@@ -173,7 +178,12 @@ impl Inner {
 
     /// The put of a record that is to be moved; none if it is dead. Until the move is finished the record cannot be ended,
     /// or its copy would come after its tombstone.
-    async fn moved(&self, entry: &Entry, location: Location, group: crate::Group) -> Result<Option<Put>, StorageError> {
+    pub(super) async fn moved(
+        &self,
+        entry: &Entry,
+        location: Location,
+        group: crate::Group,
+    ) -> Result<Option<Put>, StorageError> {
         let key = entry.key;
         self.tasks.until(|| (!self.busy.borrow().contains(&key)).then_some(())).await;
         let known = self.find(&key)?;
@@ -183,6 +193,7 @@ impl Inner {
                 let segments = self.segments.borrow();
                 let mut range = segments.all.range(..=entry.ends);
                 range.any(|(id, segment)| *id != location.segment && !segment.leaving)
+                    || self.is_cold_up_to(entry.ends, location.segment)
             };
             if known.is_some() || !older {
                 return Ok(None);
@@ -207,7 +218,7 @@ impl Inner {
         Ok(Some(Put { group, key, kind, bytes, sum, time_ms, ends, moved: true, permit: None, reply }))
     }
 
-    async fn finish_move(&self, Move { key, mut answer }: Move) -> Result<(), StorageError> {
+    pub(super) async fn finish_move(&self, Move { key, mut answer }: Move) -> Result<(), StorageError> {
         let answer = self.tasks.until(|| answer.try_recv().map_or_else(unless_empty, Some)).await;
         self.busy.borrow_mut().remove(&key);
         self.tasks.touch();

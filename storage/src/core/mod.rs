@@ -15,6 +15,7 @@
 //! stripe. A flight is answered when all its columns are durable and all flights before it are.
 
 mod batch;
+mod cold;
 mod collect;
 mod list;
 mod ports;
@@ -43,6 +44,9 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use self::batch::Batch;
 pub(crate) use self::batch::CELL_BUFFER_BYTES;
+pub(crate) use self::cold::{ColdCommand, ObjectState};
+pub use self::cold::{ColdPlace, ColdStatus};
+use self::cold::{ColdSegment, Newest};
 pub use self::collect::CollectReport;
 pub use self::list::Listing;
 pub(crate) use self::ports::Outgoing;
@@ -71,6 +75,9 @@ const OPEN_GROUPS_MAX: usize = 16;
 /// Buffers for reading records of up to [`SHORT_BYTES`], and for longer ones.
 const SHORT_READS_MAX: usize = 256;
 const LONG_READS_MAX: usize = 24;
+
+/// When to ask again for what is not found while objects of the cold tier have to be read.
+pub(crate) const UNREAD_RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Buffers for single blocks: headers of cells and slots.
 const BLOCKS_MAX: usize = 512;
@@ -134,6 +141,8 @@ pub(crate) enum Command {
     List { from: u32, segments_max: usize, reply: Reply<Listing> },
     /// Moves what lives out of segments that mostly died.
     Collect { live_percent: u8, segments_max: usize, reply: Reply<CollectReport> },
+    /// What concerns the cold tier.
+    Cold(ColdCommand),
     /// Says how the store is.
     Status { reply: Reply<Status> },
     /// Seals what is open, and makes the index durable.
@@ -244,6 +253,13 @@ struct Inner {
     /// Something could not be read when the store was opened. It may be readable the next time, so the index is not said to
     /// have it, and nothing is taken for dead.
     incomplete: Cell<bool>,
+    /// Segments that are in the cold tier, or are to be.
+    cold: RefCell<BTreeMap<u32, ColdSegment>>,
+    /// Those of which the index may not have everything: it was lost, and no slots hold them.
+    unread: RefCell<BTreeSet<u32>>,
+    /// When a record was last ended, of those whose tombstone was replayed, or written before everything was.
+    ended: RefCell<BTreeMap<[u8; 32], u64>>,
+    newest: RefCell<Newest>,
     /// Reads of headers that drives refused.
     refused: Cell<u64>,
     /// Uploads that are going on.
@@ -314,6 +330,7 @@ impl Core {
                     let _ = reply.send(task.collect(live_percent, segments_max).await);
                 });
             }
+            Command::Cold(command) => inner.cold(command),
             Command::Status { reply } => {
                 let _ = reply.send(Ok(inner.status()));
             }
@@ -382,6 +399,11 @@ impl Core {
     /// The number of the newest batch up to which everything is in the index, or never will be.
     pub(crate) fn position(&self) -> u64 {
         self.inner.position()
+    }
+
+    /// Whether objects of the cold tier have to be read before it is known what is absent.
+    pub(crate) fn has_unread(&self) -> bool {
+        !self.inner.unread.borrow().is_empty()
     }
 
     /// How the store is.

@@ -156,9 +156,6 @@ pub(crate) fn member_id(drive: &dyn BlockDevice, store: &[u8; 16]) -> Result<Opt
     Ok(superblock.and_then(|superblock| superblock.members.get(usize::from(superblock.drive)).map(|member| member.id)))
 }
 
-/// When a record was last ended, of those whose tombstone was replayed.
-type Ended = BTreeMap<[u8; 32], u64>;
-
 /// What opening a store comes to.
 pub(crate) type Opening = Rc<RefCell<Option<Result<(), StorageError>>>>;
 
@@ -211,6 +208,10 @@ impl Core {
             collecting: Cell::new(false),
             observing: Cell::new(false),
             incomplete: Cell::new(false),
+            cold: RefCell::default(),
+            unread: RefCell::default(),
+            ended: RefCell::default(),
+            newest: RefCell::default(),
             refused: Cell::new(0),
             uploads,
             first_segment: Cell::new(first_segment),
@@ -278,7 +279,6 @@ impl Inner {
         let position = self.index.position();
         let mut sequence_max = position;
         let ids: Vec<u32> = self.segments.borrow().all.keys().copied().collect();
-        let mut ended = Ended::new();
         for id in ids {
             let stage = stages.remove(&id).unwrap_or(Stage::Open);
             if self.segments.borrow().all.get(&id).is_some_and(|segment| segment.leaving) {
@@ -326,7 +326,7 @@ impl Inner {
                 segment.durable = segment.batches;
             }
             for batch in batches.iter().filter(|batch| batch.header.sequence > position) {
-                self.replay(id, batch, &mut ended).await?;
+                self.replay(id, batch).await?;
             }
             if stage == Stage::Open && !self.incomplete.get() {
                 // What was on its way when the power failed may have reached only as many drives as it takes.
@@ -338,6 +338,7 @@ impl Inner {
             }
         }
         self.writing.borrow_mut().next_sequence = sequence_max.saturating_add(1);
+        self.load_cold(position).await?;
         self.check_drives();
         self.go_on_rebuilding(None);
         Ok(())
@@ -360,7 +361,7 @@ impl Inner {
     }
 
     /// Something that is on the drives could not be read.
-    fn miss(&self) {
+    pub(super) fn miss(&self) {
         self.counters.borrow_mut().lost += 1;
         self.incomplete.set(true);
     }
@@ -553,7 +554,7 @@ impl Inner {
     }
 
     /// Enters a batch's records into the index, as far as it does not know better.
-    async fn replay(&self, id: u32, batch: &FoundBatch, ended: &mut Ended) -> Result<(), StorageError> {
+    async fn replay(&self, id: u32, batch: &FoundBatch) -> Result<(), StorageError> {
         for (column, directory) in batch.header.directories.iter().enumerate() {
             if directory.entries == 0 {
                 continue;
@@ -566,23 +567,24 @@ impl Inner {
             for entry in listing.chunks_exact(DIRECTORY_ENTRY_BYTES) {
                 let Some(entry) = Entry::decode(entry) else { continue };
                 let location = entry.location(id, batch.start, column);
-                self.replay_entry(&entry, &location, batch.header.sequence, ended).await?;
+                self.replay_entry(&entry, &location, batch.header.sequence).await?;
             }
         }
         Ok(())
     }
 
-    async fn replay_entry(
+    /// Enters a record into the index, unless that knows better.
+    pub(super) async fn replay_entry(
         &self,
         entry: &Entry,
         location: &Location,
         sequence: u64,
-        ended: &mut Ended,
     ) -> Result<(), StorageError> {
         if entry.kind == Kind::Tombstone {
+            let mut ended = self.ended.borrow_mut();
             let last = ended.entry(entry.key).or_default();
             *last = sequence.max(*last);
-        } else if ended.get(&entry.key).is_some_and(|ended| *ended > sequence) {
+        } else if self.ended.borrow().get(&entry.key).is_some_and(|ended| *ended > sequence) {
             // Segments do not follow one another as batches do.
             return Ok(());
         }
@@ -609,7 +611,9 @@ impl Inner {
 
     /// The number of the batch in which a record lies.
     async fn sequence_of(&self, location: &Location) -> Option<u64> {
-        let segment = self.segments.borrow().all.get(&location.segment).cloned()?;
+        let Some(segment) = self.segments.borrow().all.get(&location.segment).cloned() else {
+            return self.cold_sequence(location).await;
+        };
         let headers = self.cell_headers(location.segment, &segment, location.start).await;
         agreed(&headers).map(|header| header.sequence)
     }

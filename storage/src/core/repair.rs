@@ -6,6 +6,7 @@ use std::sync::PoisonError;
 use stele_device::{Buffer, Request};
 use tokio::sync::oneshot;
 
+use super::cold::KnownCell;
 use super::workbench::Place;
 use super::write::unless_empty;
 use super::{Inner, ports};
@@ -319,9 +320,48 @@ impl Inner {
         let place = self.place_at_workbench().await;
         let Some(_pin) = self.pin(id) else { return Err(StorageError::NotFound) };
         let mut cells = Batchwise::read_whole(self, &place, id, start).await?;
+        let damaged = cells.damaged();
+        let written = self.write_columns(&place, (id, start), &mut cells, damaged).await?;
+        Ok((cells.header, written))
+    }
+
+    /// Writes again what is damaged of a batch, of which other cells are known to be right: those of its data columns.
+    pub(super) async fn write_from(&self, id: u32, known: &[KnownCell<'_>]) -> Result<u64, StorageError> {
+        let place = self.place_at_workbench().await;
+        let Some(_pin) = self.pin(id) else { return Err(StorageError::NotFound) };
+        let Some(KnownCell { header, .. }) = known.first() else { return Err(StorageError::NotFound) };
+        let start = header.start;
+        let mut damaged = {
+            let written = (0..self.shape.columns()).filter(|column| header.is_written(*column)).collect();
+            let whole = Batchwise::read_whole(self, &place, id, start).await;
+            whole.ok().filter(|cells| cells.header.is_beside(header)).map_or(written, |cells| cells.damaged())
+        };
+        // Parity first: it is made of all the others.
+        damaged.reverse();
+        let mut columns: Vec<Column> = (0..self.shape.columns())
+            .map(|column| if header.is_written(column) { Column::Lost } else { Column::Unwritten })
+            .collect();
+        let pieces = 0..header.sums.len();
+        for KnownCell { column, content, .. } in known {
+            let mut buffer = place.buffer();
+            buffer[BLOCK_BYTES..BLOCK_BYTES + content.len()].copy_from_slice(content);
+            columns[*column] = Column::Read { buffer, sound: vec![true; pieces.len()] };
+        }
+        let mut cells = Batchwise { header: header.clone(), columns, pieces, begin: 0, lead: BLOCK_BYTES };
+        self.write_columns(&place, (id, start), &mut cells, damaged).await
+    }
+
+    /// Writes columns of a batch again: what is sound of them as it is, and the rest as the others make it.
+    async fn write_columns(
+        &self,
+        place: &Place<'_>,
+        (id, start): (u32, u32),
+        cells: &mut Batchwise,
+        columns: Vec<usize>,
+    ) -> Result<u64, StorageError> {
         let Some(segment) = self.segments.borrow().all.get(&id).cloned() else { return Err(StorageError::NotFound) };
         let mut written = 0;
-        for column in cells.damaged() {
+        for column in columns {
             let (drive, slot) = segment.columns[column];
             let number = usize::from(drive);
             if self.roster.borrow().state(number) == DriveState::Failed || self.observing.get() {
@@ -337,13 +377,13 @@ impl Inner {
                         }
                         let range = cells.header.piece(piece);
                         let at = BLOCK_BYTES + range.start..BLOCK_BYTES + range.end;
-                        self.made(&cells, column, range, &mut buffer[at])?;
+                        self.made(cells, column, range, &mut buffer[at])?;
                     }
                     buffer
                 }
                 Column::Lost | Column::Unwritten => {
                     let mut buffer = place.buffer();
-                    self.made(&cells, column, 0..bytes, &mut buffer[BLOCK_BYTES..BLOCK_BYTES + bytes])?;
+                    self.made(cells, column, 0..bytes, &mut buffer[BLOCK_BYTES..BLOCK_BYTES + bytes])?;
                     buffer
                 }
             };
@@ -363,7 +403,7 @@ impl Inner {
                 Err(error) => self.fail_drive(asked, &error),
             }
         }
-        Ok((cells.header, written))
+        Ok(written)
     }
 
     fn made(&self, cells: &Batchwise, column: usize, range: Range<usize>, into: &mut [u8]) -> Result<(), StorageError> {
@@ -389,7 +429,7 @@ impl Inner {
 
     /// Removes parts of uploads that came to nothing.
     async fn remove_orphans(&self, id: u32, now_ms: u64, report: &mut ScrubReport) {
-        if self.incomplete.get() {
+        if self.is_incomplete() {
             return;
         }
         let old = now_ms.saturating_sub(UPLOAD_AGE_MAX_MS);

@@ -10,6 +10,8 @@ pub struct Status {
     pub drives: Vec<DriveStatus>,
     /// Segments that hold something.
     pub segments: u64,
+    /// Segments that are in the cold tier, whether the drives have them or not.
+    pub segments_cold: u64,
     /// Segments that the free slots are good for.
     pub segments_free: u64,
     /// Objects, parts of objects and their manifests: about so many.
@@ -71,6 +73,7 @@ impl Inner {
         Status {
             drives: drives.collect(),
             segments: segments.all.len() as u64,
+            segments_cold: self.held() as u64,
             segments_free: segments.segments_free(self.shape.columns()) as u64,
             records: self.index.len_estimate(),
             read_only: self.writing.borrow().read_only.as_ref().map(|read_only| read_only.reason().to_owned()),

@@ -66,7 +66,8 @@ impl Takes {
     fn of(put: &Put) -> Self {
         match put.kind {
             _ if put.moved => Self::All,
-            Kind::Tombstone => Self::Reserve,
+            // Both make room in the end.
+            Kind::Tombstone | Kind::Cold => Self::Reserve,
             Kind::Whole | Kind::Manifest | Kind::Part | Kind::Upload => Self::Free,
         }
     }
@@ -147,8 +148,12 @@ impl Inner {
     }
 
     async fn end(&self, key: [u8; 32], time_ms: u64) -> Result<bool, StorageError> {
-        let Some(location) = self.find(&key)? else { return Ok(false) };
-        let group = self.segments.borrow().all.get(&location.segment).map(|segment| segment.group);
+        let Some(location) = self.find(&key)? else {
+            // It may be in what has to be read.
+            return if self.unread.borrow().is_empty() { Ok(false) } else { Err(self.unknown()) };
+        };
+        let local = self.segments.borrow().all.get(&location.segment).map(|segment| segment.group);
+        let group = local.or_else(|| self.cold.borrow().get(&location.segment).map(|segment| segment.group));
         let Some(group) = group else { return Ok(false) };
         let (reply, mut answer) = oneshot::channel();
         self.put(Put {
@@ -398,7 +403,7 @@ impl Inner {
     }
 
     fn finish(&self, flight: Flight) {
-        let Flight { segment: id, records, sound, .. } = flight;
+        let Flight { segment: id, records, sound, sequence, .. } = flight;
         let poisoned = match &self.writing.borrow().read_only {
             Some(poisoned @ ReadOnly::Poisoned(_)) => Some(poisoned.refusal()),
             _ => None,
@@ -426,6 +431,10 @@ impl Inner {
         }
         for record in records {
             let answer = self.enter(&record.key, &record.location);
+            if record.location.kind == Kind::Tombstone && !self.unread.borrow().is_empty() {
+                // What is read of it later is older.
+                self.ended.borrow_mut().insert(record.key, sequence);
+            }
             let mut counters = self.counters.borrow_mut();
             counters.puts += 1;
             counters.put_bytes += record.bytes as u64;
@@ -438,7 +447,9 @@ impl Inner {
     pub(super) fn enter(&self, key: &[u8; 32], location: &Location) -> Result<(), StorageError> {
         let enter = || match location.kind {
             Kind::Tombstone => self.index.remove(key),
-            Kind::Whole | Kind::Manifest | Kind::Part | Kind::Upload => self.index.put(key, location.encode()),
+            Kind::Whole | Kind::Manifest | Kind::Part | Kind::Upload | Kind::Cold => {
+                self.index.put(key, location.encode())
+            }
         };
         match enter() {
             Err(IndexError::MemtableFull { .. }) => {
@@ -450,9 +461,14 @@ impl Inner {
         }
     }
 
+    /// Whether it is not known what is absent: something could not be read, or has not been.
+    pub(super) fn is_incomplete(&self) -> bool {
+        self.incomplete.get() || !self.unread.borrow().is_empty()
+    }
+
     /// The sequence up to which every batch is in the index, or never will be.
     pub(super) fn position(&self) -> u64 {
-        if self.incomplete.get() {
+        if self.is_incomplete() {
             // The next opening looks again for what could not be read.
             return self.index.position();
         }

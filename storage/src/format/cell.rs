@@ -70,8 +70,14 @@ impl CellHeader {
 
     /// The header in a block that was read from block `start` of a slot; none if something else is there.
     pub(crate) fn decode(block: &[u8], store: &[u8; 16], drive: u16, slot: u32, start: u32) -> Option<Self> {
+        Self::decode_elsewhere(block, store)
+            .filter(|header| (header.drive, header.slot, header.start) == (drive, slot, start))
+    }
+
+    /// The header in a block that was read from somewhere else than where it was written to: from the cold tier.
+    pub(crate) fn decode_elsewhere(block: &[u8], store: &[u8; 16]) -> Option<Self> {
         let mut reader = Reader::new(block, MAGIC)?;
-        let here = (reader.bytes(), reader.u16(), reader.u32(), reader.u32()) == (*store, drive, slot, start);
+        let (own, drive, slot, start) = (reader.bytes::<16>(), reader.u16(), reader.u32(), reader.u32());
         let (segment, epoch) = (reader.u32(), reader.u64());
         let (batch, sequence, durable, column) = (reader.u32(), reader.u64(), reader.u32(), reader.u8());
         let written = reader.u64();
@@ -81,7 +87,7 @@ impl CellHeader {
             && usize::from(column) < COLUMNS_MAX
             && columns <= COLUMNS_MAX
             && written >> column & 1 == 1;
-        if !here || !possible {
+        if own != *store || !possible {
             return None;
         }
         let directory = |reader: &mut Reader<'_>| {
@@ -183,6 +189,8 @@ pub(crate) enum Kind {
     Upload,
     /// The end of the record with the same key.
     Tombstone,
+    /// Of the store itself: that a segment is in the cold tier, and what it holds.
+    Cold,
 }
 
 impl Kind {
@@ -193,6 +201,7 @@ impl Kind {
             Self::Part => 2,
             Self::Tombstone => 3,
             Self::Upload => 4,
+            Self::Cold => 5,
         }
     }
 
@@ -203,6 +212,7 @@ impl Kind {
             2 => Some(Self::Part),
             3 => Some(Self::Tombstone),
             4 => Some(Self::Upload),
+            5 => Some(Self::Cold),
             _ => None,
         }
     }

@@ -15,10 +15,12 @@
 
 mod cell;
 mod codec;
+mod cold;
 mod slot;
 mod superblock;
 
 pub(crate) use cell::{CellHeader, DIRECTORY_ENTRY_BYTES, Directory, Entry, Kind, sums};
+pub(crate) use cold::{ColdBatch, ColdHeader};
 pub(crate) use slot::{SlotHeader, Stage};
 pub use superblock::DriveState;
 pub(crate) use superblock::{MARGIN_BYTES, Member, SUPERBLOCK_COPIES, Superblock, superblock_offsets};
