@@ -1,6 +1,6 @@
 //! Every route for everyone who could ask.
 
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 use stele_types::{Statement, StatementId};
 
 use super::certificates::Authority;
@@ -94,6 +94,16 @@ impl Scene {
             Route::Snapshot => Ask::get(format!("/v1/snapshots/{}", self.snapshot())),
             Route::SnapshotChunk => Ask::get(format!("/v1/snapshots/{}/1", self.snapshot())),
             Route::Tile => Ask::get("/tile/0/000.p/2"),
+            // This bench keeps no bodies.
+            Route::PutBody => {
+                let path = format!("/v1/records/{}/body?class=medical", "01".repeat(16));
+                Ask { method: Method::PUT, path, headers: Vec::new(), body: b"body".to_vec() }
+            }
+            Route::Blob => Ask::get(format!("/v1/blobs/{}", "01".repeat(32))),
+            Route::SealedBlob => Ask::get(format!("/v1/blobs/{}/sealed", "01".repeat(32))),
+            Route::ScrubStorage | Route::ReplaceDrive => {
+                Ask::post(path.replace("{drive}", "0"), "application/json", "{\"path\":\"/dev/null\"}")
+            }
             Route::Consistency => Ask::get("/v1/consistency?old=1&new=2"),
             Route::State => Ask::get(format!("/v1/state/certificate/{}", self.number())),
             _ => Ask::get(path),
@@ -132,15 +142,22 @@ async fn every_route_answers_everyone_as_its_rule_says() {
                 route,
                 Route::RegisterEntry | Route::RegisterBatch | Route::Statuses | Route::Bundles | Route::Feed
             );
+            let body = matches!(route, Route::PutBody | Route::Blob | Route::SealedBlob);
+            let control = matches!(route, Route::ScrubStorage | Route::ReplaceDrive);
             let bulk = matches!(route, Route::Block | Route::Snapshots | Route::Snapshot | Route::SnapshotChunk);
             let expected = match (who, route) {
                 (Who::Suspended, _) => "party_suspended",
                 (Who::Unpinned, _) => "client_unauthenticated",
                 (Who::Admin, Route::Metrics) => "ok",
                 (Who::Admin, _) if health => "ok",
-                (Who::Admin, _) | (_, Route::Metrics) => "not_found",
+                // Without the token.
+                (Who::Admin, _) if control => "forbidden",
+                (Who::Admin, _) | (_, Route::Metrics | Route::Storage) => "not_found",
+                _ if control => "not_found",
                 (Who::Public | Who::Plain, _) if bulk => "client_unauthenticated",
-                (Who::Public | Who::Plain, _) if party_only => "client_unauthenticated",
+                (Who::Public | Who::Plain, _) if party_only || body => "client_unauthenticated",
+                (Who::Regulator | Who::Operator, Route::PutBody) => "forbidden",
+                _ if body => "not_found",
                 (Who::Regulator | Who::Operator, _) if bulk => "ok",
                 _ if bulk => "forbidden",
                 _ => "ok",

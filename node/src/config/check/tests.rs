@@ -95,8 +95,14 @@ fn missing_files_and_open_keys_are_named_with_a_remedy() {
         fs::write(file, "").unwrap();
     }
     let validator = config.validator.as_ref().unwrap();
-    let secrets =
-        [&config.api.key, &config.peers.key, &config.seal.key, &validator.long_term_key, &validator.epoch_keys[0]];
+    let secrets = [
+        &config.api.key,
+        &config.peers.key,
+        &config.seal.key,
+        &validator.long_term_key,
+        &validator.epoch_keys[0],
+        &config.payload.as_ref().unwrap().custody_key,
+    ];
     for secret in secrets {
         fs::write(secret, "").unwrap();
         fs::set_permissions(secret, fs::Permissions::from_mode(0o600)).unwrap();

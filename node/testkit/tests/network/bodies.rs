@@ -99,7 +99,7 @@ async fn a_drive_is_lost_and_replaced_by_the_command_line() -> Result<()> {
     stele.refused(&other, "commitment_differs").await?;
 
     let drives = cluster.network.dir().node(NODE).file("drives");
-    cluster.network.kill(0)?;
+    cluster.network.stop(0)?;
     fs::remove_file(drives.join("2"))?;
     let checked = stele.json(&format!("--node {NODE} storage fsck")).await?;
     ensure!(checked["verdict"] == "sound" && checked["drives_failed"][0] == 2, "{checked}");
