@@ -35,9 +35,8 @@ use crate::{
     figures::CacheFigures,
     suite::{
         KeyError, SIGNATURE_LENGTH, Signed, Suite, Verdict,
-        enrolment::{Enrolment, Place},
-        equation::{Equations, Found, Keyed, Known},
-        key_cache::KeyCache,
+        equation::Equations,
+        keys::{Keyed, Keys, Known},
     },
 };
 
@@ -55,8 +54,7 @@ const RECHECK_FACTOR: usize = 2;
 /// Verifies with a cache of decoded keys.
 #[derive(Debug)]
 pub(crate) struct Verifier {
-    keys: KeyCache<DecodedKey>,
-    enrolment: Enrolment<EdwardsComb>,
+    keys: Keys<EdwardsPoint, EdwardsComb>,
 }
 
 /// The table of a key.
@@ -69,13 +67,6 @@ pub(crate) struct BatchFigures {
     pub(crate) equation: bool,
     /// It failed and was bisected.
     pub(crate) bisected: bool,
-}
-
-/// A key's point and its place among the tables.
-#[derive(Clone, Debug)]
-struct DecodedKey {
-    point: EdwardsPoint,
-    place: Arc<Place<EdwardsComb>>,
 }
 
 /// A signature under a key that decodes, as numbers: `[8][s]B = [8]R + [8][k]A`.
@@ -118,19 +109,18 @@ struct Decoded {
 
 impl Verifier {
     pub(crate) fn new(key_cache_entries: usize, table_bytes: usize) -> Self {
-        Self { keys: KeyCache::new(key_cache_entries), enrolment: Enrolment::new(table_bytes, EdwardsComb::BYTES) }
+        Self { keys: Keys::new(key_cache_entries, table_bytes, EdwardsComb::BYTES) }
     }
 
     pub(crate) fn cache_figures(&self) -> CacheFigures {
-        let (tables, table_bytes) = self.enrolment.figures();
-        CacheFigures { tables, table_bytes, ..self.keys.figures() }
+        self.keys.figures()
     }
 
     /// Verifies a batch; `verdicts` has one entry for each item. Neighbours under the same key are
     /// cheapest, so callers sort by key.
     pub(crate) fn verify(&self, items: &[Signed<'_>], verdicts: &mut [Verdict]) -> BatchFigures {
         verdicts.fill(Verdict::Invalid);
-        let keys = Keyed::new(items, |bytes, uses| self.find(bytes, uses));
+        let keys = self.keys(items);
         let hashes = hashes(items);
         let parsed = items.iter().zip(keys.iter()).zip(&hashes).enumerate();
         let parsed = parsed.filter_map(|(index, ((item, known), hash))| Parsed::new(index, item, known?, hash));
@@ -141,7 +131,7 @@ impl Verifier {
 
     /// What is left to decide of a batch; items without an equation are invalid.
     pub(crate) fn equations(&self, items: &[Signed<'_>]) -> Equations<EdwardsEquation, EdwardsComb> {
-        let keys = Keyed::new(items, |bytes, uses| self.find(bytes, uses));
+        let keys = self.keys(items);
         let hashes = hashes(items);
         let all = items.iter().zip(keys.iter()).zip(&hashes).enumerate();
         let equations = all.filter_map(|(index, ((item, known), hash))| {
@@ -158,12 +148,10 @@ impl Verifier {
         Equations { items: equations.collect(), tables: keys.tables }
     }
 
-    fn find(&self, bytes: &[u8], uses: usize) -> Option<Found<EdwardsPoint, EdwardsComb>> {
-        let key = self
-            .keys
-            .find_or_decode(bytes, |bytes| Some(DecodedKey { point: decode_point(bytes)?, place: Arc::default() }))?;
-        let make = || EdwardsComb::new::<Edwards25519>(&edwards::decode(key.point.compress().as_bytes())?);
-        Some((key.point, self.enrolment.table(&key.place, uses, make)))
+    fn keys(&self, items: &[Signed<'_>]) -> Keyed<EdwardsPoint, EdwardsComb> {
+        self.keys.of(items, decode_point, |point| {
+            EdwardsComb::new::<Edwards25519>(&edwards::decode(point.compress().as_bytes())?)
+        })
     }
 }
 

@@ -33,6 +33,15 @@ pub(super) struct Place<T> {
     used: AtomicU64,
 }
 
+/// What a key has.
+#[derive(Debug)]
+pub(super) enum Asked<T> {
+    Without,
+    Held(Arc<T>),
+    /// It has earned a table: [`Enrolment::admit`] makes it.
+    Earned(Arc<Place<T>>),
+}
+
 impl<T> Default for Place<T> {
     fn default() -> Self {
         Self { table: RwLock::new(None), uses: AtomicUsize::new(0), since: AtomicU64::new(0), used: AtomicU64::new(0) }
@@ -45,28 +54,31 @@ impl<T> Enrolment<T> {
         Self { holders: Mutex::default(), holders_max: bytes / table_bytes, table_bytes, clock: AtomicU64::new(1) }
     }
 
-    /// The table of a key that is used so many times now, once it has earned one. `make` may refuse, for keys that cannot
-    /// have one.
-    pub(super) fn table(&self, place: &Arc<Place<T>>, uses: usize, make: impl FnOnce() -> Option<T>) -> Option<Arc<T>> {
+    /// Counts the uses of so many keys, each of which is to [ask](Self::ask) at a time of its own, from the first on.
+    pub(super) fn tick(&self, keys: usize) -> u64 {
         // Where there is no room nobody counts, which all cores would do in one place.
+        if self.holders_max == 0 { 0 } else { self.clock.fetch_add(keys as u64, Ordering::Relaxed) }
+    }
+
+    /// What a key has that is used so many times now.
+    pub(super) fn ask(&self, place: &Arc<Place<T>>, uses: usize, now: u64) -> Asked<T> {
         if self.holders_max == 0 {
-            return None;
+            return Asked::Without;
         }
-        let now = self.clock.fetch_add(1, Ordering::Relaxed);
         place.used.store(now, Ordering::Relaxed);
         if let Some(table) = place.held() {
-            return Some(table);
+            return Asked::Held(table);
         }
         let before = place.uses.fetch_add(uses, Ordering::Relaxed);
         if before == 0 {
             place.since.store(now, Ordering::Relaxed);
         }
         if before + uses <= USES_MIN {
-            return None;
+            return Asked::Without;
         }
         // Granted or not, the next request is as many uses away.
         place.uses.store(0, Ordering::Relaxed);
-        self.admit(place, make)
+        Asked::Earned(Arc::clone(place))
     }
 
     /// Keys with a table, and the bytes of memory that their tables take.
@@ -79,9 +91,9 @@ impl<T> Enrolment<T> {
         self.holders().iter().filter_map(Weak::upgrade).filter(|place| place.held().is_some()).count()
     }
 
-    /// Makes the table under the lock, so that no more are made than there is room for; whoever finds the lock taken
-    /// goes on without a table.
-    fn admit(&self, place: &Arc<Place<T>>, make: impl FnOnce() -> Option<T>) -> Option<Arc<T>> {
+    /// Makes the table that a key has earned; `make` may refuse, for keys that cannot have one. That is under the lock, so
+    /// that no more are made than there is room for; whoever finds the lock taken goes on without a table.
+    pub(super) fn admit(&self, place: &Arc<Place<T>>, make: impl FnOnce() -> Option<T>) -> Option<Arc<T>> {
         let mut holders = match self.holders.try_lock() {
             Ok(holders) => holders,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
@@ -127,6 +139,16 @@ impl<T> Place<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl<T> Enrolment<T> {
+        fn table(&self, place: &Arc<Place<T>>, uses: usize, make: impl FnOnce() -> Option<T>) -> Option<Arc<T>> {
+            match self.ask(place, uses, self.tick(1)) {
+                Asked::Without => None,
+                Asked::Held(table) => Some(table),
+                Asked::Earned(place) => self.admit(&place, make),
+            }
+        }
+    }
 
     /// Uses a key until it has a table; false if it has none after many.
     fn enrols(enrolment: &Enrolment<u8>, place: &Arc<Place<u8>>) -> bool {

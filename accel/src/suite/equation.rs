@@ -9,28 +9,14 @@ use crate::{
         SignedScalar, combine,
         limbs::{self, Limbs, ZERO},
     },
-    figures::CacheFigures,
-    suite::{
-        Signed, Verdict,
-        enrolment::{Enrolment, Place},
-        is_sec1,
-        key_cache::KeyCache,
-    },
+    suite::{Verdict, is_sec1},
 };
 
-/// The decoded keys of a suite, with tables of those that are used often.
-#[derive(Debug)]
-pub(super) struct Keys<C: PrimeCurve, X> {
-    decoded: KeyCache<Key<C, X>>,
-    enrolment: Enrolment<KeyComb<C::Field>>,
-}
-
 /// A decoded key with what its suite derives from it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Key<C: PrimeCurve, X> {
     pub(super) point: Affine<C::Field>,
     pub(super) derived: X,
-    place: Arc<Place<KeyComb<C::Field>>>,
 }
 
 /// The table of a key on a curve.
@@ -44,25 +30,6 @@ pub(super) type KeyTable<C> = KeyComb<<C as Curve>::Field>;
 pub(crate) struct Equations<E, T> {
     pub(crate) items: Vec<E>,
     pub(crate) tables: Vec<Arc<T>>,
-}
-
-/// The keys of items, each once for neighbours under it.
-pub(super) struct Keyed<K, T> {
-    keys: Vec<Option<Known<K>>>,
-    /// Which key each item has.
-    of_items: Vec<usize>,
-    pub(super) tables: Vec<Arc<T>>,
-}
-
-/// A key that decodes, and its table if it has one.
-pub(super) type Found<K, T> = (K, Option<Arc<T>>);
-
-/// A key that decodes, among those of a batch.
-#[derive(Debug)]
-pub(super) struct Known<K> {
-    pub(super) key: K,
-    /// Place of its table in [`Keyed::tables`], if it has one.
-    pub(super) table: Option<usize>,
 }
 
 /// The last step for one item.
@@ -81,36 +48,17 @@ pub(crate) struct Equation<C: PrimeCurve> {
     pub(crate) x: Limbs,
 }
 
-impl<C: PrimeCurve, X: Clone> Keys<C, X> {
-    pub(super) fn new(cache_entries: usize, table_bytes: usize) -> Self {
-        Self {
-            decoded: KeyCache::new(cache_entries),
-            enrolment: Enrolment::new(table_bytes, KeyComb::<C::Field>::BYTES),
-        }
-    }
-
-    /// The key with its table, from the cache or decoded, for a number of uses.
-    pub(super) fn find(
-        &self,
-        bytes: &[u8],
-        uses: usize,
-        derive: impl FnOnce(&Affine<C::Field>) -> X,
-    ) -> Option<Found<Key<C, X>, KeyTable<C>>> {
-        let key = self.decoded.find_or_decode(bytes, |bytes| decode(bytes, derive))?;
-        let table = self.enrolment.table(&key.place, uses, || KeyComb::new::<C>(&key.point));
-        Some((key, table))
-    }
-
-    pub(super) fn figures(&self) -> CacheFigures {
-        let (tables, table_bytes) = self.enrolment.figures();
-        CacheFigures { tables, table_bytes, ..self.decoded.figures() }
+impl<C: PrimeCurve, X> Key<C, X> {
+    /// Its table, unless it cannot have one.
+    pub(super) fn table(&self) -> Option<KeyTable<C>> {
+        KeyComb::new::<C>(&self.point)
     }
 }
 
-/// A key that is not remembered.
+/// The key with these bytes.
 pub(super) fn decode<C: PrimeCurve, X>(bytes: &[u8], derive: impl FnOnce(&Affine<C::Field>) -> X) -> Option<Key<C, X>> {
     let point = is_sec1(bytes).then(|| C::decode(bytes)).flatten()?;
-    Some(Key { point, derived: derive(&point), place: Arc::default() })
+    Some(Key { point, derived: derive(&point) })
 }
 
 /// The two scalars of a signature, each in `1..n`.
@@ -118,31 +66,6 @@ pub(super) fn scalars<C: PrimeCurve>(signature: &[u8]) -> Option<[Limbs; 2]> {
     let (halves, []) = signature.as_chunks::<32>() else { return None };
     let scalars = <&[[u8; 32]; 2]>::try_from(halves).ok()?.map(|half| limbs::from_be_bytes(&half));
     scalars.iter().all(|scalar| *scalar != ZERO && limbs::less(scalar, &C::Order::MODULUS)).then_some(scalars)
-}
-
-impl<K, T> Keyed<K, T> {
-    /// The keys of items. Neighbours under the same key cost one look-up, which is told how many they are and gives the
-    /// key and its table.
-    pub(super) fn new(items: &[Signed<'_>], mut find: impl FnMut(&[u8], usize) -> Option<Found<K, T>>) -> Self {
-        let (mut keys, mut of_items, mut tables) = (Vec::new(), Vec::with_capacity(items.len()), Vec::new());
-        for neighbours in items.chunk_by(|left, right| left.public_key == right.public_key) {
-            of_items.extend(std::iter::repeat_n(keys.len(), neighbours.len()));
-            let found = neighbours.first().and_then(|item| find(item.public_key, neighbours.len()));
-            keys.push(found.map(|(key, table)| {
-                let table = table.map(|table| {
-                    tables.push(table);
-                    tables.len() - 1
-                });
-                Known { key, table }
-            }));
-        }
-        Self { keys, of_items, tables }
-    }
-
-    /// The key of each item, in order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = Option<&Known<K>>> {
-        self.of_items.iter().map(|key| self.keys[*key].as_ref())
-    }
 }
 
 /// Decides the items of all equations.

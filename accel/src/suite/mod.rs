@@ -4,6 +4,7 @@ pub(crate) mod ed25519;
 mod enrolment;
 mod equation;
 mod key_cache;
+mod keys;
 pub(crate) mod p256;
 pub(crate) mod sm2;
 

@@ -7,8 +7,9 @@ use crate::{
     figures::CacheFigures,
     suite::{
         KeyError, Signed, Suite, Verdict,
-        equation::{Equation, Equations, Key, KeyTable, Keyed, Keys, decide, decode, scalars},
+        equation::{Equation, Equations, Key, KeyTable, decide, decode, scalars},
         is_sec1,
+        keys::{Keyed, Keys},
     },
 };
 
@@ -17,12 +18,12 @@ type Scalar = Residue<<P256 as PrimeCurve>::Order>;
 /// Verifies with a cache of decoded keys.
 #[derive(Debug)]
 pub(crate) struct Verifier {
-    keys: Keys<P256, ()>,
+    keys: Keys<Key<P256, ()>, KeyTable<P256>>,
 }
 
 impl Verifier {
     pub(crate) fn new(key_cache_entries: usize, table_bytes: usize) -> Self {
-        Self { keys: Keys::new(key_cache_entries, table_bytes) }
+        Self { keys: Keys::new(key_cache_entries, table_bytes, KeyTable::<P256>::BYTES) }
     }
 
     pub(crate) fn cache_figures(&self) -> CacheFigures {
@@ -37,14 +38,14 @@ impl Verifier {
 
     /// What is left to decide of a batch; items without an equation are invalid.
     pub(crate) fn equations(&self, items: &[Signed<'_>]) -> Equations<Equation<P256>, KeyTable<P256>> {
-        equations(items, Keyed::new(items, |bytes, uses| self.keys.find(bytes, uses, |_| ())))
+        equations(items, self.keys.of(items, |bytes| decode(bytes, |_| ()), Key::table))
     }
 }
 
 pub(crate) fn verify_one(item: Signed<'_>) -> Verdict {
     let mut verdict = [Verdict::Invalid];
     let items = [item];
-    let keys = Keyed::new(&items, |bytes, _| Some((decode(bytes, |_| ())?, None)));
+    let keys = Keyed::unremembered(&items, |bytes| decode(bytes, |_| ()));
     decide(&equations(&items, keys), &mut verdict);
     verdict[0]
 }

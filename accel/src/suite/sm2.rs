@@ -10,8 +10,9 @@ use crate::{
     figures::CacheFigures,
     suite::{
         KeyError, Signed, Suite, Verdict,
-        equation::{Equation, Equations, Key, KeyTable, Keyed, Keys, Known, decide, decode, scalars},
+        equation::{Equation, Equations, Key, KeyTable, decide, decode, scalars},
         is_sec1,
+        keys::{Keyed, Keys, Known},
     },
 };
 
@@ -34,12 +35,12 @@ type Sm2Equations = Equations<Equation<Sm2>, KeyTable<Sm2>>;
 /// Verifies with a cache of decoded keys.
 #[derive(Debug)]
 pub(crate) struct Verifier {
-    keys: Keys<Sm2, Digest>,
+    keys: Keys<Sm2Key, KeyTable<Sm2>>,
 }
 
 impl Verifier {
     pub(crate) fn new(key_cache_entries: usize, table_bytes: usize) -> Self {
-        Self { keys: Keys::new(key_cache_entries, table_bytes) }
+        Self { keys: Keys::new(key_cache_entries, table_bytes, KeyTable::<Sm2>::BYTES) }
     }
 
     pub(crate) fn cache_figures(&self) -> CacheFigures {
@@ -54,14 +55,14 @@ impl Verifier {
 
     /// What is left to decide of a batch; items without an equation are invalid.
     pub(crate) fn equations(&self, items: &[Signed<'_>]) -> Sm2Equations {
-        equations(items, Keyed::new(items, |bytes, uses| self.keys.find(bytes, uses, identity_hash)))
+        equations(items, self.keys.of(items, |bytes| decode(bytes, identity_hash), Key::table))
     }
 }
 
 pub(crate) fn verify_one(item: Signed<'_>) -> Verdict {
     let mut verdict = [Verdict::Invalid];
     let items = [item];
-    let keys = Keyed::new(&items, |bytes, _| Some((decode(bytes, identity_hash)?, None)));
+    let keys = Keyed::unremembered(&items, |bytes| decode(bytes, identity_hash));
     decide(&equations(&items, keys), &mut verdict);
     verdict[0]
 }
