@@ -17,8 +17,14 @@ use crate::chain::{Chain, ChainError};
 use crate::config::PayloadSection;
 use crate::metrics::Metrics;
 
-/// How often overdue bodies are removed and room is freed.
+/// How often room is freed.
 const COLLECT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How often overdue bodies are removed, and whether room is scarce is looked at.
+const PRESSURE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Where room is scarce, segments of which no more is alive are worth moving. More would be moved for little.
+const SCARCE_LIVE_PERCENT: u8 = 75;
 
 /// Bodies removed, and segments freed, at a time: others have their turn between.
 const REMOVED_MAX: usize = 1024;
@@ -139,19 +145,42 @@ impl Upkeep {
     }
 
     async fn collect(&self) {
-        let interval = COLLECT_INTERVAL.min(self.payload.unreferenced_max / 4);
+        let interval = PRESSURE_INTERVAL.min(self.payload.unreferenced_max / 4);
         let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut collected = tokio::time::Instant::now();
         loop {
             ticks.tick().await;
             // Others have their turn between.
             while self.remove_overdue().await == REMOVED_MAX {}
-            match self.payload.store.collect(self.live_percent, SEGMENTS_MAX).await {
-                Ok(report) if report.segments > 0 => {
+            if self.is_scarce().await {
+                // What was put one by one takes room in columns that hold nothing.
+                while self.free_room(self.live_percent.max(SCARCE_LIVE_PERCENT)).await {}
+            } else if collected.elapsed() >= COLLECT_INTERVAL {
+                self.free_room(self.live_percent).await;
+                collected = tokio::time::Instant::now();
+            }
+        }
+    }
+
+    /// Whether less than a quarter of the store is free.
+    async fn is_scarce(&self) -> bool {
+        let status = self.payload.store.status().await;
+        status.is_ok_and(|status| status.segments_free * 3 < status.segments)
+    }
+
+    /// Moves what lives out of segments of which no more is alive; whether that freed some.
+    async fn free_room(&self, live_percent: u8) -> bool {
+        match self.payload.store.collect(live_percent, SEGMENTS_MAX).await {
+            Ok(report) => {
+                if report.segments > 0 {
                     info!(segments = report.segments, moved_bytes = report.moved_bytes, "room was freed");
                 }
-                Ok(_) => {}
-                Err(error) => warn!(code = error.code(), %error, "no room can be freed"),
+                report.segments > 0
+            }
+            Err(error) => {
+                warn!(code = error.code(), %error, "no room can be freed");
+                false
             }
         }
     }

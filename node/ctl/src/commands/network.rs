@@ -74,7 +74,7 @@ pub enum Payload {
     None,
     /// On four files of 64 MiB, of which one may be lost
     Small,
-    /// On eleven files of 64 MiB, of which three may be lost, as an appliance divides its drives
+    /// On eleven files of 128 MiB, of which three may be lost, as an appliance divides its drives
     Appliance,
 }
 

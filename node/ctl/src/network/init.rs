@@ -101,7 +101,7 @@ impl PayloadDrives {
         Self { drives: 4, drive_bytes: 64 << 20, data_columns: 2, parity_columns: 1, slot_bytes: 4 << 20 };
     /// The layout of an appliance, on eleven files: it survives the loss of three.
     pub const APPLIANCE: Self =
-        Self { drives: 11, drive_bytes: 64 << 20, data_columns: 8, parity_columns: 3, slot_bytes: 4 << 20 };
+        Self { drives: 11, drive_bytes: 128 << 20, data_columns: 8, parity_columns: 3, slot_bytes: 4 << 20 };
 }
 
 impl Default for InitOptions {
