@@ -52,8 +52,8 @@ fn a_new_network_has_a_sound_genesis_and_secret_keys() {
     let mut found = Vec::new();
     files(&root, &mut found);
     let keys: Vec<_> = found.iter().filter(|path| path.extension().is_some_and(|e| e == "key")).collect();
-    // The CA; validator, seal, peer, epoch and TLS key of 4 nodes; signing and TLS key of 10 parties.
-    assert_eq!(keys.len(), 1 + 4 * 5 + 10 * 2);
+    // The CA; validator, seal, custody, peer, epoch and TLS key of 4 nodes; signing and TLS key of 10 parties.
+    assert_eq!(keys.len(), 1 + 4 * 6 + 10 * 2);
     for path in found {
         let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
         let text = fs::read(&path).unwrap();

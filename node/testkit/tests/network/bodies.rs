@@ -110,6 +110,8 @@ async fn a_drive_is_lost_and_replaced_by_the_command_line() -> Result<()> {
     ensure!(fs::read(stele.working_dir().join("three.dcm"))? == scan, "it comes from the other drives");
     let status = stele.json_with(&format!("--node {NODE} storage status"), 1).await?;
     ensure!(status[2]["state"] == "failed" && status[0]["state"] == "sound", "{status}");
+    // The series of a drive come with the first figures of the store.
+    cluster.wait_metric(0, "stele_storage_segments{state=\"used\"}", 1.0, WAIT).await?;
     cluster.wait_metric(0, "stele_storage_device_failed{device=\"2\"}", 1.0, WAIT).await?;
 
     let new = drives.join("new");
