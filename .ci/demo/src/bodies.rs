@@ -28,6 +28,8 @@ const PIECE_BYTES: u64 = 8 << 20;
 /// The node that keeps them, and the drive that it loses.
 const NODE: usize = 0;
 const DRIVE: usize = 4;
+/// How long figures may take to become metrics.
+const METRICS_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long making a drive again may take.
 const REPLACE_WAIT_MAX: Duration = Duration::from_secs(120);
 
@@ -86,12 +88,7 @@ pub(crate) async fn keep(stage: &mut Stage, data: &Path) -> Result<Kept> {
         .map(|(number, _)| number)
         .collect();
     ensure!(failed == [DRIVE], "drive {DRIVE} was removed, and {failed:?} have failed");
-    let metrics = operator.metrics().await?;
-    let reconstructed = metrics
-        .lines()
-        .find_map(|line| line.strip_prefix("stele_storage_reconstructed_total "))
-        .context("no figure of what was made again")?
-        .parse()?;
+    let reconstructed = reconstructed(&operator).await?;
 
     let new = drive.with_file_name("new");
     let length = stele_ctl::network::init::PayloadDrives::APPLIANCE.drive_bytes;
@@ -209,6 +206,20 @@ async fn read_back(stage: &Stage, bodies: &[BodyFile]) -> Result<()> {
 fn operator(stage: &Stage) -> Result<Client> {
     let address = &stage.network.profile().nodes[NODE].metrics;
     Ok(Client::of(Endpoint::http(address)?, None)?)
+}
+
+/// Records that were made again, of which there must be some. Figures become metrics once a second.
+async fn reconstructed(operator: &Client) -> Result<u64> {
+    let deadline = Instant::now() + METRICS_WAIT_MAX;
+    loop {
+        let metrics = operator.metrics().await?;
+        let series = metrics.lines().find_map(|line| line.strip_prefix("stele_storage_reconstructed_total "));
+        match series.context("no figure of what was made again")?.parse()? {
+            0 => ensure!(Instant::now() < deadline, "a drive is gone, and nothing was made again from the others"),
+            records => return Ok(records),
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// Waits for the end of a job: segments, repaired cells and lost batches.

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 /// Binaries of the demo and the benchmarks.
-const BINARIES: [(&str, &str); 3] = [("stele-node", "steled"), ("stele-ctl", "stele"), ("stele-demo", "stele-demo")];
+const BINARIES: [&str; 3] = ["steled", "stele", "stele-demo"];
 
 /// Names the clone that a target directory was last used for.
 const CLAIM: &str = "stele-clone";
@@ -83,9 +83,10 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 /// Builds what the demo runs.
 pub(crate) fn build_binaries() -> Result<()> {
     claim_target()?;
-    let mut arguments = vec!["build"];
-    for (package, binary) in BINARIES {
-        arguments.extend(["--package", package, "--bin", binary]);
+    // Of the whole workspace, so that dependencies get the features that they get in a build of everything.
+    let mut arguments = vec!["build", "--workspace"];
+    for binary in BINARIES {
+        arguments.extend(["--bin", binary]);
     }
     run(&mut command(&arguments)?)
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and says what it did")]
 
 mod ceph;
+mod content;
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,6 +14,7 @@ use stele_cold::{ColdError, ColdOptions, ColdTier, Retention, RetentionMode, Sea
 use stele_storage::content_root;
 
 use ceph::Cluster;
+use content::content;
 
 const MIB: usize = 1 << 20;
 
@@ -34,18 +36,6 @@ fn the_tier_keeps_its_promises_on_ceph() {
     runtime.block_on(tls_is_verified(&cluster));
     a_gateway_that_is_gone_is_told_and_nothing_is_lost(&mut cluster, &runtime);
     an_osd_that_is_gone_is_told_and_nothing_is_lost(&mut cluster, &runtime);
-}
-
-/// Bytes that follow from a number, and differ from those of any other.
-fn content(seed: u64, bytes: usize) -> Bytes {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut content = Vec::with_capacity(bytes + 8);
-    while content.len() < bytes {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        content.extend(state.rotate_left(23).to_le_bytes());
-    }
-    content.truncate(bytes);
-    content.into()
 }
 
 fn unlocked(cluster: &Cluster) -> ColdOptions {

@@ -4,6 +4,7 @@
 
 #[path = "ceph/mod.rs"]
 mod ceph;
+mod content;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -17,6 +18,7 @@ use stele_device::{BlockDevice, Disk};
 use stele_storage::{Group, Layout, Options, StorageError, Store, Stored};
 
 use ceph::Cluster;
+use content::content;
 
 const MIB: usize = 1 << 20;
 const GROUP: Group = Group { class: 1, year: 2_040 };
@@ -67,18 +69,6 @@ impl Rack {
     fn open(&self) -> Arc<Store> {
         Arc::new(Store::open(&self.paths, &self.directory.path().join("index"), &Options::default()).unwrap())
     }
-}
-
-/// Bytes that follow from a number, and differ from those of any other.
-fn content(seed: u64, bytes: usize) -> Bytes {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut content = Vec::with_capacity(bytes + 8);
-    while content.len() < bytes {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        content.extend(state.rotate_left(23).to_le_bytes());
-    }
-    content.truncate(bytes);
-    content.into()
 }
 
 async fn put_all(store: &Store, seed: u64, lengths: &[usize]) -> Vec<(Stored, Bytes)> {
