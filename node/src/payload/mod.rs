@@ -90,6 +90,8 @@ pub struct Ledger {
     pub network: NetworkId,
     /// Height of its newest block.
     pub height: Height,
+    /// Time of that block, milliseconds.
+    pub time_ms: u64,
     /// Height of the oldest block that the node has.
     pub history_min: Height,
 }
@@ -100,7 +102,9 @@ impl Ledger {
     /// # Errors
     /// Failure of the block store.
     pub fn of(chain: &Chain) -> Result<Self, ChainError> {
-        Ok(Self { network: chain.network(), height: chain.tip().height, history_min: chain.history_min()? })
+        let tip = chain.tip();
+        let (network, history_min) = (chain.network(), chain.history_min()?);
+        Ok(Self { network, height: tip.height, time_ms: tip.time_ms, history_min })
     }
 }
 
@@ -111,7 +115,7 @@ pub struct Payload {
     unreferenced: Unreferenced,
     unreferenced_max: Duration,
     bytes_max: u64,
-    /// Time of the newest block that was looked at, milliseconds.
+    /// Time of the newest block that is known of, milliseconds.
     ledger_ms: AtomicU64,
     directory: PathBuf,
 }
@@ -142,7 +146,7 @@ impl Payload {
         if keys.is_empty().await && store.status().await?.records > 0 {
             return Err(PayloadError::keys(&directory, "the table is gone and the store holds bodies; put it back"));
         }
-        let ledger_ms = AtomicU64::new(0);
+        let ledger_ms = AtomicU64::new(ledger.time_ms);
         Ok(Self { store, keys, unreferenced, unreferenced_max, bytes_max, ledger_ms, directory })
     }
 
@@ -223,11 +227,6 @@ impl Payload {
     /// Bodies that wait for a statement.
     pub fn waiting(&self) -> usize {
         self.unreferenced.len()
-    }
-
-    /// Whether a body waits for a statement that refers to it.
-    pub fn is_waiting(&self, root: &Hash) -> bool {
-        self.unreferenced.contains(root)
     }
 }
 

@@ -70,7 +70,7 @@ impl Unreferenced {
     /// # Errors
     /// `Journal`.
     pub(super) fn open(directory: &Path, ledger: Ledger) -> Result<Self, PayloadError> {
-        let Ledger { network, height, history_min } = ledger;
+        let Ledger { network, height, history_min, .. } = ledger;
         let failed = |error: io::Error| PayloadError::journal(&error.to_string());
         let path = directory.join(FILE);
         let fresh = State { network, height, ..State::default() };
@@ -150,6 +150,7 @@ impl Unreferenced {
     }
 
     /// Whether a body waits for a statement.
+    #[cfg(test)]
     pub(super) fn contains(&self, root: &Hash) -> bool {
         self.state().waiting.contains_key(root)
     }
@@ -296,7 +297,7 @@ mod tests {
     use super::*;
 
     fn ledger(height: u64, history_min: u64) -> Ledger {
-        Ledger { network: NetworkId([1; 32]), height: Height(height), history_min: Height(history_min) }
+        Ledger { network: NetworkId([1; 32]), height: Height(height), time_ms: 0, history_min: Height(history_min) }
     }
 
     fn root(number: u8) -> Hash {

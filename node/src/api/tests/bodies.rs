@@ -45,7 +45,7 @@ async fn try_open(directory: &Path) -> Result<Payload, PayloadError> {
     } else {
         SoftwareCustodian::generate(&section.custody_key).unwrap()
     };
-    let ledger = Ledger { network: NetworkId([1; 32]), height: Height(1), history_min: Height(1) };
+    let ledger = Ledger { network: NetworkId([1; 32]), height: Height(1), time_ms: 0, history_min: Height(1) };
     Payload::open(&section, directory, ledger, Arc::new(custodian)).await
 }
 
