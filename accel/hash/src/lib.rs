@@ -19,14 +19,15 @@
 //!
 //! [`sha512_batch`] does the same for the challenges of Ed25519, in eight lanes of AVX-512 or one at a time.
 //!
-//! [`prefetch`] is here too, for walks over trees too large for the caches: it is the one other thing that a safe crate
-//! needs of the processor.
+//! [`prefetch`] and [`prefer_huge_pages`] are here too, for walks over trees too large for the caches: they are the other
+//! things that a safe crate needs of the processor and the system.
 //!
 //! This crate holds no rule of any tree beyond "pair neighbours": which bytes are leaves and which
 //! prefix they get is decided by the caller. It uses no GPU, starts no thread and keeps no state.
 
 mod algorithm;
 mod batch;
+mod huge_pages;
 mod kernel;
 mod prefetch;
 mod sha512;
@@ -36,6 +37,7 @@ mod tree;
 pub use crate::{
     algorithm::{DIGEST_LENGTH, Digest, HashAlgorithm, digest},
     batch::{digest_batch, digest_spans},
+    huge_pages::prefer_huge_pages,
     kernel::{Kernel, active_kernel},
     prefetch::prefetch,
     sha512::sha512_batch,

@@ -2,12 +2,15 @@
 //!
 //! `cargo xtask bench state [--keys 1000000,10000000] [--seconds 5] [--directory DIR] [--json FILE]`
 //! `cargo xtask bench state --layout paged --keys 100000000 [--page-cache-bytes N]`
+//! `cargo xtask bench state --keys 100000000 --load-threads 16 --commits-only`
 //!
 //! Uniform random updates of existing keys, values of 100 bytes. A timed batch is sorted, staged, logged, flushed and
 //! applied; making its keys and values is not timed. Snapshots run as they do in a node, their thread included, and values
 //! stay in files but for [`VALUES_MEMORY_BYTES`]. Pin the program to one core (`taskset -c 1`) for figures per core. The
 //! directory must be on a real disk for the durable figures to mean anything. A map with pages is loaded in key order,
-//! which takes minutes instead of hours; the updates then are as random as they are for the others.
+//! which takes minutes instead of hours; the updates then are as random as they are for the others. With load threads
+//! the program itself keeps to one core from the moment that the map is loaded. `--commits-only` leaves out proofs,
+//! snapshots and recovery, and the checkpoint before them.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(clippy::cast_precision_loss, reason = "figures are printed with a few digits")]
@@ -27,6 +30,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const VALUE_BYTES: usize = 100;
 const LOAD_BATCH: u64 = 50_000;
+/// Where many threads load.
+const LOAD_BATCH_THREADS: u64 = 1_000_000;
 /// Values that stay in memory: little, so that memory per key is that of the tree.
 const VALUES_MEMORY_BYTES: usize = 16 << 20;
 /// Batches of a figure at least, so that the 99th percentile is one.
@@ -36,6 +41,8 @@ struct Arguments {
     keys: Vec<u64>,
     seconds: u64,
     threads: usize,
+    load_threads: Option<usize>,
+    commits_only: bool,
     layout: Layout,
     page_cache_bytes: usize,
     directory: PathBuf,
@@ -75,7 +82,7 @@ fn main() {
         let directory = tempfile::TempDir::new_in(&arguments.directory).expect("a writable directory");
         measure(*keys, directory.path(), &arguments, &mut figures);
     }
-    let in_memory_too = arguments.layout == Layout::Memory;
+    let in_memory_too = arguments.layout == Layout::Memory && !arguments.commits_only;
     for hash in [StateHash::Sha256, StateHash::Sm3].into_iter().filter(|_| in_memory_too) {
         in_memory(arguments.keys[0], hash, &arguments, &mut figures);
     }
@@ -93,6 +100,8 @@ fn arguments() -> Arguments {
         keys: vec![1_000_000],
         seconds: 5,
         threads: 1,
+        load_threads: None,
+        commits_only: false,
         layout: Layout::Memory,
         page_cache_bytes: Options::PAGE_CACHE_BYTES,
         directory: std::env::temp_dir(),
@@ -105,6 +114,8 @@ fn arguments() -> Arguments {
             "--keys" => parsed.keys = value().split(',').map(|keys| keys.parse().expect("a number of keys")).collect(),
             "--seconds" => parsed.seconds = value().parse().expect("a number of seconds"),
             "--threads" => parsed.threads = value().parse().expect("a number of threads"),
+            "--load-threads" => parsed.load_threads = Some(value().parse().expect("a number of threads")),
+            "--commits-only" => parsed.commits_only = true,
             "--layout" => {
                 parsed.layout = match value().as_str() {
                     "memory" => Layout::Memory,
@@ -133,7 +144,9 @@ fn measure(keys: u64, directory: &Path, arguments: &Arguments, figures: &mut Fig
     let options = Options {
         durability: Durability::Sync,
         values_memory_bytes: VALUES_MEMORY_BYTES,
-        threads: arguments.threads,
+        threads: arguments.load_threads.unwrap_or(arguments.threads),
+        // Values then stay in the log, and none of it is copied.
+        snapshot_log_bytes: if arguments.commits_only { u64::MAX } else { Options::SNAPSHOT_LOG_BYTES },
         layout: arguments.layout,
         page_cache_bytes: arguments.page_cache_bytes,
         ..Options::new(StateHash::Sha256)
@@ -146,7 +159,14 @@ fn measure(keys: u64, directory: &Path, arguments: &Arguments, figures: &mut Fig
     if paged {
         driver.load_in_order(&mut random);
     } else {
-        driver.load(&mut random);
+        driver.load(&mut random, if arguments.load_threads.is_some() { LOAD_BATCH_THREADS } else { LOAD_BATCH });
+    }
+    if !arguments.commits_only {
+        driver.map.checkpoint().expect("a checkpoint");
+    }
+    if arguments.load_threads.is_some() {
+        driver.map.set_threads(arguments.threads);
+        keep_to_one_core();
     }
     let suffix = match (paged, keys) {
         (true, _) => format!("{}.paged", power(keys)),
@@ -188,6 +208,9 @@ fn measure(keys: u64, directory: &Path, arguments: &Arguments, figures: &mut Fig
         let live = (held.pages * 4096) as f64;
         figures.add(format!("pages.fill.{suffix}"), 100.0 * (held.keys * 134) as f64 / live, "%");
     }
+    if arguments.commits_only {
+        return;
+    }
     proofs(&driver, &suffix, &mut random, figures);
     // Two more copies of everything: more than the disks of small machines hold.
     if keys < 100_000_000 {
@@ -202,11 +225,18 @@ fn measure(keys: u64, directory: &Path, arguments: &Arguments, figures: &mut Fig
     figures.add(format!("recovery.{suffix}.records"), opened.recovery.records_redone as f64, "records");
 }
 
+/// What a figure for one core means for a program that loaded on many.
+fn keep_to_one_core() {
+    let me = std::process::id().to_string();
+    let kept = std::process::Command::new("taskset").args(["--all-tasks", "--cpu-list", "--pid", "1", &me]).output();
+    assert!(kept.is_ok_and(|output| output.status.success()), "taskset keeps the program to one core");
+}
+
 /// The map without files: what hashing and the tree cost.
 fn in_memory(keys: u64, hash: StateHash, arguments: &Arguments, figures: &mut Figures) {
     let mut driver = Driver { map: TreeMap::ephemeral(hash), height: 0, keys };
     let mut random = Random(7);
-    driver.load(&mut random);
+    driver.load(&mut random, LOAD_BATCH);
     let run = driver.run(10_000, Duration::from_secs(arguments.seconds), &mut random);
     let name = if hash == StateHash::Sha256 { "sha256" } else { "sm3" };
     figures.add(format!("memory.{name}"), run.count as f64 / run.time.as_secs_f64(), "updates/s");
@@ -286,12 +316,11 @@ struct Run {
 }
 
 impl Driver {
-    fn load(&mut self, random: &mut Random) {
-        for first in (0..self.keys).step_by(usize::try_from(LOAD_BATCH).expect("small")) {
-            let keys = first..(first + LOAD_BATCH).min(self.keys);
+    fn load(&mut self, random: &mut Random, batch: u64) {
+        for first in (0..self.keys).step_by(usize::try_from(batch).expect("small")) {
+            let keys = first..(first + batch).min(self.keys);
             self.commit(keys.map(|seed| write(seed, random)).collect());
         }
-        self.map.checkpoint().expect("a snapshot");
     }
 
     fn load_in_order(&mut self, random: &mut Random) {
@@ -306,8 +335,6 @@ impl Driver {
         for seeds in order.chunks(usize::try_from(LOAD_BATCH).expect("small")) {
             self.commit(seeds.iter().map(|(_, seed)| write(u64::from(*seed), random)).collect());
         }
-        drop(order);
-        self.map.checkpoint().expect("a table");
     }
 
     fn commit(&mut self, mut writes: Vec<Write>) -> (usize, Duration, Duration) {

@@ -1,10 +1,13 @@
 //! Nodes in memory, addressed by 29-bit numbers.
 
-use stele_accel_hash::prefetch;
+use stele_accel_hash::{prefer_huge_pages, prefetch};
 
-/// Bytes of one chunk: a size that allocators have, so that no chunk drags a tail of other memory along. Chunks are never
-/// moved, so a growing arena neither copies nor doubles.
-const CHUNK_BYTES: usize = 1 << 20;
+/// Bytes of one chunk: a size that allocators have, so that no chunk drags a tail of other memory along, and that of a
+/// huge page. Chunks are never moved, so a growing arena neither copies nor doubles.
+const CHUNK_BYTES: usize = 2 << 20;
+
+/// Chunks from which on an arena is worth huge pages: before, caches hold the translations of small ones.
+const HUGE_FROM_CHUNKS: usize = 8;
 
 /// Slots an arena can address: three of the 32 bits of a reference say what it refers to.
 pub(crate) const SLOTS_MAX: usize = (1 << 29) - 1;
@@ -56,7 +59,12 @@ impl<T: Copy> Arena<T> {
             return slot;
         }
         if self.length.is_multiple_of(Self::CHUNK_SLOTS) {
-            self.chunks.push(Vec::with_capacity(Self::CHUNK_SLOTS));
+            let mut chunk = Vec::with_capacity(Self::CHUNK_SLOTS);
+            if self.chunks.len() >= HUGE_FROM_CHUNKS {
+                // A walk visits nodes all over the arena: with small pages each step waits for a translation too.
+                prefer_huge_pages(chunk.spare_capacity_mut());
+            }
+            self.chunks.push(chunk);
         }
         let slot = u32::try_from(self.length).expect("stage refuses to exceed the slots of an arena");
         self.chunks[self.length / Self::CHUNK_SLOTS].push(node);

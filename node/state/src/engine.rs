@@ -105,6 +105,11 @@ impl TreeMap {
         }
     }
 
+    /// From now on so many threads may work on one batch, see [`Options::threads`].
+    pub fn set_threads(&mut self, threads: usize) {
+        self.options.threads = threads;
+    }
+
     /// After a page that could not be written nothing is done any more.
     fn check(&self) -> Result<(), StateError> {
         if self.poisoned { Err(StateError::Poisoned) } else { Ok(()) }
