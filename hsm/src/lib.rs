@@ -42,7 +42,9 @@ pub use crate::{
     guard::{CheckpointGuard, GuardDurability, GuardFigures, VoteGuard},
     kind::SignerKind,
     public_key::{KeyAlgorithm, PublicKey},
-    request::{CheckpointRequest, EpochCertificateRequest, PeerBindingRequest, Step, VoteRequest},
+    request::{
+        CheckpointRequest, CustodyReceiptRequest, EpochCertificateRequest, PeerBindingRequest, Step, VoteRequest,
+    },
     signer::{Signature, Signer, SignerFigures},
     software::SoftwareSigner,
 };

@@ -10,6 +10,7 @@
 //! | vote | `["stele/vote/v1", network, 2 or 3, height, round, block or null, null, key or null]` |
 //! | checkpoint | `["Signature1", protected, h'', root]`, RFC 9052 section 4.4; log size in a claim of `protected` |
 //! | epoch certificate | `["stele/epoch/v1", network, validator, key, from, until, policy]` |
+//! | custody receipt | `["stele/custody-receipt/v1", network, hash, body root, length, height, time]` |
 //! | peer binding | `"PoV" ‖ u32 length ‖ public key ‖ u32 length ‖ peer id`, as the consensus engine wants it |
 //!
 //! All but the last are deterministic CBOR arrays.
@@ -117,6 +118,17 @@ pub struct EpochCertificateRequest<'a> {
     pub height_first: u64,
     /// Last height at which the epoch key may vote.
     pub height_last: u64,
+    /// The exact bytes to be signed.
+    pub bytes: &'a [u8],
+}
+
+/// The statement that this node holds a copy of a sealed body.
+#[derive(Clone, Copy, Debug)]
+pub struct CustodyReceiptRequest<'a> {
+    /// Content root of the sealed body.
+    pub root: [u8; 32],
+    /// Bytes of it.
+    pub length: u64,
     /// The exact bytes to be signed.
     pub bytes: &'a [u8],
 }
@@ -279,6 +291,35 @@ fn read_epoch_certificate(bytes: &[u8]) -> Option<([u8; 32], &[u8], u64, u64)> {
     let (first, last) = (reader.unsigned()?, reader.unsigned()?);
     let _policy = reader.hash()?;
     reader.is_at_end().then_some((validator, key, first, last))
+}
+
+impl CustodyReceiptRequest<'_> {
+    /// Checks that the bytes say what the fields say.
+    ///
+    /// # Errors
+    /// [`SignerError::MalformedRequest`].
+    pub fn validate(&self) -> Result<(), SignerError> {
+        require_length(self.bytes)?;
+        let signed = read_custody_receipt(self.bytes)
+            .ok_or(SignerError::MalformedRequest { reason: "the bytes are not a custody receipt" })?;
+        if signed != (self.root, self.length) {
+            return Err(SignerError::MalformedRequest { reason: "the bytes are another custody receipt" });
+        }
+        Ok(())
+    }
+}
+
+/// Body root and length of a custody receipt.
+fn read_custody_receipt(bytes: &[u8]) -> Option<([u8; 32], u64)> {
+    let mut reader = Reader::new(bytes);
+    if reader.array()? != 7 || reader.text()? != b"stele/custody-receipt/v1" {
+        return None;
+    }
+    let _network = reader.hash()?;
+    let _hash = reader.unsigned()?;
+    let (root, length) = (reader.hash()?, reader.unsigned()?);
+    let (_height, _time) = (reader.unsigned()?, reader.unsigned()?);
+    reader.is_at_end().then_some((root, length))
 }
 
 impl PeerBindingRequest<'_> {

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use crate::{
     error::SignerError,
     public_key::PublicKey,
-    request::{CheckpointRequest, EpochCertificateRequest, PeerBindingRequest, VoteRequest},
+    request::{CheckpointRequest, CustodyReceiptRequest, EpochCertificateRequest, PeerBindingRequest, VoteRequest},
 };
 
 /// A signature in fixed form: `r ‖ s`, 32 bytes each, big-endian. `s` is not normalised, because a TPM
@@ -42,6 +42,12 @@ pub trait Signer: Send + Sync {
     /// Malformed requests and failures of the key.
     async fn sign_epoch_certificate(&self, request: &EpochCertificateRequest<'_>) -> Result<Signature, SignerError>;
 
+    /// Signs the statement that this node holds a copy of a sealed body.
+    ///
+    /// # Errors
+    /// Malformed requests and failures of the key.
+    async fn sign_custody_receipt(&self, request: &CustodyReceiptRequest<'_>) -> Result<Signature, SignerError>;
+
     /// Signs the statement that a network peer id speaks for this validator.
     ///
     /// # Errors
@@ -61,6 +67,8 @@ pub struct SignerFigures {
     pub checkpoints_signed: u64,
     /// Epoch certificates signed.
     pub epoch_certificates_signed: u64,
+    /// Custody receipts signed.
+    pub custody_receipts_signed: u64,
     /// Peer bindings signed.
     pub peer_bindings_signed: u64,
     /// Requests that a guard refused.

@@ -22,7 +22,7 @@ use crate::{
     guard::{CheckpointGuard, VoteGuard},
     key_file,
     public_key::PublicKey,
-    request::{CheckpointRequest, EpochCertificateRequest, PeerBindingRequest, VoteRequest},
+    request::{CheckpointRequest, CustodyReceiptRequest, EpochCertificateRequest, PeerBindingRequest, VoteRequest},
     signer::{Signature, Signer, SignerFigures},
 };
 
@@ -43,6 +43,7 @@ struct Counters {
     votes: AtomicU64,
     checkpoints: AtomicU64,
     epoch_certificates: AtomicU64,
+    custody_receipts: AtomicU64,
     peer_bindings: AtomicU64,
     guard_refusals: AtomicU64,
     failures: AtomicU64,
@@ -157,6 +158,12 @@ impl Signer for SoftwareSigner {
         self.count(&self.counters.epoch_certificates, started, result)
     }
 
+    async fn sign_custody_receipt(&self, request: &CustodyReceiptRequest<'_>) -> Result<Signature, SignerError> {
+        let started = Instant::now();
+        let result = request.validate().and_then(|()| self.sign(request.bytes));
+        self.count(&self.counters.custody_receipts, started, result)
+    }
+
     async fn sign_peer_binding(&self, request: &PeerBindingRequest<'_>) -> Result<Signature, SignerError> {
         let started = Instant::now();
         let result = request.signing_bytes().and_then(|bytes| {
@@ -175,6 +182,7 @@ impl Signer for SoftwareSigner {
             votes_signed: read(&self.counters.votes),
             checkpoints_signed: read(&self.counters.checkpoints),
             epoch_certificates_signed: read(&self.counters.epoch_certificates),
+            custody_receipts_signed: read(&self.counters.custody_receipts),
             peer_bindings_signed: read(&self.counters.peer_bindings),
             guard_refusals: read(&self.counters.guard_refusals),
             failures: read(&self.counters.failures),

@@ -8,8 +8,8 @@ use p256::{
     pkcs8::DecodePublicKey,
 };
 use stele_hsm::{
-    CheckpointGuard, CheckpointRequest, EpochCertificateRequest, GuardDurability, PeerBindingRequest, Signer,
-    SoftwareSigner, Step, VoteGuard, VoteRequest,
+    CheckpointGuard, CheckpointRequest, CustodyReceiptRequest, EpochCertificateRequest, GuardDurability,
+    PeerBindingRequest, Signer, SoftwareSigner, Step, VoteGuard, VoteRequest,
 };
 use tempfile::tempdir;
 
@@ -204,7 +204,7 @@ fn without_a_guard_nothing_guarded_is_signed() {
 }
 
 #[test]
-fn epoch_certificates_and_peer_bindings_verify() {
+fn epoch_certificates_custody_receipts_and_peer_bindings_verify() {
     let signer = SoftwareSigner::ephemeral().expect("key");
     let mut bytes = b"\x87\x6estele/epoch/v1\x58\x20".to_vec();
     bytes.extend([7; 32]);
@@ -223,6 +223,18 @@ fn epoch_certificates_and_peer_bindings_verify() {
     };
     let signature = block_on(signer.sign_epoch_certificate(&request)).expect("certificate");
     assert!(verifies(&signer, &bytes, &signature));
+
+    let mut bytes = b"\x87\x78\x18stele/custody-receipt/v1\x58\x20".to_vec();
+    bytes.extend([7; 32]);
+    bytes.extend([0x01, 0x58, 0x20]);
+    bytes.extend([9; 32]);
+    bytes.extend([0x17, 0x05, 0x06]);
+    let request = CustodyReceiptRequest { root: [9; 32], length: 23, bytes: &bytes };
+    let signature = block_on(signer.sign_custody_receipt(&request)).expect("receipt");
+    assert!(verifies(&signer, &bytes, &signature));
+    for other in [CustodyReceiptRequest { length: 24, ..request }, CustodyReceiptRequest { root: [8; 32], ..request }] {
+        assert_eq!(block_on(signer.sign_custody_receipt(&other)).expect_err("other").code(), "malformed_request");
+    }
 
     let public_key = signer.public_key().sec1_compressed.clone();
     let binding = PeerBindingRequest { public_key: &public_key, peer_id: b"peer" };

@@ -1,6 +1,11 @@
-//! Custody: anchors of records. The ledger sees ids, a class and a salted commitment, never a body.
+//! Custody: anchors of records, and receipts for copies of their bodies. The ledger sees ids, a class and a salted
+//! commitment, never a body.
 
-use crate::hash::{Hash, ObjectId, PartyId};
+use alloc::vec::Vec;
+
+use crate::cbor::{Encoder, Field as _, put};
+use crate::hash::{Hash, NetworkId, ObjectId, PartyId};
+use crate::header::Height;
 use crate::record::{ContentHash, PlaceCode, RecordClass, Sensitivity};
 
 crate::record! {
@@ -48,5 +53,42 @@ crate::record! {
         4 => body_root: Option<Hash>,
         /// Hash of the content root.
         5 => body_hash: Option<ContentHash>,
+    }
+}
+
+crate::record! {
+    /// A node's word that it holds a copy of a sealed body, of which it has read and verified every byte.
+    pub struct CustodyReceipt {
+        /// The network.
+        1 => network: NetworkId,
+        /// Hash of the content root.
+        2 => body_hash: ContentHash,
+        /// Content root of the sealed body.
+        3 => body_root: Hash,
+        /// Bytes of the sealed body.
+        4 => length: u64,
+        /// Height of the ledger when the copy was verified.
+        5 => height: Height,
+        /// Time of the block at that height, milliseconds.
+        6 => time_ms: u64,
+        /// Signature of the node's checkpoint key over [`CustodyReceipt::signing_bytes`], r ‖ s.
+        7 => signature: [u8; 64],
+    }
+}
+
+impl CustodyReceipt {
+    /// The array `["stele/custody-receipt/v1", network, hash, body root, length, height, time]`.
+    pub fn signing_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(128);
+        let mut e = Encoder::new(&mut bytes);
+        put(e.array(7));
+        put(e.str("stele/custody-receipt/v1"));
+        self.network.encode(&mut e);
+        self.body_hash.encode(&mut e);
+        self.body_root.encode(&mut e);
+        self.length.encode(&mut e);
+        self.height.encode(&mut e);
+        self.time_ms.encode(&mut e);
+        bytes
     }
 }

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use samples::Structure;
 use samples::structures::{
-    checkpoint, command_structures, commit_certificate, epoch_certificate, statements, structures,
+    checkpoint, command_structures, commit_certificate, custody_receipt, epoch_certificate, statements, structures,
 };
 use stele_types::party::{Role, RoleSet};
 use stele_types::vote::Ballot;
@@ -238,6 +238,7 @@ fn signed_bytes_are_those_published() {
     validates("command-header", statement.protected()).unwrap();
     validates("receipt-header", &checkpoint().protected()).unwrap();
     validates("epoch-signing", &epoch_certificate().signing_bytes()).unwrap();
+    validates("custody-receipt-signing", &custody_receipt().signing_bytes()).unwrap();
     let ballot = commit_certificate().ballot(NetworkId([1; 32]));
     let proposal = Ballot { kind: VoteKind::Proposal, valid_round: Some(1), ..ballot };
     let nil = Ballot { kind: VoteKind::Prevote, block: None, ..ballot };

@@ -12,8 +12,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use samples::structures::{
-    bundle, checkpoint, command_structures, commit_certificate, epoch_certificate, genesis, header, key, place,
-    statements, structures, validator, validators,
+    bundle, checkpoint, command_structures, commit_certificate, custody_receipt, epoch_certificate, genesis, header,
+    key, place, statements, structures, validator, validators,
 };
 use serde_json::{Value, json};
 use stele_types::asset::{AssetKind, CertificateNumber};
@@ -40,6 +40,7 @@ const PINNED: &[(&str, &str)] = &[
     ("parameters", "a61d755f991d4acb321eb1c54fca31a992ff358377305f36b868a2b54aeb1e72"),
     ("validator", "3d253f5239c3854b912297dfb1a42dd8ce622f33cea2adad68705bb52f083708"),
     ("epoch-certificate", "7772f0ad35c7cf42626cdf2c07c56e2cd7957a4ce077174b1a706683876894dd"),
+    ("custody-receipt", "be0c6cd5231ac3bb7470f4e681d56f46c173d4cc531af8d48b28caf2fcb5202c"),
     ("commit-certificate", "7a6b6c0a05daaf3f556dc6806bc299f3d003062ff7138bae3a4b2f24bddd9de1"),
     ("silence", "816f3069f2340506bf175bb0d1cd063124f8d8499cd4a4276fe0eb9979313521"),
     ("proposer-schedule", "5632510ad43b1f5ea6ee6f4692a1e4ec216ccd0cb17f6e5e72f819288431a1c4"),
@@ -157,6 +158,11 @@ fn derived_values_are_published() {
             "signed bytes, epoch certificate",
             &cbor::to_vec(&epoch_certificate()),
             hex(&epoch_certificate().signing_bytes()),
+        ),
+        one(
+            "signed bytes, custody receipt",
+            &cbor::to_vec(&custody_receipt()),
+            hex(&custody_receipt().signing_bytes()),
         ),
         one(
             "signed bytes, precommit direct",

@@ -3,7 +3,7 @@
 use stele_types::asset::{AssetCancel, AssetKind, AssetRegister, CancelReason, CertificateNumber, Origin, RightClass};
 use stele_types::bundle::{ChainLink, OutcomeProof, ProvenValue};
 use stele_types::cbor::{self, Blob, Field, List, Text};
-use stele_types::custody::{RecordCorrect, RecordPut};
+use stele_types::custody::{CustodyReceipt, RecordCorrect, RecordPut};
 use stele_types::exchange::{
     BundleReply, CertifiedBlock, CertifiedHeader, Progress, StateProof, StatementStatus, Submitted,
 };
@@ -70,6 +70,18 @@ pub fn epoch_certificate() -> EpochCertificate {
         from_height: Height(4),
         until_height: Height(1_000_003),
         pcr_policy: hash(5),
+        signature: [6; 64],
+    }
+}
+
+pub fn custody_receipt() -> CustodyReceipt {
+    CustodyReceipt {
+        network: NetworkId([1; 32]),
+        body_hash: ContentHash::Sha256,
+        body_root: hash(2),
+        length: 65_632,
+        height: Height(4),
+        time_ms: 1_700_000_000_000,
         signature: [6; 64],
     }
 }
@@ -374,6 +386,7 @@ pub fn structures() -> Vec<Structure> {
         record!("parameters" Parameters: Parameters::default()),
         record!("validator" Validator: validator(1)),
         record!("epoch-certificate" EpochCertificate: epoch_certificate()),
+        record!("custody-receipt" CustodyReceipt: custody_receipt()),
         record!("commit-certificate" CommitCertificate: commit_certificate()),
         record!("silence" Silence: schedule.silences[1]),
         record!("proposer-schedule" ProposerSchedule: schedule),
