@@ -109,6 +109,14 @@ pub struct Store {
 }
 
 impl Store {
+    /// Whether a drive is there to be opened: what the kernel knows nothing of may be, and says so then.
+    ///
+    /// # Errors
+    /// The system's, if it cannot be looked at.
+    pub fn may_open(path: &Path) -> std::io::Result<bool> {
+        if Disk::is_of_driver(path) { Ok(true) } else { path.try_exists() }
+    }
+
     /// Makes a store of drives: block devices or preallocated files, whatever is on them.
     ///
     /// # Errors
@@ -526,7 +534,7 @@ fn open_drives(paths: &[PathBuf], options: &stele_device::Options) -> Result<Vec
     paths.iter().enumerate().map(open).collect()
 }
 
-/// Keeps other processes from opening a store on the same drives (flock(2)).
+/// Keeps other processes from opening a store on the same drives (flock(2)). A driver in this process sees to that by itself.
 pub(crate) fn lock_drives(paths: &[PathBuf]) -> Result<Vec<File>, StorageError> {
     let lock = |(drive, path): (usize, &PathBuf)| {
         let refused = |reason: String| StorageError::Foreign { drive, what: reason };
@@ -537,7 +545,7 @@ pub(crate) fn lock_drives(paths: &[PathBuf]) -> Result<Vec<File>, StorageError> 
             Err(TryLockError::Error(error)) => Err(refused(format!("it cannot be locked: {error}"))),
         }
     };
-    paths.iter().enumerate().map(lock).collect()
+    paths.iter().enumerate().filter(|(_, path)| !Disk::is_of_driver(path)).map(lock).collect()
 }
 
 pub(crate) fn random_id() -> Result<[u8; 16], StorageError> {

@@ -26,6 +26,14 @@ pub enum DeviceError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// The device is one of a driver that this program does not have.
+    #[error("{} cannot be reached: {what}", path.display())]
+    Missing {
+        /// Its name.
+        path: PathBuf,
+        /// What is missing.
+        what: &'static str,
+    },
     /// Buffers of this shape, or so many of them, are not to be had.
     #[error(
         "a pool of {buffers} buffers of {capacity_bytes} bytes: whole pages, at most {POOL_BYTES_MAX} bytes together"
@@ -91,6 +99,7 @@ impl DeviceError {
         match self {
             Self::Open { .. } => "device_open",
             Self::Unsuitable { .. } => "device_unsuitable",
+            Self::Missing { .. } => "device_driver_missing",
             Self::Pool { .. } => "device_pool",
             Self::Io { .. } => "device_io",
             Self::Full { .. } => "device_full",

@@ -23,7 +23,8 @@ const FUSE_SUPER_MAGIC: rustix::fs::FsWord = 0x6573_5546;
 
 #[derive(Debug)]
 pub(crate) struct Medium {
-    file: File,
+    /// None if a driver in this process has the device.
+    file: Option<File>,
     path: PathBuf,
     /// Whether the page cache is passed by.
     direct: bool,
@@ -80,7 +81,7 @@ impl Medium {
         let file = open_file(path, OFlags::empty())?;
         let namespace = Namespace::identify(&file, path)?;
         let block_bytes = namespace.lba_bytes().max(BLOCK_BYTES);
-        let medium = Self::new(file, path, true, block_bytes, namespace.bytes());
+        let medium = Self::new(Some(file), path, true, block_bytes, namespace.bytes());
         Ok(Self { namespace: Some(namespace), ..medium })
     }
 
@@ -99,10 +100,16 @@ impl Medium {
             let what = "neither a block device nor a regular file";
             return Err(DeviceError::Unsuitable { path: path.to_owned(), what });
         };
-        Ok(Self::new(file, path, direct, block_bytes, length))
+        Ok(Self::new(Some(file), path, direct, block_bytes, length))
     }
 
-    fn new(file: File, path: &Path, direct: bool, block_bytes: u32, length: u64) -> Self {
+    /// A device that a driver in this process has.
+    #[cfg(feature = "spdk")]
+    pub(crate) fn of_driver(path: &Path, sector_bytes: u32, bytes: u64) -> Self {
+        Self::new(None, path, true, sector_bytes.max(BLOCK_BYTES), bytes)
+    }
+
+    fn new(file: Option<File>, path: &Path, direct: bool, block_bytes: u32, length: u64) -> Self {
         Self {
             file,
             path: path.to_owned(),
@@ -121,7 +128,7 @@ impl Medium {
             return Ok(());
         }
         let mut block = BufferPool::new(1, self.block_bytes as usize).map_err(io::Error::other)?.take();
-        let mut file = &self.file;
+        let mut file = self.file();
         file.seek(SeekFrom::Start(0))?;
         match file.read(&mut block) {
             // A disk that cannot read this block will say so to who needs it.
@@ -131,13 +138,13 @@ impl Medium {
     }
 
     pub(crate) fn file(&self) -> &File {
-        &self.file
+        self.file.as_ref().expect("a backend of the kernel's has a file")
     }
 
     /// Whether the file system forgets the durability of a write that is not waited for: FUSE sends no fsync after an
     /// asynchronous direct write with `RWF_DSYNC` (Linux 6.18), while pwritev2(2) does.
     pub(crate) fn forgets_durability(&self) -> bool {
-        rustix::fs::fstatfs(&self.file).is_ok_and(|about| about.f_type == FUSE_SUPER_MAGIC)
+        rustix::fs::fstatfs(self.file()).is_ok_and(|about| about.f_type == FUSE_SUPER_MAGIC)
     }
 
     /// The namespace whose character device this is.
@@ -163,17 +170,19 @@ impl Medium {
         if self.is_poisoned() {
             return Err(DeviceError::Poisoned);
         }
-        let metadata = self.file.metadata().map_err(DeviceError::open("examine", &self.path))?;
+        let fixed = || DeviceError::Unsuitable { path: self.path.clone(), what: "a drive does not grow" };
+        let file = self.file.as_ref().ok_or_else(fixed)?;
+        let metadata = file.metadata().map_err(DeviceError::open("examine", &self.path))?;
         if !metadata.is_file() {
-            return Err(DeviceError::Unsuitable { path: self.path.clone(), what: "a drive does not grow" });
+            return Err(fixed());
         }
         let (start, end) = (before.bytes(), bytes(blocks, self.block_bytes));
-        if let Err(error) = allocate(&self.file, start, end) {
+        if let Err(error) = allocate(file, start, end) {
             // Part of it may have been allocated; nobody uses it, so a failure here costs room only.
-            let _ = self.file.set_len(metadata.len());
+            let _ = file.set_len(metadata.len());
             return Err(error);
         }
-        if let Err(error) = self.file.sync_all() {
+        if let Err(error) = file.sync_all() {
             self.poison();
             return Err(DeviceError::refused("grow", start, error));
         }

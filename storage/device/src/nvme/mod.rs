@@ -9,3 +9,5 @@ mod status;
 
 pub(crate) use namespace::{Namespace, is_character_device};
 pub(crate) use passthrough::Passthrough;
+#[cfg(feature = "spdk")]
+pub(crate) use status::Status;

@@ -5,7 +5,7 @@ use std::io;
 
 /// A status of a completion, without the phase bit (NVMe Base Specification 2.0, section 3.3.3.2.1).
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Status(u16);
+pub(crate) struct Status(u16);
 
 /// Type and code of a status, in eleven bits; the rest are hints.
 const CODE: u16 = 0x7ff;
@@ -45,7 +45,7 @@ const WORDS: [(u16, &str); 21] = [
 
 impl Status {
     /// Of the number that the kernel gives for it; `None` for success.
-    pub(super) fn new(number: u16) -> Option<Self> {
+    pub(crate) fn new(number: u16) -> Option<Self> {
         (number & CODE != 0).then_some(Self(number))
     }
 
