@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use crate::device::{Access, Backend, BlockDevice, Geometry};
 use crate::medium::Medium;
-use crate::nvme::Passthrough;
+use crate::nvme::{Passthrough, Zone};
 use crate::protocol::FileProtocol;
 use crate::queue::Queue;
 use crate::request::{Completion, Request};
@@ -34,6 +34,8 @@ pub struct Options {
     pub waiting_max: usize,
     /// Whether to pass by the page cache (`O_DIRECT`) where the file system can.
     pub direct: bool,
+    /// Whether a namespace may be zoned. It takes appends then, and no writes ([`Disk::zones`]).
+    pub zoned: bool,
     /// The backend to use; `None` for the drive's own commands where the path is a character device of NVMe, else for
     /// io_uring, and threads where the kernel forbids it.
     pub backend: Option<Backend>,
@@ -44,7 +46,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { depth: 128, waiting_max: 1024, direct: true, backend: None, pools: Vec::new() }
+        Self { depth: 128, waiting_max: 1024, direct: true, zoned: false, backend: None, pools: Vec::new() }
     }
 }
 
@@ -94,14 +96,14 @@ impl Disk {
     /// # Errors
     ///
     /// [`DeviceError::Open`] if the system refuses, [`DeviceError::Unsuitable`] if something else is there: also a
-    /// namespace that is zoned, or has metadata other than protection information of type 1, and what the backend that
+    /// namespace that is zoned where that is not wanted, or has metadata other than protection information of type 1, and what the backend that
     /// is asked for cannot serve; [`DeviceError::Missing`] if the drive is one of a driver that this program was built
     /// without.
     pub fn open(path: &Path, options: &Options) -> Result<Self, DeviceError> {
         if let Some(name) = spdk::name(path) {
             return Self::open_spdk(name, path, options);
         }
-        let (medium, cached) = Medium::open(path, options.direct)?;
+        let (medium, cached) = Medium::open(path, options.direct, options.zoned)?;
         let (medium, mut fallbacks) = (Arc::new(medium), Vec::from_iter(cached));
         let options = options.bounded();
         let unavailable = DeviceError::open("serve", path);
@@ -157,6 +159,22 @@ impl Disk {
     #[cfg(not(spdk))]
     fn open_spdk(_name: &str, path: &Path, _options: &Options) -> Result<Self, DeviceError> {
         Err(DeviceError::Missing { path: path.to_owned(), what: spdk::MISSING })
+    }
+
+    /// The zones of a namespace that was opened as a zoned one, in their order, as the drive reports them at this moment.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::Unsuitable`] if it has none; [`DeviceError::Open`] if the drive does not report them.
+    pub fn zones(&self) -> Result<Vec<Zone>, DeviceError> {
+        self.medium.zones()
+    }
+
+    /// The most bytes of an append to a zone, if there are zones.
+    #[must_use]
+    pub fn append_bytes_max(&self) -> Option<usize> {
+        let zoning = self.medium.namespace().and_then(|namespace| namespace.zoning);
+        zoning.map(|zoning| zoning.append_bytes_max as usize)
     }
 
     /// Whether the drive has a cache that a power cut empties, so that durable writes and flushes cost time; `None` where

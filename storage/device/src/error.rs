@@ -84,6 +84,16 @@ pub enum DeviceError {
         /// Bytes of a block.
         block_bytes: u32,
     },
+    /// A request that zones cannot take, or only zones.
+    #[error("cannot {action} at byte {offset}: {what}")]
+    Zone {
+        /// What was asked.
+        action: &'static str,
+        /// Where, in bytes.
+        offset: u64,
+        /// What is wrong with that.
+        what: &'static str,
+    },
     /// A flush or a durable write failed earlier, so what the device holds is unknown until it is opened again.
     #[error("the device is poisoned by an earlier failure: restart to recover")]
     Poisoned,
@@ -105,6 +115,7 @@ impl DeviceError {
             Self::Full { .. } => "device_full",
             Self::OutOfRange { .. } => "device_out_of_range",
             Self::Misaligned { .. } => "device_misaligned",
+            Self::Zone { .. } => "device_zone",
             Self::Poisoned => "device_poisoned",
             Self::Stopped => "device_stopped",
         }

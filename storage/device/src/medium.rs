@@ -11,7 +11,7 @@ use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::device::Geometry;
-use crate::nvme::{self, Namespace};
+use crate::nvme::{self, Namespace, Zone, Zoning};
 use crate::request::{Operation, Request};
 use crate::{BufferPool, DeviceError};
 
@@ -57,10 +57,10 @@ impl Medium {
     }
 
     /// Opens what is there, past the page cache if that is wanted and possible; says why where it is not.
-    pub(crate) fn open(path: &Path, direct: bool) -> Result<(Self, Option<String>), DeviceError> {
+    pub(crate) fn open(path: &Path, direct: bool, zoned: bool) -> Result<(Self, Option<String>), DeviceError> {
         if nvme::is_character_device(path) {
             let reason = "the page cache is passed by, because a drive's own commands never meet it";
-            return Ok((Self::open_namespace(path)?, (!direct).then(|| reason.into())));
+            return Ok((Self::open_namespace(path, zoned)?, (!direct).then(|| reason.into())));
         }
         if !direct {
             return Ok((Self::open_as(path, false)?, None));
@@ -77,9 +77,9 @@ impl Medium {
         Ok((Self::open_as(path, false)?, Some(reason)))
     }
 
-    fn open_namespace(path: &Path) -> Result<Self, DeviceError> {
+    fn open_namespace(path: &Path, zoned: bool) -> Result<Self, DeviceError> {
         let file = open_file(path, OFlags::empty())?;
-        let namespace = Namespace::identify(&file, path)?;
+        let namespace = Namespace::identify(&file, path, zoned)?;
         let block_bytes = namespace.lba_bytes().max(BLOCK_BYTES);
         let medium = Self::new(Some(file), path, true, block_bytes, namespace.bytes());
         Ok(Self { namespace: Some(namespace), ..medium })
@@ -152,6 +152,29 @@ impl Medium {
         self.namespace.as_ref()
     }
 
+    fn zoning(&self) -> Option<Zoning> {
+        self.namespace.as_ref().and_then(|namespace| namespace.zoning)
+    }
+
+    /// The zones of the device, as they are at this moment.
+    pub(crate) fn zones(&self) -> Result<Vec<Zone>, DeviceError> {
+        let Some(namespace) = self.namespace.as_ref().filter(|namespace| namespace.zoning.is_some()) else {
+            return Err(DeviceError::Unsuitable { path: self.path.clone(), what: "the device has no zones" });
+        };
+        nvme::report_zones(self.file(), namespace).map_err(DeviceError::open("examine", &self.path))
+    }
+
+    /// Takes note of where an append was written, if it can be there.
+    pub(crate) fn appended(&self, request: &mut Request, place: u64) -> io::Result<()> {
+        let zone_bytes = self.zoning().map_or(0, |zoning| zoning.zone_bytes);
+        let within = place.checked_sub(request.offset).and_then(|within| within.checked_add(request.bytes() as u64));
+        if within.is_none_or(|end| end > zone_bytes) || !place.is_multiple_of(u64::from(self.block_bytes)) {
+            return Err(io::Error::other("the drive says that it appended to another zone"));
+        }
+        request.offset = place;
+        Ok(())
+    }
+
     pub(crate) fn is_direct(&self) -> bool {
         self.direct
     }
@@ -198,8 +221,12 @@ impl Medium {
         if request.operation == Operation::Flush {
             return Ok(());
         }
+        self.check_zone(request)?;
         let (geometry, offset, bytes) = (self.geometry(), request.offset, request.bytes());
         let block = u64::from(geometry.block_bytes);
+        if request.operation == Operation::ResetZone {
+            return Ok(());
+        }
         if bytes == 0 || !(bytes as u64).is_multiple_of(block) || !offset.is_multiple_of(block) {
             return Err(DeviceError::Misaligned { offset, bytes, block_bytes: geometry.block_bytes });
         }
@@ -207,6 +234,25 @@ impl Medium {
             Some(end) if end <= geometry.bytes() => Ok(()),
             _ => Err(DeviceError::OutOfRange { offset, bytes, capacity_bytes: geometry.bytes() }),
         }
+    }
+
+    /// Whether a request is one for a device with zones, or for one without.
+    fn check_zone(&self, request: &Request) -> Result<(), DeviceError> {
+        let (operation, offset) = (request.operation, request.offset);
+        let of_zone = matches!(operation, Operation::Append | Operation::ResetZone);
+        let what = match self.zoning() {
+            None if of_zone => "the device has no zones",
+            Some(_) if matches!(operation, Operation::Write | Operation::WriteDurable) => "zones take appends",
+            Some(zoning) if of_zone && !offset.is_multiple_of(zoning.zone_bytes) => "no zone begins there",
+            Some(zoning) if of_zone && self.geometry().bytes().saturating_sub(offset) < zoning.zone_bytes => {
+                "there is no such zone"
+            }
+            Some(zoning) if operation == Operation::Append && request.bytes() > zoning.append_bytes_max as usize => {
+                "the drive takes less at once"
+            }
+            _ => return Ok(()),
+        };
+        Err(DeviceError::Zone { action: operation.action(), offset, what })
     }
 
     /// What the end of a request that was begun means, for it and for those after it.
@@ -218,7 +264,9 @@ impl Medium {
             Ok(()) if operation != Operation::Read && self.is_poisoned() => Err(DeviceError::Poisoned),
             Ok(()) => Ok(()),
             Err(error) => {
-                if operation.is_durable() {
+                // What a zone does not take was refused before anything was written.
+                let refused = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::ResourceBusy);
+                if operation.is_durable() && !(operation == Operation::Append && refused) {
                     self.poison();
                 }
                 Err(DeviceError::refused(operation.action(), request.offset, error))

@@ -142,6 +142,7 @@ impl Namespace {
                 Operation::Write | Operation::WriteDurable => {
                     ffi::spdk_nvme_ns_cmd_write(namespace, pair, memory, start, count, complete, context, flags)
                 }
+                Operation::Append | Operation::ResetZone => unreachable!("zoned namespaces are refused"),
                 Operation::Flush => ffi::spdk_nvme_ns_cmd_flush(namespace, pair, complete, context),
             }
         };
