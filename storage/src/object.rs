@@ -35,8 +35,8 @@ const SECTION_PIECES: usize = 1 << 14;
 /// Most bytes of an object: as many sections as a manifest lists.
 pub const OBJECT_BYTES_MAX: u64 = 1 << 44;
 
-/// Parts of an upload that are on their way together.
-const PARTS_ON_THEIR_WAY: usize = 8;
+/// Parts of an upload that are on their way together, at least.
+const PARTS_MIN: usize = 8;
 
 const MANIFEST_MAGIC: [u8; 8] = *b"SteleMF1";
 const MANIFEST_HEADER_BYTES: usize = 8 + 16 + 8;
@@ -244,7 +244,7 @@ impl Upload<'_> {
         self.pieces.extend(piece_roots(self.store.hash(), &bytes));
         let key = part_key(&self.id, self.parts);
         self.parts += 1;
-        self.send(key, bytes).await?;
+        self.send(key, bytes, false).await?;
         if self.pieces.len() == SECTION_PIECES {
             self.send_section().await?;
         }
@@ -256,12 +256,20 @@ impl Upload<'_> {
         self.sections.push(root_of_pieces(self.store.hash(), &self.pieces));
         let roots = Bytes::from(self.pieces.concat());
         self.pieces.clear();
-        self.send(key, roots).await
+        // With the last of them begins the end of an upload, which waits for all parts.
+        self.send(key, roots, true).await
     }
 
-    async fn send(&mut self, key: [u8; 32], bytes: Bytes) -> Result<(), StorageError> {
-        self.on_their_way.push_back(self.store.begin_put(self.group, key, Kind::Part, bytes, self.time_ms).await?);
-        self.wait_until(PARTS_ON_THEIR_WAY).await
+    async fn send(&mut self, key: [u8; 32], bytes: Bytes, urgent: bool) -> Result<(), StorageError> {
+        let put = self.store.begin_put(self.group, key, Kind::Part, bytes, self.time_ms, urgent);
+        self.on_their_way.push_back(put.await?);
+        self.wait_until(self.parts_max()).await
+    }
+
+    /// Parts that are on their way together: more than two batches hold, so that the one that is waited for is in a batch that
+    /// is full, and another is filled meanwhile.
+    fn parts_max(&self) -> usize {
+        PARTS_MIN.max(2 * self.store.shape.data + 1)
     }
 
     async fn wait_until(&mut self, left: usize) -> Result<(), StorageError> {

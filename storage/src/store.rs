@@ -3,14 +3,14 @@
 use std::fmt;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use stele_accel_hash::HashAlgorithm;
 use stele_device::{BlockDevice, Disk};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::core::{self, Command, Found, NewDrive, Pools, Put, Reply, Shape, UNREAD_RETRY_AFTER, Uploads};
 use crate::engine::{self, Event, Inbox};
@@ -89,6 +89,8 @@ pub struct Store {
     index: Arc<Index>,
     pub(crate) shape: Shape,
     intake: Arc<Semaphore>,
+    /// How many wait for a place in it.
+    crowd: AtomicUsize,
     reading: Semaphore,
     options: Options,
     pools: Pools,
@@ -107,6 +109,14 @@ pub struct Store {
 }
 
 impl Store {
+    /// Whether a drive is there to be opened: what the kernel knows nothing of may be, and says so then.
+    ///
+    /// # Errors
+    /// The system's, if it cannot be looked at.
+    pub fn may_open(path: &Path) -> std::io::Result<bool> {
+        if Disk::is_of_driver(path) { Ok(true) } else { path.try_exists() }
+    }
+
     /// Makes a store of drives: block devices or preallocated files, whatever is on them.
     ///
     /// # Errors
@@ -249,6 +259,7 @@ impl Store {
             shape: found.shape(),
             // At least one record of the longest.
             intake: Arc::new(Semaphore::new(options.intake_bytes_max.max(2 * RECORD_BYTES_MAX) / PERMIT_BYTES)),
+            crowd: AtomicUsize::new(0),
             reading: Semaphore::new(READS_MAX),
             options: options.clone(),
             pools: pools.clone(),
@@ -276,7 +287,21 @@ impl Store {
         self.shape.hash
     }
 
-    /// Hands a record over to be kept, once there is room for it among those on their way.
+    /// A place among the records on their way, once there is one.
+    async fn admit(&self, permits: u32) -> Result<OwnedSemaphorePermit, StorageError> {
+        if let Ok(permit) = Arc::clone(&self.intake).try_acquire_many_owned(permits) {
+            return Ok(permit);
+        }
+        // Others may hold their places until more is put, which this one may be in the way of.
+        let crowd = Crowd::join(&self.crowd);
+        if crowd.first {
+            self.inbox.tell(Event::Command(Command::Hurry));
+        }
+        Arc::clone(&self.intake).acquire_many_owned(permits).await.map_err(|_| StorageError::Stopped)
+    }
+
+    /// Hands a record over to be kept, once there is room for it among those on their way. One that is not urgent may stay
+    /// in memory until more is put, or until [`Store::close`].
     pub(crate) async fn begin_put(
         &self,
         group: Group,
@@ -284,15 +309,19 @@ impl Store {
         kind: Kind,
         bytes: Bytes,
         time_ms: u64,
+        urgent: bool,
     ) -> Result<Answer, StorageError> {
         // Even an empty record takes a place.
         let permits = u32::try_from(bytes.len() / PERMIT_BYTES + 1).unwrap_or(u32::MAX);
-        let permit = Arc::clone(&self.intake).acquire_many_owned(permits).await;
-        let permit = Some(permit.map_err(|_| StorageError::Stopped)?);
+        let permit = Some(self.admit(permits).await?);
         let sum = checksum(&bytes);
         let (reply, answer) = oneshot::channel();
-        let put = Put { group, key, kind, bytes, sum, time_ms, ends: 0, moved: false, permit, reply };
+        let put = Put { group, key, kind, bytes, sum, time_ms, ends: 0, moved: false, urgent, permit, reply };
         self.inbox.tell(Event::Command(Command::Put(put)));
+        // Told after the record, so that the one who came to wait before it could be heard is not waiting for it.
+        if !urgent && self.crowd.load(Ordering::SeqCst) > 0 {
+            self.inbox.tell(Event::Command(Command::Hurry));
+        }
         Ok(answer)
     }
 
@@ -305,7 +334,7 @@ impl Store {
         bytes: Bytes,
         time_ms: u64,
     ) -> Result<(), StorageError> {
-        self.begin_put(group, key, kind, bytes, time_ms).await?.await.unwrap_or(Err(StorageError::Stopped))
+        self.begin_put(group, key, kind, bytes, time_ms, true).await?.await.unwrap_or(Err(StorageError::Stopped))
     }
 
     /// Reads a record, whose bytes are as they were put.
@@ -347,7 +376,7 @@ impl Store {
 
     /// Ends a record; whether there was one.
     pub(crate) async fn remove_record(&self, key: [u8; 32], time_ms: u64) -> Result<bool, StorageError> {
-        let _permit = self.intake.acquire().await.map_err(|_| StorageError::Stopped)?;
+        let _permit = self.admit(1).await?;
         self.ask(|reply| Command::Remove { key, time_ms, reply }).await
     }
 
@@ -471,6 +500,25 @@ impl Drop for Store {
     }
 }
 
+/// Among those who wait for a place in the intake.
+struct Crowd<'s> {
+    count: &'s AtomicUsize,
+    /// None was waiting.
+    first: bool,
+}
+
+impl<'s> Crowd<'s> {
+    fn join(count: &'s AtomicUsize) -> Self {
+        Self { count, first: count.fetch_add(1, Ordering::SeqCst) == 0 }
+    }
+}
+
+impl Drop for Crowd<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store").field("shape", &self.shape).finish_non_exhaustive()
@@ -486,7 +534,7 @@ fn open_drives(paths: &[PathBuf], options: &stele_device::Options) -> Result<Vec
     paths.iter().enumerate().map(open).collect()
 }
 
-/// Keeps other processes from opening a store on the same drives (flock(2)).
+/// Keeps other processes from opening a store on the same drives (flock(2)). A driver in this process sees to that by itself.
 pub(crate) fn lock_drives(paths: &[PathBuf]) -> Result<Vec<File>, StorageError> {
     let lock = |(drive, path): (usize, &PathBuf)| {
         let refused = |reason: String| StorageError::Foreign { drive, what: reason };
@@ -497,7 +545,7 @@ pub(crate) fn lock_drives(paths: &[PathBuf]) -> Result<Vec<File>, StorageError> 
             Err(TryLockError::Error(error)) => Err(refused(format!("it cannot be locked: {error}"))),
         }
     };
-    paths.iter().enumerate().map(lock).collect()
+    paths.iter().enumerate().filter(|(_, path)| !Disk::is_of_driver(path)).map(lock).collect()
 }
 
 pub(crate) fn random_id() -> Result<[u8; 16], StorageError> {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use stele_accel_hash::HashAlgorithm;
 use stele_device::Disk;
-use stele_storage::{DriveState, Group, Layout, StorageError, Store, Stored, content_root};
+use stele_storage::{DriveState, Group, Layout, Options, StorageError, Store, Stored, content_root};
 
 use support::{MIB, Rack, content, layout};
 
@@ -277,4 +277,44 @@ fn drives_without_a_store_or_of_another_are_refused() {
     assert_eq!(shape(1, 0, 4096), "storage_shape");
     assert_eq!(shape(1, 0, 1 << 40), "storage_shape");
     assert_eq!(shape(1, 0, 38 << 20), "storage_shape");
+}
+
+/// An object of 18 MB took four segments of 32 MiB: each part had a stripe to itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_shares_its_stripes_with_itself() {
+    let rack = Rack::new(11, 32, &layout(8, 3));
+    let store = rack.open();
+    let bytes = content(1, 18 * MIB);
+    let mut upload = store.upload(GROUP, 1).unwrap();
+    for piece in bytes.chunks(MIB) {
+        upload.write(piece).await.unwrap();
+        // The engine has done what it can before more comes.
+        store.status().await.unwrap();
+    }
+    let stored = upload.finish().await.unwrap();
+    assert_eq!(store.status().await.unwrap().segments, 1);
+    check_all(&store, &[(stored, bytes)]).await;
+    store.close().await.unwrap();
+}
+
+/// Parts that wait for more hold places of the intake.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parts_that_wait_for_more_hold_up_nobody() {
+    let rack = Rack::new(6, 64, &layout(4, 2));
+    let store = rack.open_with(&rack.paths, &Options { intake_bytes_max: 2 * MIB, ..Options::default() }).unwrap();
+    let bytes = content(2, 9 * MIB + 1);
+    let mut upload = store.upload(GROUP, 1).unwrap();
+    // More than there are places for.
+    upload.write(&bytes[..5 * MIB + 1]).await.unwrap();
+    // The client pauses, and others go on.
+    let others = put_all(&store, 3, &[MIB, 10, MIB, MIB]).await;
+    assert!(store.remove(&others[1].0.root, 2).await.unwrap());
+    upload.write(&bytes[5 * MIB + 1..]).await.unwrap();
+    let stored = upload.finish().await.unwrap();
+    check_all(&store, &[(stored, bytes), others[0].clone()]).await;
+    // One that never ends is left behind.
+    let mut broken = store.upload(GROUP, 1).unwrap();
+    broken.write(&content(4, 2 * MIB)).await.unwrap();
+    drop(broken);
+    store.close().await.unwrap();
 }

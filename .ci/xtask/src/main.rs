@@ -36,9 +36,10 @@ cargo xtask: one command for each job, set-up included
   cargo xtask bench device [--json FILE] [--directory DIR]
                                block devices: reads and writes by queue depth, against
                                fio; the directory must be on a real disk
-  cargo xtask bench storage [--json FILE] [--directory DIR]
+  cargo xtask bench storage [--json FILE] [--directory DIR] [--only NAME]
                                the payload tier: durable puts and random gets against
-                               fio; the directory must be on a real disk
+                               fio, then puts against RocksDB's BlobDB and fjall; the
+                               directory must be on a real disk
   cargo xtask bench storage-index [--json FILE]
                                the payload tier's index: rates, flash and memory for
                                each of ten million records
@@ -95,7 +96,9 @@ fn run(arguments: &[String]) -> Result<()> {
         }
         ["bench", "storage", rest @ ..] => {
             setup::for_disk_benches()?;
-            cargo::bench("stele-storage", "store", rest)
+            cargo::bench("stele-storage", "store", rest)?;
+            setup::for_payload_peers()?;
+            cargo::run_peers("payload-peers", rest)
         }
         ["bench", "storage-index", rest @ ..] => cargo::bench("stele-storage", "index", rest),
         ["bench", "state-peers", rest @ ..] => cargo::run_peers("state-peers", rest),

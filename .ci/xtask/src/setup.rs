@@ -24,6 +24,11 @@ const DEMO: [Need; 2] = [
 ];
 const DISK_BENCHES: [Need; 1] =
     [Need { program: "fio", package: "fio", reason: "is what rates of disks are compared with" }];
+const PAYLOAD_PEERS: [Need; 1] = [Need {
+    program: "db_bench",
+    package: "rocksdb-tools",
+    reason: "drives BlobDB, which the payload store is compared with",
+}];
 const TEST: [Need; 6] = [
     Need { program: "promtool", package: "prometheus", reason: "checks metrics, rules and alerts" },
     Need { program: "ip", package: "iproute2", reason: "makes network namespaces for the split test" },
@@ -88,6 +93,11 @@ pub(crate) fn pip() -> Result<Command> {
 /// What benchmarks of disks need.
 pub(crate) fn for_disk_benches() -> Result<()> {
     programs(BUILD.iter().chain(&DISK_BENCHES))
+}
+
+/// What the payload store's peers need.
+pub(crate) fn for_payload_peers() -> Result<()> {
+    programs(PAYLOAD_PEERS.iter())
 }
 
 /// What the demo needs.

@@ -441,7 +441,7 @@ impl PayloadSection {
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct DriveEntry {
-    /// A block device, an NVMe character device (`/dev/ngXnY`) or a file.
+    /// A block device, an NVMe character device (`/dev/ngXnY`), a file, or `spdk:` and a transport id.
     pub path: PathBuf,
     /// A file of so many bytes, made by the node where there is no store yet. Devices have their own size.
     pub bytes: Option<u64>,

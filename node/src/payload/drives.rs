@@ -29,7 +29,7 @@ pub(super) fn open(section: &PayloadSection, directory: &Path) -> Result<Store, 
     let mut missing = Vec::new();
     for drive in &section.drives {
         // What cannot be looked at is not taken for missing: it would be written out of the store.
-        let exists = drive.path.try_exists().map_err(|error| PayloadError::drive(&drive.path, error))?;
+        let exists = Store::may_open(&drive.path).map_err(|error| PayloadError::drive(&drive.path, error))?;
         if exists { &mut present } else { &mut missing }.push(drive.path.clone());
     }
     let files = section.drives.iter().all(|drive| drive.bytes.is_some());

@@ -62,6 +62,8 @@ pub enum Backend {
     Uring,
     /// The same, with a drive's own commands (`IORING_OP_URING_CMD`).
     NvmePassthrough,
+    /// One thread that polls SPDK's NVMe driver.
+    Spdk,
     /// A few threads with pread(2) and pwritev2(2).
     Threads,
 }

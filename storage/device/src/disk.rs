@@ -8,11 +8,11 @@ use std::thread::JoinHandle;
 
 use crate::device::{Access, Backend, BlockDevice, Geometry};
 use crate::medium::Medium;
-use crate::nvme::Passthrough;
+use crate::nvme::{Passthrough, Zone};
 use crate::protocol::FileProtocol;
 use crate::queue::Queue;
 use crate::request::{Completion, Request};
-use crate::{BufferPool, DeviceError, threads, uring};
+use crate::{BufferPool, DeviceError, spdk, threads, uring};
 
 /// Most requests that are in flight at once. More than any drive serves at a time, and a ring's memory stays small.
 pub const DEPTH_MAX: u32 = 4096;
@@ -34,6 +34,8 @@ pub struct Options {
     pub waiting_max: usize,
     /// Whether to pass by the page cache (`O_DIRECT`) where the file system can.
     pub direct: bool,
+    /// Whether a namespace may be zoned. It takes appends then, and no writes ([`Disk::zones`]).
+    pub zoned: bool,
     /// The backend to use; `None` for the drive's own commands where the path is a character device of NVMe, else for
     /// io_uring, and threads where the kernel forbids it.
     pub backend: Option<Backend>,
@@ -44,7 +46,15 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { depth: 128, waiting_max: 1024, direct: true, backend: None, pools: Vec::new() }
+        Self { depth: 128, waiting_max: 1024, direct: true, zoned: false, backend: None, pools: Vec::new() }
+    }
+}
+
+impl Options {
+    /// The same, within bounds.
+    fn bounded(&self) -> Self {
+        let depth = self.depth.clamp(1, DEPTH_MAX);
+        Self { depth, waiting_max: self.waiting_max.clamp(1, WAITING_MAX), ..self.clone() }
     }
 }
 
@@ -66,26 +76,36 @@ impl Disk {
     /// [`DeviceError::Full`] if there is no room for it, and those of [`Disk::open`]. If something has that name already,
     /// it is left alone.
     pub fn create(path: &Path, blocks: u64, options: &Options) -> Result<Self, DeviceError> {
+        if Self::is_of_driver(path) {
+            return Err(DeviceError::Unsuitable { path: path.to_owned(), what: "a drive is not made by its name" });
+        }
         Medium::create(path, blocks)?;
         Self::open(path, options)
     }
 
-    /// Opens a block device, a file as it was created or grown, or the character device of an NVMe namespace
-    /// (`/dev/ngXnY`). What is behind the last whole block is not used. Who opens it sees to it that nobody else does.
+    /// Whether a path is the name of a drive that a driver in this process has, and nothing that the kernel knows:
+    /// `spdk:trtype:PCIe traddr:0000:01:00.0 ns:1`. Such a driver sees to it that nobody else has the drive.
+    #[must_use]
+    pub fn is_of_driver(path: &Path) -> bool {
+        spdk::name(path).is_some()
+    }
+
+    /// Opens a block device, a file as it was created or grown, the character device of an NVMe namespace
+    /// (`/dev/ngXnY`), or a drive of SPDK's driver by its name ([`Disk::is_of_driver`]). What is behind the last whole block is not used. Who opens it sees to it that nobody else does.
     ///
     /// # Errors
     ///
     /// [`DeviceError::Open`] if the system refuses, [`DeviceError::Unsuitable`] if something else is there: also a
-    /// namespace that is zoned, or has metadata other than protection information of type 1, and what the backend that
-    /// is asked for cannot serve.
+    /// namespace that is zoned where that is not wanted, or has metadata other than protection information of type 1, and what the backend that
+    /// is asked for cannot serve; [`DeviceError::Missing`] if the drive is one of a driver that this program was built
+    /// without.
     pub fn open(path: &Path, options: &Options) -> Result<Self, DeviceError> {
-        let (medium, cached) = Medium::open(path, options.direct)?;
+        if let Some(name) = spdk::name(path) {
+            return Self::open_spdk(name, path, options);
+        }
+        let (medium, cached) = Medium::open(path, options.direct, options.zoned)?;
         let (medium, mut fallbacks) = (Arc::new(medium), Vec::from_iter(cached));
-        let options = Options {
-            depth: options.depth.clamp(1, DEPTH_MAX),
-            waiting_max: options.waiting_max.clamp(1, WAITING_MAX),
-            ..options.clone()
-        };
+        let options = options.bounded();
         let unavailable = DeviceError::open("serve", path);
         let unsuitable = |what| Err(DeviceError::Unsuitable { path: path.to_owned(), what });
         let running = match options.backend {
@@ -99,6 +119,9 @@ impl Disk {
             }
             Some(Backend::NvmePassthrough) => {
                 return unsuitable("passthrough is for the character device of an NVMe namespace");
+            }
+            Some(Backend::Spdk) => {
+                return unsuitable("SPDK's driver is for drives that are named by a transport id");
             }
             Some(Backend::Threads) => threads::start(&medium, &options),
             Some(Backend::Uring) if medium.forgets_durability() => {
@@ -118,6 +141,40 @@ impl Disk {
         let Running { queue, threads, backend, registered } = running.map_err(unavailable)?;
         let access = Access { backend, direct: medium.is_direct(), registered, fallbacks };
         Ok(Self { medium, queue, access, threads })
+    }
+
+    #[cfg(spdk)]
+    fn open_spdk(name: &str, path: &Path, options: &Options) -> Result<Self, DeviceError> {
+        if !matches!(options.backend, None | Some(Backend::Spdk)) {
+            return Err(DeviceError::Unsuitable { path: path.to_owned(), what: "only SPDK's driver has it" });
+        }
+        let (medium, running) = spdk::open(name, path, &options.bounded())?;
+        let Running { queue, threads, backend, registered } = running;
+        let fallbacks =
+            (!options.pools.is_empty()).then(|| "buffers are copied, because the driver has its own".into());
+        let access = Access { backend, direct: true, registered, fallbacks: Vec::from_iter(fallbacks) };
+        Ok(Self { medium, queue, access, threads })
+    }
+
+    #[cfg(not(spdk))]
+    fn open_spdk(_name: &str, path: &Path, _options: &Options) -> Result<Self, DeviceError> {
+        Err(DeviceError::Missing { path: path.to_owned(), what: spdk::MISSING })
+    }
+
+    /// The zones of a namespace that was opened as a zoned one, in their order, as the drive reports them at this moment.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::Unsuitable`] if it has none; [`DeviceError::Open`] if the drive does not report them.
+    pub fn zones(&self) -> Result<Vec<Zone>, DeviceError> {
+        self.medium.zones()
+    }
+
+    /// The most bytes of an append to a zone, if there are zones.
+    #[must_use]
+    pub fn append_bytes_max(&self) -> Option<usize> {
+        let zoning = self.medium.namespace().and_then(|namespace| namespace.zoning);
+        zoning.map(|zoning| zoning.append_bytes_max as usize)
     }
 
     /// Whether the drive has a cache that a power cut empties, so that durable writes and flushes cost time; `None` where

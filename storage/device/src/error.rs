@@ -26,6 +26,14 @@ pub enum DeviceError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// The device is one of a driver that this program does not have.
+    #[error("{} cannot be reached: {what}", path.display())]
+    Missing {
+        /// Its name.
+        path: PathBuf,
+        /// What is missing.
+        what: &'static str,
+    },
     /// Buffers of this shape, or so many of them, are not to be had.
     #[error(
         "a pool of {buffers} buffers of {capacity_bytes} bytes: whole pages, at most {POOL_BYTES_MAX} bytes together"
@@ -76,6 +84,16 @@ pub enum DeviceError {
         /// Bytes of a block.
         block_bytes: u32,
     },
+    /// A request that zones cannot take, or only zones.
+    #[error("cannot {action} at byte {offset}: {what}")]
+    Zone {
+        /// What was asked.
+        action: &'static str,
+        /// Where, in bytes.
+        offset: u64,
+        /// What is wrong with that.
+        what: &'static str,
+    },
     /// A flush or a durable write failed earlier, so what the device holds is unknown until it is opened again.
     #[error("the device is poisoned by an earlier failure: restart to recover")]
     Poisoned,
@@ -91,11 +109,13 @@ impl DeviceError {
         match self {
             Self::Open { .. } => "device_open",
             Self::Unsuitable { .. } => "device_unsuitable",
+            Self::Missing { .. } => "device_driver_missing",
             Self::Pool { .. } => "device_pool",
             Self::Io { .. } => "device_io",
             Self::Full { .. } => "device_full",
             Self::OutOfRange { .. } => "device_out_of_range",
             Self::Misaligned { .. } => "device_misaligned",
+            Self::Zone { .. } => "device_zone",
             Self::Poisoned => "device_poisoned",
             Self::Stopped => "device_stopped",
         }

@@ -7,11 +7,14 @@
 //!     └──────────── Completed (Buffer, result) ◄── Completion ◄────────────┘
 //! ```
 //!
-//! * [`BlockDevice`] is the interface: geometry, requests, growth. SPDK will be one more kind of it.
+//! * [`BlockDevice`] is the interface: geometry, requests, growth.
 //! * [`Disk`] is a block device or a preallocated file with `O_DIRECT`, through one io_uring and one thread that sleeps
 //!   when nothing is to be done. Where the kernel forbids io_uring a few threads with pread(2) take its place. Opened by
 //!   the character device of an NVMe namespace (`/dev/ngXnY`), the same ring carries the drive's own commands, past file
-//!   system and block layer. How a device is really reached, and why, is said by [`Access`].
+//!   system and block layer. Named `spdk:` and a transport id it is a drive of SPDK's driver, which polls, in programs that
+//!   were built with it (cargo feature `spdk`). How a device is really reached, and why, is said by [`Access`].
+//! * A zoned namespace, where one is wanted, takes [`Request::append`] and [`Request::reset_zone`] in the place of writes, and
+//!   reports its zones ([`Disk::zones`]).
 //! * [`Buffer`]s are page-aligned and come from a [`BufferPool`], whose memory is allocated once and registered with the
 //!   kernel. A request owns its buffer until it is answered, so nothing is copied, and nothing can touch it meanwhile.
 //! * [`Completion`] takes the answers, on the device's thread. For code without a runtime, [`Batch`] and [`read_each`]
@@ -37,6 +40,7 @@ mod nvme;
 mod protocol;
 mod queue;
 mod request;
+mod spdk;
 mod threads;
 mod uring;
 
@@ -45,4 +49,5 @@ pub use buffer::{BUFFER_ALIGNMENT, Buffer, BufferPool, POOL_BYTES_MAX};
 pub use device::{Access, Backend, BlockDevice, Geometry};
 pub use disk::{DEPTH_MAX, Disk, Options, WAITING_MAX};
 pub use error::DeviceError;
+pub use nvme::{Zone, ZoneState};
 pub use request::{Completed, Completion, Operation, Request};

@@ -11,7 +11,7 @@ use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::device::Geometry;
-use crate::nvme::{self, Namespace};
+use crate::nvme::{self, Namespace, Zone, Zoning};
 use crate::request::{Operation, Request};
 use crate::{BufferPool, DeviceError};
 
@@ -23,7 +23,8 @@ const FUSE_SUPER_MAGIC: rustix::fs::FsWord = 0x6573_5546;
 
 #[derive(Debug)]
 pub(crate) struct Medium {
-    file: File,
+    /// None if a driver in this process has the device.
+    file: Option<File>,
     path: PathBuf,
     /// Whether the page cache is passed by.
     direct: bool,
@@ -56,10 +57,10 @@ impl Medium {
     }
 
     /// Opens what is there, past the page cache if that is wanted and possible; says why where it is not.
-    pub(crate) fn open(path: &Path, direct: bool) -> Result<(Self, Option<String>), DeviceError> {
+    pub(crate) fn open(path: &Path, direct: bool, zoned: bool) -> Result<(Self, Option<String>), DeviceError> {
         if nvme::is_character_device(path) {
             let reason = "the page cache is passed by, because a drive's own commands never meet it";
-            return Ok((Self::open_namespace(path)?, (!direct).then(|| reason.into())));
+            return Ok((Self::open_namespace(path, zoned)?, (!direct).then(|| reason.into())));
         }
         if !direct {
             return Ok((Self::open_as(path, false)?, None));
@@ -76,11 +77,11 @@ impl Medium {
         Ok((Self::open_as(path, false)?, Some(reason)))
     }
 
-    fn open_namespace(path: &Path) -> Result<Self, DeviceError> {
+    fn open_namespace(path: &Path, zoned: bool) -> Result<Self, DeviceError> {
         let file = open_file(path, OFlags::empty())?;
-        let namespace = Namespace::identify(&file, path)?;
+        let namespace = Namespace::identify(&file, path, zoned)?;
         let block_bytes = namespace.lba_bytes().max(BLOCK_BYTES);
-        let medium = Self::new(file, path, true, block_bytes, namespace.bytes());
+        let medium = Self::new(Some(file), path, true, block_bytes, namespace.bytes());
         Ok(Self { namespace: Some(namespace), ..medium })
     }
 
@@ -99,10 +100,16 @@ impl Medium {
             let what = "neither a block device nor a regular file";
             return Err(DeviceError::Unsuitable { path: path.to_owned(), what });
         };
-        Ok(Self::new(file, path, direct, block_bytes, length))
+        Ok(Self::new(Some(file), path, direct, block_bytes, length))
     }
 
-    fn new(file: File, path: &Path, direct: bool, block_bytes: u32, length: u64) -> Self {
+    /// A device that a driver in this process has.
+    #[cfg(feature = "spdk")]
+    pub(crate) fn of_driver(path: &Path, sector_bytes: u32, bytes: u64) -> Self {
+        Self::new(None, path, true, sector_bytes.max(BLOCK_BYTES), bytes)
+    }
+
+    fn new(file: Option<File>, path: &Path, direct: bool, block_bytes: u32, length: u64) -> Self {
         Self {
             file,
             path: path.to_owned(),
@@ -121,7 +128,7 @@ impl Medium {
             return Ok(());
         }
         let mut block = BufferPool::new(1, self.block_bytes as usize).map_err(io::Error::other)?.take();
-        let mut file = &self.file;
+        let mut file = self.file();
         file.seek(SeekFrom::Start(0))?;
         match file.read(&mut block) {
             // A disk that cannot read this block will say so to who needs it.
@@ -131,18 +138,41 @@ impl Medium {
     }
 
     pub(crate) fn file(&self) -> &File {
-        &self.file
+        self.file.as_ref().expect("a backend of the kernel's has a file")
     }
 
     /// Whether the file system forgets the durability of a write that is not waited for: FUSE sends no fsync after an
     /// asynchronous direct write with `RWF_DSYNC` (Linux 6.18), while pwritev2(2) does.
     pub(crate) fn forgets_durability(&self) -> bool {
-        rustix::fs::fstatfs(&self.file).is_ok_and(|about| about.f_type == FUSE_SUPER_MAGIC)
+        rustix::fs::fstatfs(self.file()).is_ok_and(|about| about.f_type == FUSE_SUPER_MAGIC)
     }
 
     /// The namespace whose character device this is.
     pub(crate) fn namespace(&self) -> Option<&Namespace> {
         self.namespace.as_ref()
+    }
+
+    fn zoning(&self) -> Option<Zoning> {
+        self.namespace.as_ref().and_then(|namespace| namespace.zoning)
+    }
+
+    /// The zones of the device, as they are at this moment.
+    pub(crate) fn zones(&self) -> Result<Vec<Zone>, DeviceError> {
+        let Some(namespace) = self.namespace.as_ref().filter(|namespace| namespace.zoning.is_some()) else {
+            return Err(DeviceError::Unsuitable { path: self.path.clone(), what: "the device has no zones" });
+        };
+        nvme::report_zones(self.file(), namespace).map_err(DeviceError::open("examine", &self.path))
+    }
+
+    /// Takes note of where an append was written, if it can be there.
+    pub(crate) fn appended(&self, request: &mut Request, place: u64) -> io::Result<()> {
+        let zone_bytes = self.zoning().map_or(0, |zoning| zoning.zone_bytes);
+        let within = place.checked_sub(request.offset).and_then(|within| within.checked_add(request.bytes() as u64));
+        if within.is_none_or(|end| end > zone_bytes) || !place.is_multiple_of(u64::from(self.block_bytes)) {
+            return Err(io::Error::other("the drive says that it appended to another zone"));
+        }
+        request.offset = place;
+        Ok(())
     }
 
     pub(crate) fn is_direct(&self) -> bool {
@@ -163,17 +193,19 @@ impl Medium {
         if self.is_poisoned() {
             return Err(DeviceError::Poisoned);
         }
-        let metadata = self.file.metadata().map_err(DeviceError::open("examine", &self.path))?;
+        let fixed = || DeviceError::Unsuitable { path: self.path.clone(), what: "a drive does not grow" };
+        let file = self.file.as_ref().ok_or_else(fixed)?;
+        let metadata = file.metadata().map_err(DeviceError::open("examine", &self.path))?;
         if !metadata.is_file() {
-            return Err(DeviceError::Unsuitable { path: self.path.clone(), what: "a drive does not grow" });
+            return Err(fixed());
         }
         let (start, end) = (before.bytes(), bytes(blocks, self.block_bytes));
-        if let Err(error) = allocate(&self.file, start, end) {
+        if let Err(error) = allocate(file, start, end) {
             // Part of it may have been allocated; nobody uses it, so a failure here costs room only.
-            let _ = self.file.set_len(metadata.len());
+            let _ = file.set_len(metadata.len());
             return Err(error);
         }
-        if let Err(error) = self.file.sync_all() {
+        if let Err(error) = file.sync_all() {
             self.poison();
             return Err(DeviceError::refused("grow", start, error));
         }
@@ -189,8 +221,12 @@ impl Medium {
         if request.operation == Operation::Flush {
             return Ok(());
         }
+        self.check_zone(request)?;
         let (geometry, offset, bytes) = (self.geometry(), request.offset, request.bytes());
         let block = u64::from(geometry.block_bytes);
+        if request.operation == Operation::ResetZone {
+            return Ok(());
+        }
         if bytes == 0 || !(bytes as u64).is_multiple_of(block) || !offset.is_multiple_of(block) {
             return Err(DeviceError::Misaligned { offset, bytes, block_bytes: geometry.block_bytes });
         }
@@ -198,6 +234,25 @@ impl Medium {
             Some(end) if end <= geometry.bytes() => Ok(()),
             _ => Err(DeviceError::OutOfRange { offset, bytes, capacity_bytes: geometry.bytes() }),
         }
+    }
+
+    /// Whether a request is one for a device with zones, or for one without.
+    fn check_zone(&self, request: &Request) -> Result<(), DeviceError> {
+        let (operation, offset) = (request.operation, request.offset);
+        let of_zone = matches!(operation, Operation::Append | Operation::ResetZone);
+        let what = match self.zoning() {
+            None if of_zone => "the device has no zones",
+            Some(_) if matches!(operation, Operation::Write | Operation::WriteDurable) => "zones take appends",
+            Some(zoning) if of_zone && !offset.is_multiple_of(zoning.zone_bytes) => "no zone begins there",
+            Some(zoning) if of_zone && self.geometry().bytes().saturating_sub(offset) < zoning.zone_bytes => {
+                "there is no such zone"
+            }
+            Some(zoning) if operation == Operation::Append && request.bytes() > zoning.append_bytes_max as usize => {
+                "the drive takes less at once"
+            }
+            _ => return Ok(()),
+        };
+        Err(DeviceError::Zone { action: operation.action(), offset, what })
     }
 
     /// What the end of a request that was begun means, for it and for those after it.
@@ -209,7 +264,9 @@ impl Medium {
             Ok(()) if operation != Operation::Read && self.is_poisoned() => Err(DeviceError::Poisoned),
             Ok(()) => Ok(()),
             Err(error) => {
-                if operation.is_durable() {
+                // What a zone does not take was refused before anything was written.
+                let refused = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::ResourceBusy);
+                if operation.is_durable() && !(operation == Operation::Append && refused) {
                     self.poison();
                 }
                 Err(DeviceError::refused(operation.action(), request.offset, error))

@@ -23,6 +23,9 @@ pub(crate) trait Protocol: Send + 'static {
     /// memory.
     fn entry(&self, part: &Part) -> Self::Entry;
 
+    /// Where an append was written, in bytes.
+    fn place(&self, answer: &Self::Answer) -> u64;
+
     /// Bytes that were transferred, by the answer to an entry for a part of `length` bytes.
     fn outcome(&self, operation: Operation, length: usize, result: i32) -> io::Result<usize>;
 }
@@ -53,6 +56,7 @@ impl Protocol for FileProtocol {
         let Part { operation, offset, start, length, pool } = *part;
         let flags = if operation == Operation::WriteDurable { libc::RWF_DSYNC } else { 0 };
         match (operation, pool) {
+            (Operation::Append | Operation::ResetZone, _) => unreachable!("files have no zones"),
             (Operation::Flush, _) => opcode::Fsync::new(FILE).flags(types::FsyncFlags::DATASYNC).build(),
             (Operation::Read, None) => opcode::Read::new(FILE, start, length).offset(offset).build(),
             (Operation::Read, Some(pool)) => opcode::ReadFixed::new(FILE, start, length, pool).offset(offset).build(),
@@ -61,6 +65,10 @@ impl Protocol for FileProtocol {
                 opcode::WriteFixed::new(FILE, start, length, pool).offset(offset).rw_flags(flags).build()
             }
         }
+    }
+
+    fn place(&self, _answer: &cqueue::Entry) -> u64 {
+        unreachable!("files have no zones")
     }
 
     fn outcome(&self, _operation: Operation, _length: usize, result: i32) -> io::Result<usize> {

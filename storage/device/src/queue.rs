@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+#[cfg(feature = "spdk")]
+use std::time::Duration;
 
 use crate::DeviceError;
 use crate::request::{Completed, Completion, Request};
@@ -116,6 +118,26 @@ impl Queue {
         let count = room.min(jobs.waiting.len());
         into.extend(jobs.waiting.drain(..count));
         jobs.sleepers = usize::from(count < room);
+        self.make_room(&jobs, count);
+        Some(())
+    }
+
+    /// For a thread that polls: takes up to `room` jobs, and waits so long for the first. `None` if there is none and none will
+    /// come.
+    #[cfg(feature = "spdk")]
+    pub(crate) fn take_within(&self, room: usize, wait: Duration, into: &mut Vec<Job>) -> Option<()> {
+        let Bell::Condition(arrived) = &self.bell else { unreachable!("the thread of a ring waits in its ring") };
+        let mut jobs = self.lock();
+        if !wait.is_zero() && jobs.waiting.is_empty() && !jobs.closed && !jobs.stopped {
+            jobs.sleepers = 1;
+            (jobs, _) = arrived.wait_timeout(jobs, wait).unwrap_or_else(PoisonError::into_inner);
+            jobs.sleepers = 0;
+        }
+        if jobs.stopped || jobs.closed && jobs.waiting.is_empty() {
+            return None;
+        }
+        let count = room.min(jobs.waiting.len());
+        into.extend(jobs.waiting.drain(..count));
         self.make_room(&jobs, count);
         Some(())
     }

@@ -14,6 +14,11 @@ pub enum Operation {
     /// Makes every write that was complete *before* this was submitted survive a power cut (fdatasync(2); Flush of an NVMe
     /// drive).
     Flush,
+    /// Writes the buffer behind what a zone holds, and succeeds when it survives a power cut. The answer says where (Zone
+    /// Append of an NVMe drive, with FUA).
+    Append,
+    /// Makes a zone empty (Zone Management Send of an NVMe drive).
+    ResetZone,
 }
 
 impl Operation {
@@ -24,12 +29,14 @@ impl Operation {
             Self::Write => "write",
             Self::WriteDurable => "write durably",
             Self::Flush => "flush",
+            Self::Append => "append",
+            Self::ResetZone => "reset the zone",
         }
     }
 
     /// Whether its success promises that bytes survive a power cut.
     pub(crate) const fn is_durable(self) -> bool {
-        matches!(self, Self::WriteDurable | Self::Flush)
+        matches!(self, Self::WriteDurable | Self::Flush | Self::Append)
     }
 }
 
@@ -70,6 +77,20 @@ impl Request {
         Self { operation: Operation::Flush, offset: 0, buffer: None, tag: 0 }
     }
 
+    /// Writes the buffer behind what the zone holds that begins at `zone`, in bytes, so that it survives a power cut. Of
+    /// several in flight together each lies whole somewhere, in any order. One that the zone has no room for, or the drive
+    /// no means, is [`DeviceError::Full`] or [`DeviceError::Io`], and does not poison the device: nothing was written.
+    #[must_use]
+    pub fn append(zone: u64, buffer: Buffer) -> Self {
+        Self { operation: Operation::Append, offset: zone, buffer: Some(buffer), tag: 0 }
+    }
+
+    /// Makes the zone empty that begins at `zone`, in bytes.
+    #[must_use]
+    pub fn reset_zone(zone: u64) -> Self {
+        Self { operation: Operation::ResetZone, offset: zone, buffer: None, tag: 0 }
+    }
+
     /// The same request with a mark of the caller's, which comes back with its answer.
     #[must_use]
     pub fn tagged(self, tag: u64) -> Self {
@@ -88,7 +109,7 @@ impl Request {
         self.offset
     }
 
-    /// What is written, or where what is read goes; a flush has none.
+    /// What is written, or where what is read goes; a flush or a reset has none.
     pub fn buffer(&mut self) -> Option<&mut Buffer> {
         self.buffer.as_mut()
     }
@@ -113,9 +134,9 @@ pub struct Completed {
     pub tag: u64,
     /// What was asked.
     pub operation: Operation,
-    /// Where, in bytes.
+    /// Where, in bytes; of an append that was done, where the buffer lies.
     pub offset: u64,
-    /// The request's buffer. A flush has none; after [`DeviceError::Stopped`] it may be lost to the kernel.
+    /// The request's buffer. A flush or a reset has none; after [`DeviceError::Stopped`] it may be lost to the kernel.
     pub buffer: Option<Buffer>,
     /// Whether it was done, whole. After a failure the content of a read's buffer, or of a write's blocks, is unknown.
     pub result: Result<(), DeviceError>,
@@ -130,9 +151,9 @@ impl Completed {
     ///
     /// # Panics
     ///
-    /// On the answer to a flush, which has no buffer.
+    /// On the answer to a flush or a reset, which have no buffer.
     pub fn into_buffer(self) -> Result<Buffer, DeviceError> {
-        self.result.map(|()| self.buffer.expect("reads and writes come back with their buffer"))
+        self.result.map(|()| self.buffer.expect("reads, writes and appends come back with their buffer"))
     }
 }
 

@@ -54,6 +54,7 @@ fn carry_out(medium: &Medium, request: &mut Request) -> io::Result<()> {
         (Operation::Read, Some(buffer)) => file.read_exact_at(buffer, offset),
         (Operation::Write, Some(buffer)) => file.write_all_at(buffer, offset),
         (Operation::WriteDurable, Some(buffer)) => write_durably(medium, buffer, offset),
+        (Operation::Append | Operation::ResetZone, _) => unreachable!("files have no zones"),
         (_, None) | (Operation::Flush, _) => file.sync_data(),
     }
 }

@@ -84,7 +84,7 @@ struct Engine<P: Protocol> {
     pools: Vec<BufferPool>,
     /// Room for jobs on their way from the queue, and for completions on their way out of the ring.
     taken: Vec<Job>,
-    reaped: Vec<cqueue::Entry>,
+    reaped: Vec<P::Answer>,
     unsettled: Unsettled,
 }
 
@@ -183,10 +183,11 @@ impl<P: Protocol> Engine<P> {
 
     fn reap(&mut self) {
         let mut reaped = std::mem::take(&mut self.reaped);
-        reaped.extend(self.ring.completion().map(Into::into));
-        for entry in reaped.drain(..) {
+        reaped.extend(self.ring.completion());
+        for answer in reaped.drain(..) {
+            let entry: cqueue::Entry = answer.clone().into();
             match usize::try_from(entry.user_data()) {
-                Ok(index) if entry.user_data() != BELL => self.advance(index, entry.result()),
+                Ok(index) if entry.user_data() != BELL => self.advance(index, entry.result(), &answer),
                 // The poll goes on by itself unless the kernel says that it does not.
                 _ if !cqueue::more(entry.flags()) => self.listen(),
                 _ => {}
@@ -196,9 +197,13 @@ impl<P: Protocol> Engine<P> {
     }
 
     /// Takes note of what the kernel did for a slot, and asks for the rest if that was not all.
-    fn advance(&mut self, index: usize, result: i32) {
+    fn advance(&mut self, index: usize, result: i32, answer: &P::Answer) {
         let slot = self.slots.get(index);
-        let outcome = match self.protocol.outcome(slot.job.request.operation, slot.rest(), result) {
+        let operation = slot.job.request.operation;
+        let outcome = match self.protocol.outcome(operation, slot.rest(), result) {
+            Ok(_) if operation == Operation::Append => {
+                Some(self.medium.appended(&mut slot.job.request, self.protocol.place(answer)))
+            }
             Ok(bytes) => slot.transferred(bytes, self.medium.geometry().block_bytes as usize),
             Err(error) => slot.failed(error),
         };
@@ -324,7 +329,7 @@ impl Slot {
         let Self { job, done, .. } = self;
         let operation = job.request.operation;
         let Some(buffer) = &mut job.request.buffer else {
-            return Part { operation, offset: 0, start: ptr::null_mut(), length: 0, pool: None };
+            return Part { operation, offset: job.request.offset, start: ptr::null_mut(), length: 0, pool: None };
         };
         let pool = pools.iter().position(|pool| pool.owns(buffer)).and_then(|pool| u16::try_from(pool).ok());
         let rest = &mut buffer[*done..];

@@ -99,6 +99,19 @@ fn a_device_grows_and_keeps_what_it_has() {
 }
 
 #[test]
+fn a_file_has_no_zones() {
+    each_access(|Place { path, options, .. }| {
+        let pool = BufferPool::new(1, BLOCK).unwrap();
+        let disk = Disk::create(path, 2, &Options { zoned: true, ..options.clone() }).unwrap();
+        assert_eq!((disk.append_bytes_max(), disk.zones().unwrap_err().code()), (None, "device_unsuitable"));
+        for request in [Request::append(0, pool.take()), Request::reset_zone(0)] {
+            assert_eq!(one(&disk, request).result.unwrap_err().code(), "device_zone");
+        }
+        one(&disk, Request::write_durable(0, pool.take())).into_buffer().unwrap();
+    });
+}
+
+#[test]
 fn create_leaves_alone_what_is_there() {
     each_access(|Place { path, options, .. }| {
         std::fs::write(path, b"precious").unwrap();

@@ -145,7 +145,7 @@ proptest! {
         // Pools are registered in order; the second is there to be told apart.
         let other = BufferPool::new(1, BLOCK).expect("memory");
         let pools = if registered { vec![pool, other] } else { vec![pool] };
-        let options = Options { backend: Some(backend), direct, pools, depth: 4, waiting_max: 3 };
+        let options = Options { backend: Some(backend), direct, pools, depth: 4, waiting_max: 3, zoned: false };
         run(&steps, &options, depth);
     }
 }

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use checks::{BLOCK, Place, filled, is_filled, one};
 use machine::{Drive, Machine, PASSED};
-use stele_device::{Backend, BlockDevice, BufferPool, Disk, Options, Request};
+use stele_device::{Backend, Batch, BlockDevice, BufferPool, Disk, Options, Request, Zone, ZoneState};
 
 /// Blocks of each drive. The checks want some 500.
 const BLOCKS: u64 = 4096;
@@ -59,7 +59,7 @@ fn drives_of_a_guest_keep_the_contract() {
         drive(PLAIN, bytes, "logical_block_size=4096"),
         drive(SMALL, bytes, "logical_block_size=512"),
         protected,
-        drive(ZONED, bytes, "logical_block_size=4096,zoned=on,zoned.zone_size=4M"),
+        drive(ZONED, bytes, "logical_block_size=4096,zoned=on,zoned.zone_size=4M,zoned.zone_capacity=3M"),
         Drive { broken: Some(BROKEN), ..failing },
         drive(METADATA, BLOCKS * (4096 + 16), "logical_block_size=4096,ms=16"),
     ];
@@ -97,6 +97,7 @@ fn guest() {
     }
     a_block_with_a_wrong_guard_is_an_error();
     a_drive_that_fails_says_what_and_is_poisoned();
+    zones_take_appends_and_are_emptied();
     what_does_not_serve_is_refused_with_a_reason();
     println!("{PASSED}");
     machine::power_off();
@@ -172,6 +173,83 @@ fn a_drive_that_fails_says_what_and_is_poisoned() {
     one(&disk, Request::write(0, pool.take())).result.unwrap();
     assert_eq!(one(&disk, Request::write_durable(BROKEN, pool.take())).result.unwrap_err().code(), "device_io");
     assert_eq!(one(&disk, Request::write(0, pool.take())).result.unwrap_err().code(), "device_poisoned");
+}
+
+fn zones_take_appends_and_are_emptied() {
+    const ZONE: u64 = 4 << 20;
+    const CAPACITY: u64 = 3 << 20;
+    let disk = Disk::open(Path::new(&device(ZONED)), &Options { zoned: true, ..passthrough() }).unwrap();
+    let zone = |number: u64, written, state| Zone { start: number * ZONE, capacity: CAPACITY, written, state };
+    let empty: Vec<Zone> = (0..4).map(|number| zone(number, 0, ZoneState::Empty)).collect();
+    assert_eq!(disk.zones().unwrap(), empty);
+    let most = disk.append_bytes_max().unwrap();
+    assert_eq!(most, 64 << 10, "the drive's transfers");
+    let pool = BufferPool::new(16, most).unwrap();
+
+    // Many together: each lies somewhere, whole, and none where another does.
+    let mut batch = Batch::new(&disk, pool.buffers());
+    for number in 0..16 {
+        assert!(batch.push(Request::append(ZONE, filled(&pool, number, 1)).tagged(number)).is_none());
+    }
+    let mut places = Vec::new();
+    while let Some(done) = batch.wait() {
+        places.push((done.offset, done.tag));
+        done.into_buffer().unwrap();
+    }
+    places.sort_unstable();
+    for ((place, number), expected) in places.into_iter().zip((ZONE..).step_by(most)) {
+        assert_eq!(place, expected);
+        assert!(is_filled(&one(&disk, Request::read(place, pool.take())).into_buffer().unwrap(), number, 1));
+    }
+    assert_eq!(disk.zones().unwrap()[1], zone(1, 1 << 20, ZoneState::Open));
+
+    // A block is as good as many; a zone that is full says so, and the others go on.
+    let short = filled(&pool, 99, 2).with_length(BLOCK);
+    assert_eq!(one(&disk, Request::append(0, short)).offset, 0);
+    let mut appended = 1 << 20;
+    let error = loop {
+        match one(&disk, Request::append(ZONE, pool.take())).result {
+            Ok(()) => appended += most as u64,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((error.code(), appended), ("device_full", CAPACITY), "{error:?}");
+    println!("namespace {ZONED}: {}", said(&error));
+    assert_eq!(disk.zones().unwrap()[1], zone(1, CAPACITY, ZoneState::Full));
+    let second = one(&disk, Request::append(0, filled(&pool, 7, 7)));
+    assert_eq!((second.offset, second.result.is_ok()), (BLOCK as u64, true), "it is not poisoned");
+
+    // Emptied, it begins anew; and everything survives opening again.
+    one(&disk, Request::reset_zone(ZONE)).result.unwrap();
+    assert_eq!(disk.zones().unwrap()[1], zone(1, 0, ZoneState::Empty));
+    assert_eq!(one(&disk, Request::append(ZONE, filled(&pool, 8, 8))).offset, ZONE);
+    drop(disk);
+    let disk = Disk::open(Path::new(&device(ZONED)), &Options { zoned: true, ..passthrough() }).unwrap();
+    assert_eq!(disk.zones().unwrap()[1].written, most as u64);
+    assert!(is_filled(&one(&disk, Request::read(ZONE, pool.take())).into_buffer().unwrap(), 8, 8));
+    assert!(is_filled(&one(&disk, Request::read(BLOCK as u64, pool.take())).into_buffer().unwrap(), 7, 7));
+
+    let large = BufferPool::new(1, 2 * most).unwrap();
+    for request in [
+        Request::write(0, pool.take()),
+        Request::write_durable(0, pool.take()),
+        Request::append(ZONE + BLOCK as u64, pool.take()),
+        Request::append(4 * ZONE, pool.take()),
+        Request::append(0, large.take()),
+        Request::reset_zone(BLOCK as u64),
+        Request::reset_zone(4 * ZONE),
+    ] {
+        let error = one(&disk, request).result.unwrap_err();
+        assert_eq!(error.code(), "device_zone", "{error}");
+        println!("refused: {error}");
+    }
+    one(&disk, Request::flush()).result.unwrap();
+    let plain = Disk::open(Path::new(&device(PLAIN)), &Options { zoned: true, ..passthrough() }).unwrap();
+    assert_eq!(plain.zones().unwrap_err().code(), "device_unsuitable");
+    for request in [Request::append(0, pool.take()), Request::reset_zone(0)] {
+        assert_eq!(one(&plain, request).result.unwrap_err().code(), "device_zone");
+    }
+    println!("namespace {ZONED}: zones take appends and are emptied");
 }
 
 fn what_does_not_serve_is_refused_with_a_reason() {

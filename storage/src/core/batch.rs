@@ -29,6 +29,8 @@ pub(super) struct Batch {
     parity: Vec<Buffer>,
     /// The column that is filled first: another one in each batch, so that small batches wear all drives.
     first: usize,
+    /// Somebody waits for a record in it.
+    pub(super) urgent: bool,
     pub(super) records: Vec<Record>,
 }
 
@@ -72,7 +74,17 @@ impl Batch {
         let mut columns: Vec<Option<Column>> = (0..shape.data).map(|_| None).collect();
         columns[first] = Some(Column { buffer, filled: 0, entries: Vec::new() });
         let room = segment.room(shape).min(CELL_BLOCKS_MAX);
-        Some(Self { segment: id, start: segment.used, lead, room, columns, parity, first, records: Vec::new() })
+        Some(Self {
+            segment: id,
+            start: segment.used,
+            lead,
+            room,
+            columns,
+            parity,
+            first,
+            urgent: false,
+            records: Vec::new(),
+        })
     }
 
     /// Takes a record, or gives it back: there is no room for it in any column, or no buffer for another column.
@@ -106,6 +118,7 @@ impl Batch {
             return Some(queued);
         }
         let Queued { put, turn } = queued;
+        self.urgent |= put.urgent;
         let data = (self.lead + 1) * BLOCK_BYTES;
         // What lies between two records is whatever the buffer held before: it is summed and coded as it is, but nothing of
         // another record should outlive it there.

@@ -391,6 +391,7 @@ impl Inner {
             time_ms: 0,
             ends: 0,
             moved: false,
+            urgent: true,
             permit: None,
             reply,
         });

@@ -215,7 +215,7 @@ impl Inner {
         self.busy.borrow_mut().insert(key);
         let (reply, _) = oneshot::channel();
         let Entry { kind, sum, time_ms, ends, .. } = *entry;
-        Ok(Some(Put { group, key, kind, bytes, sum, time_ms, ends, moved: true, permit: None, reply }))
+        Ok(Some(Put { group, key, kind, bytes, sum, time_ms, ends, moved: true, urgent: true, permit: None, reply }))
     }
 
     pub(super) async fn finish_move(&self, Move { key, mut answer }: Move) -> Result<(), StorageError> {

@@ -13,6 +13,10 @@
 //! the group is on its way; then it becomes a flight of one durable write for each column that holds something and each of
 //! parity. Small urgent puts thus cost m + 1 writes, as in a journal with as many mirrors, and many of them share a full
 //! stripe. A flight is answered when all its columns are durable and all flights before it are.
+//!
+//! A batch of nothing but parts of uploads is not closed at once: who puts them waits for none until more are put than a
+//! batch holds. So that nobody waits for what may never come, it is closed when anything urgent joins it, when a record finds
+//! no room in memory, or when somebody says that he finds none ([`Command::Hurry`]).
 
 mod batch;
 mod cold;
@@ -100,6 +104,8 @@ pub(crate) struct Put {
     pub(crate) ends: u32,
     /// It is written although it is there already: elsewhere.
     pub(crate) moved: bool,
+    /// Somebody waits for it: its batch is not kept open for more to share it.
+    pub(crate) urgent: bool,
     /// Its place among the bytes that may be on their way, until it was answered.
     pub(crate) permit: Option<OwnedSemaphorePermit>,
     pub(crate) reply: Reply<()>,
@@ -131,6 +137,8 @@ impl Drop for Turn {
 pub(crate) enum Command {
     /// Keeps a record. Answered when it is durable and can be found.
     Put(Put),
+    /// Has nothing that was put before this wait for more to share its batch.
+    Hurry,
     /// Ends the record with this key. Answered when that is durable: whether there was one.
     Remove { key: [u8; 32], time_ms: u64, reply: Reply<bool> },
     /// Reads a record from where the index says that it lies.
@@ -281,6 +289,8 @@ struct Writing {
     flights: Vec<Option<Flight>>,
     flights_free: Vec<usize>,
     next_sequence: u64,
+    /// Nothing more will be put.
+    closing: bool,
     /// Why nothing is written any more.
     read_only: Option<ReadOnly>,
 }
@@ -305,6 +315,7 @@ impl Core {
         let inner = &self.inner;
         match command {
             Command::Put(put) => inner.put(put),
+            Command::Hurry => inner.hurry(),
             Command::Remove { key, time_ms, reply } => {
                 let task = Rc::clone(inner);
                 inner.tasks.spawn(async move {

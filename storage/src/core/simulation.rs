@@ -3,6 +3,7 @@
 
 mod attacks;
 mod cold;
+mod uploads;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -287,6 +288,7 @@ impl World {
             98 if self.random.chance(2) => self.collect_dead(),
             97 if self.random.chance(4) => self.replace(),
             98 if self.random.chance(24) => self.lose_index_now(),
+            97 if self.random.chance(2) => self.hurry(),
             _ => {}
         }
         self.hear();
@@ -303,11 +305,16 @@ impl World {
         self.next += 1;
         self.records.insert(number, (bytes, Known::PutAsked));
         let class = u8::try_from(self.random.below(2)).unwrap();
-        let answer = self.ask_put(number, bytes, class);
+        let urgent = !self.random.chance(4);
+        let answer = self.ask_record(number, bytes, class, urgent);
         self.puts.push((number, answer));
     }
 
     fn ask_put(&mut self, number: u64, bytes: usize, class: u8) -> Waiting<()> {
+        self.ask_record(number, bytes, class, true)
+    }
+
+    fn ask_record(&mut self, number: u64, bytes: usize, class: u8, urgent: bool) -> Waiting<()> {
         let bytes = content(number, bytes);
         let (reply, answer) = oneshot::channel();
         let (sum, group) = (checksum(&bytes), Group { class, year: 0 });
@@ -320,6 +327,7 @@ impl World {
             time_ms: 1,
             ends: 0,
             moved: false,
+            urgent,
             permit: None,
             reply,
         };
@@ -327,6 +335,11 @@ impl World {
         self.core.settle();
         self.collect();
         answer
+    }
+
+    fn hurry(&mut self) {
+        self.core.command(Command::Hurry);
+        self.core.settle();
     }
 
     /// A record that is known to be there.

@@ -132,6 +132,14 @@ impl Inner {
         self.put_more.set(true);
     }
 
+    /// Has nothing that was put until now wait for more.
+    pub(super) fn hurry(&self) {
+        let mut writing = self.writing.borrow_mut();
+        let Writing { intake, groups, .. } = &mut *writing;
+        intake.iter_mut().for_each(|queued| queued.put.urgent = true);
+        groups.values_mut().filter_map(|open| open.batch.as_mut()).for_each(|batch| batch.urgent = true);
+    }
+
     /// Where a record with the same key, content and length lies.
     fn holding(&self, put: &Put) -> Option<Location> {
         let found = self.index.get(&put.key).ok().flatten().and_then(|found| Location::decode(&found));
@@ -166,6 +174,7 @@ impl Inner {
             // Whatever copies there are lie in segments up to this one.
             ends: self.segments.borrow().next.saturating_sub(1),
             moved: false,
+            urgent: true,
             permit: None,
             reply,
         });
@@ -194,11 +203,14 @@ impl Inner {
                 }
             }
         }
+        // What waits may want the buffers, or the place among the groups, of a batch that nobody else waits for.
+        let wanted = writing.closing || !writing.intake.is_empty();
         let groups: Vec<Group> = writing.groups.keys().copied().collect();
         for group in groups {
             let open = &writing.groups[&group];
+            let due = open.batch.as_ref().is_some_and(|batch| !batch.is_empty() && (batch.urgent || wanted));
             // With others on their way, more may come to share the stripe until they land.
-            if open.order.is_empty() && open.batch.as_ref().is_some_and(|batch| !batch.is_empty()) {
+            if due && open.order.is_empty() {
                 self.close_batch(&mut writing, group);
             }
         }
@@ -547,6 +559,7 @@ impl Inner {
 
     /// Seals what is open and makes the index durable.
     pub(super) async fn close(self: &Rc<Self>) -> Result<(), StorageError> {
+        self.writing.borrow_mut().closing = true;
         self.tasks
             .until(|| {
                 let writing = self.writing.borrow();

@@ -20,7 +20,7 @@ impl Faults {
     fn hits(&self, operation: Operation) -> bool {
         let fault = match operation {
             Operation::Read => &self.read,
-            Operation::Write | Operation::WriteDurable => &self.write,
+            Operation::Write | Operation::WriteDurable | Operation::Append | Operation::ResetZone => &self.write,
             Operation::Flush => &self.flush,
         };
         fault.load(Ordering::SeqCst)

@@ -14,6 +14,16 @@ const FLUSH: u8 = 0x00;
 const WRITE: u8 = 0x01;
 const READ: u8 = 0x02;
 
+/// Those of zones, the actions that two of them take in command dword 13 (Zoned Namespace Command Set Specification 1.1,
+/// section 3.4), and the number of that command set.
+const ZONE_SEND: u8 = 0x79;
+const ZONE_RECEIVE: u8 = 0x7a;
+const ZONE_APPEND: u8 = 0x7d;
+const RESET: u32 = 0x04;
+/// All zones, as many as there is room for.
+const REPORT_PARTLY: u32 = 1 << 16;
+const ZONED: u32 = 2;
+
 /// Of command dword 12: the drive makes protection information as it writes, and strips it as it reads.
 const PRACT: u32 = 1 << 29;
 /// The guard, a CRC of the block, is checked.
@@ -46,6 +56,38 @@ impl Command {
         command
     }
 
+    /// The same, of the zoned command set.
+    pub(super) fn identify_zoned(namespace: u32, structure: u8) -> Self {
+        let mut command = Self::identify(namespace, structure);
+        command.dword(11, ZONED << 24);
+        command
+    }
+
+    /// Writes logical blocks behind what the zone holds that begins with the first of them, durably.
+    pub(super) fn append(namespace: u32, extent: Extent) -> Self {
+        let mut command = Self::transfer(Operation::WriteDurable, namespace, extent);
+        command.0[0] = ZONE_APPEND;
+        command
+    }
+
+    /// Makes the zone empty that begins with a block.
+    pub(super) fn reset_zone(namespace: u32, start: u64) -> Self {
+        let mut command = Self::new(ZONE_SEND, namespace);
+        command.address(start);
+        command.dword(13, RESET);
+        command
+    }
+
+    /// Reports zones from the one on that begins with a block, in so many bytes.
+    pub(super) fn report_zones(namespace: u32, start: u64, bytes: u32) -> Self {
+        let mut command = Self::new(ZONE_RECEIVE, namespace);
+        command.address(start);
+        // The count is that of the dwords after the first one.
+        command.dword(12, bytes / 4 - 1);
+        command.dword(13, REPORT_PARTLY);
+        command
+    }
+
     /// Makes durable what the namespace has in a volatile cache.
     pub(super) fn flush(namespace: u32) -> Self {
         Self::new(FLUSH, namespace)
@@ -54,10 +96,7 @@ impl Command {
     /// Reads or writes logical blocks.
     pub(super) fn transfer(operation: Operation, namespace: u32, extent: Extent) -> Self {
         let mut command = Self::new(if operation == Operation::Read { READ } else { WRITE }, namespace);
-        let [low, high] = [extent.start & u64::from(u32::MAX), extent.start >> 32]
-            .map(|half| u32::try_from(half).expect("half of 64 bits is 32 bits"));
-        command.dword(10, low);
-        command.dword(11, high);
+        let low = command.address(extent.start);
         let durable = if operation == Operation::WriteDurable { FUA } else { 0 };
         let protection = if extent.protected { PRACT | CHECK_GUARD | CHECK_REFERENCE } else { 0 };
         // The count is that of the blocks after the first one.
@@ -103,6 +142,15 @@ impl Command {
         command
     }
 
+    /// Sets the address of the first block; its low half.
+    fn address(&mut self, start: u64) -> u32 {
+        let [low, high] = [start & u64::from(u32::MAX), start >> 32]
+            .map(|half| u32::try_from(half).expect("half of 64 bits is 32 bits"));
+        self.dword(10, low);
+        self.dword(11, high);
+        low
+    }
+
     /// Sets one of the dwords 10 to 15.
     fn dword(&mut self, number: usize, value: u32) {
         self.put(number * 4, &value.to_ne_bytes());
@@ -139,6 +187,23 @@ mod tests {
         assert_eq!(dwords(&Command::flush(3)), [(1, 3)]);
         assert_eq!(dwords(&Command::identify(3, 0).with_timeout(500)), [(0, 0x06), (1, 3), (16, 500)]);
         assert_eq!(dwords(&Command::identify(0, 1)), [(0, 0x06), (10, 1)]);
+    }
+
+    #[test]
+    fn commands_of_zones_are_laid_out_as_the_drive_reads_them() {
+        let extent = Extent { start: 0x1_0000_0400, count: 16, protected: false };
+        let address = [(10, 0x400), (11, 1)];
+        assert_eq!(
+            dwords(&Command::append(4, extent)),
+            [&[(0, 0x7d), (1, 4)][..], &address, &[(12, 0x4000_000f)]].concat()
+        );
+        assert_eq!(
+            dwords(&Command::reset_zone(4, extent.start)),
+            [&[(0, 0x79), (1, 4)][..], &address, &[(13, 4)]].concat()
+        );
+        let report = Command::report_zones(4, extent.start, 65_536);
+        assert_eq!(dwords(&report), [&[(0, 0x7a), (1, 4)][..], &address, &[(12, 0x3fff), (13, 0x1_0000)]].concat());
+        assert_eq!(dwords(&Command::identify_zoned(4, 5)), [(0, 0x06), (1, 4), (10, 5), (11, 0x0200_0000)]);
     }
 
     #[test]

@@ -10,6 +10,9 @@ pub(super) type Page = [u8; 4096];
 pub(super) const NAMESPACE: u8 = 0x00;
 pub(super) const CONTROLLER: u8 = 0x01;
 pub(super) const DESCRIPTORS: u8 = 0x03;
+/// What a command set adds to the first two.
+pub(super) const SET_NAMESPACE: u8 = 0x05;
+pub(super) const SET_CONTROLLER: u8 = 0x06;
 
 /// Logical blocks are this small or large, as powers of two: 512 bytes to 64 KiB.
 const LBA_SHIFTS: std::ops::RangeInclusive<u8> = 9..=16;
@@ -32,6 +35,22 @@ pub(super) struct Format {
     pub(super) protected: bool,
 }
 
+/// What commands a namespace takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CommandSet {
+    /// Reads and writes of any block.
+    Blocks,
+    /// Reads of any block, and appends to zones.
+    Zones,
+}
+
+/// The number of the format in use, of the structure [`NAMESPACE`].
+pub(super) fn format_number(page: &Page) -> usize {
+    let selected = page[26];
+    // FLBAS has the number's low four bits, and two more above the bit for metadata's place.
+    usize::from(selected & 0xf | (selected >> 1) & 0x30)
+}
+
 /// The format in use, of the structure [`NAMESPACE`]; else what is wrong with it.
 pub(super) fn format(page: &Page) -> Result<Format, &'static str> {
     let lbas = u64::from_le_bytes(bytes(page, 0));
@@ -42,9 +61,7 @@ pub(super) fn format(page: &Page) -> Result<Format, &'static str> {
     if page[99] & 1 != 0 {
         return Err("the namespace is write-protected");
     }
-    let [formats, selected, protection] = [page[25], page[26], page[29]];
-    // FLBAS has the number's low four bits, and two more above the bit for metadata's place.
-    let number = usize::from(selected & 0xf | (selected >> 1) & 0x30);
+    let ([formats, protection], number) = ([page[25], page[29]], format_number(page));
     if number > usize::from(formats) || number >= 64 {
         return Err("the namespace is in a format that the drive does not list");
     }
@@ -68,7 +85,16 @@ pub(super) fn format(page: &Page) -> Result<Format, &'static str> {
 
 /// Most bytes of a transfer (MDTS), of the structure [`CONTROLLER`]; `None` if the drive has no limit.
 pub(super) fn transfer_bytes_max(page: &Page) -> Option<u32> {
-    match page[77] {
+    limit(page[77])
+}
+
+/// Most bytes of an append (ZASL), of the structure [`SET_CONTROLLER`]; `None` if it is that of any transfer.
+pub(super) fn append_bytes_max(page: &Page) -> Option<u32> {
+    limit(page[0])
+}
+
+fn limit(power: u8) -> Option<u32> {
+    match power {
         0 => None,
         // What is above is no limit to 32 bits.
         power => {
@@ -82,8 +108,8 @@ pub(super) fn has_volatile_cache(page: &Page) -> bool {
     page[525] & 1 != 0
 }
 
-/// Refuses a namespace that the structure [`DESCRIPTORS`] says has other commands than reads and writes of any block.
-pub(super) fn check_command_set(page: &Page) -> Result<(), &'static str> {
+/// What commands a namespace takes, of the structure [`DESCRIPTORS`]; else why none of ours.
+pub(super) fn command_set(page: &Page) -> Result<CommandSet, &'static str> {
     const COMMAND_SET: u8 = 4;
     let mut rest = &page[..];
     // Each is a type, a length, two reserved bytes, and as many bytes as the length says; the list ends with a length of 0.
@@ -94,18 +120,18 @@ pub(super) fn check_command_set(page: &Page) -> Result<(), &'static str> {
             return Err("the drive's list of the namespace's descriptors has no end");
         };
         match (*kind, value) {
-            (COMMAND_SET, [0, ..]) => return Ok(()),
+            (COMMAND_SET, [0, ..]) => return Ok(CommandSet::Blocks),
             (COMMAND_SET, [1, ..]) => return Err("a key-value namespace has no blocks"),
-            (COMMAND_SET, [2, ..]) => return Err("a zoned namespace cannot be written in any order"),
+            (COMMAND_SET, [2, ..]) => return Ok(CommandSet::Zones),
             (COMMAND_SET, _) => return Err("the namespace has an unknown command set"),
             _ => rest = next,
         }
     }
     // Drives that are older than command sets have none but this one.
-    Ok(())
+    Ok(CommandSet::Blocks)
 }
 
-fn bytes<const N: usize>(page: &Page, at: usize) -> [u8; N] {
+pub(super) fn bytes<const N: usize>(page: &Page, at: usize) -> [u8; N] {
     page[at..at + N].try_into().expect("as many bytes as asked for")
 }
 
@@ -189,13 +215,13 @@ mod tests {
     fn only_namespaces_of_blocks_pass() {
         let uuid = [&[3, 16, 0, 0][..], &[9; 16]].concat();
         let with = |set: u8| descriptors(&[&uuid[..], &[4, 1, 0, 0, set]].concat());
-        assert_eq!(check_command_set(&with(0)), Ok(()));
-        assert_eq!(check_command_set(&descriptors(&uuid)), Ok(()), "an old drive");
-        assert!(check_command_set(&with(1)).unwrap_err().contains("key-value"));
-        assert!(check_command_set(&with(2)).unwrap_err().contains("zoned"));
-        assert!(check_command_set(&with(9)).unwrap_err().contains("unknown"));
+        assert_eq!(command_set(&with(0)), Ok(CommandSet::Blocks));
+        assert_eq!(command_set(&descriptors(&uuid)), Ok(CommandSet::Blocks), "an old drive");
+        assert!(command_set(&with(1)).unwrap_err().contains("key-value"));
+        assert_eq!(command_set(&with(2)), Ok(CommandSet::Zones));
+        assert!(command_set(&with(9)).unwrap_err().contains("unknown"));
         // 254 + 4 bytes each do not divide the page.
-        assert!(check_command_set(&[254; 4096]).unwrap_err().contains("no end"));
+        assert!(command_set(&[254; 4096]).unwrap_err().contains("no end"));
     }
 
     proptest! {
@@ -208,7 +234,7 @@ mod tests {
                 prop_assert!(lbas.checked_mul(lba_bytes.into()).is_some());
             }
             prop_assert!(transfer_bytes_max(&page).is_none_or(|bytes| bytes >= PAGE_BYTES_MIN));
-            let _ = check_command_set(&page);
+            let _ = command_set(&page);
         }
     }
 }

@@ -6,6 +6,11 @@ mod identify;
 mod namespace;
 mod passthrough;
 mod status;
+mod zones;
 
 pub(crate) use namespace::{Namespace, is_character_device};
 pub(crate) use passthrough::Passthrough;
+#[cfg(feature = "spdk")]
+pub(crate) use status::Status;
+pub use zones::{Zone, ZoneState};
+pub(crate) use zones::{Zoning, report as report_zones};

@@ -7,8 +7,9 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use super::command::Command;
-use super::identify::{self, Format, Page};
+use super::identify::{self, CommandSet, Format, Page};
 use super::status::{INVALID_FIELD, Status};
+use super::zones::{self, Zoning};
 use crate::DeviceError;
 
 /// `NVME_IOCTL_ID`, `_IO('N', 0x40)`: the number of the namespace (linux/nvme_ioctl.h).
@@ -16,6 +17,9 @@ const IOCTL_ID: libc::c_ulong = 0x4e40;
 
 /// `NVME_IOCTL_ADMIN_CMD`, `_IOWR('N', 0x41, struct nvme_passthru_cmd)`, whose 72 bytes are in the number.
 const IOCTL_ADMIN: libc::c_ulong = 0xc048_4e41;
+
+/// `NVME_IOCTL_IO_CMD`, `_IOWR('N', 0x43, struct nvme_passthru_cmd)`.
+const IOCTL_IO: libc::c_ulong = 0xc048_4e43;
 
 /// How long a drive may take to say what it is.
 const IDENTIFY_MILLISECONDS: u32 = 10_000;
@@ -25,7 +29,7 @@ const IDENTIFY_MILLISECONDS: u32 = 10_000;
 /// commands, and a drive is as fast with those.
 const TRANSFER_BYTES_MAX: u32 = 128 << 10;
 
-/// A namespace whose blocks can be read and written in any order.
+/// A namespace whose blocks can be read in any order, and written in any order unless it is zoned.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Namespace {
     /// Its number.
@@ -33,6 +37,7 @@ pub(crate) struct Namespace {
     pub(super) format: Format,
     /// Most bytes of a command: whole blocks.
     pub(super) transfer_bytes_max: u32,
+    pub(crate) zoning: Option<Zoning>,
     /// Whether the drive has a cache that a power cut empties.
     pub(crate) volatile_cache: bool,
 }
@@ -44,8 +49,8 @@ pub(crate) fn is_character_device(path: &Path) -> bool {
 }
 
 impl Namespace {
-    /// Asks a drive what it is.
-    pub(crate) fn identify(file: &File, path: &Path) -> Result<Self, DeviceError> {
+    /// Asks a drive what it is. Zones are refused unless they are wanted.
+    pub(crate) fn identify(file: &File, path: &Path, zoned: bool) -> Result<Self, DeviceError> {
         let unsuitable = |what| DeviceError::Unsuitable { path: path.to_owned(), what };
         let examined = |answer: io::Result<Option<Page>>| answer.map_err(DeviceError::open("examine", path));
         let Some(number) = number(file) else {
@@ -54,18 +59,32 @@ impl Namespace {
             ));
         };
         // Refused by drives that are older than it.
-        if let Some(descriptors) = examined(admin(file, number, identify::DESCRIPTORS))? {
-            identify::check_command_set(&descriptors).map_err(unsuitable)?;
+        let descriptors = examined(identity(file, Command::identify(number, identify::DESCRIPTORS)))?;
+        let set =
+            descriptors.map_or(Ok(CommandSet::Blocks), |page| identify::command_set(&page)).map_err(unsuitable)?;
+        if set == CommandSet::Zones && !zoned {
+            return Err(unsuitable("a zoned namespace cannot be written in any order"));
         }
         let absent = "the drive does not identify the namespace";
-        let page = examined(admin(file, number, identify::NAMESPACE))?.ok_or_else(|| unsuitable(absent))?;
-        let format = identify::format(&page).map_err(unsuitable)?;
-        let page = examined(admin(file, 0, identify::CONTROLLER))?.ok_or_else(|| unsuitable(absent))?;
+        let get = |command| examined(identity(file, command))?.ok_or_else(|| unsuitable(absent));
+        let page = get(Command::identify(number, identify::NAMESPACE))?;
+        let (format, format_number) = (identify::format(&page).map_err(unsuitable)?, identify::format_number(&page));
+        let page = get(Command::identify(0, identify::CONTROLLER))?;
         let limit = identify::transfer_bytes_max(&page).unwrap_or(u32::MAX).min(TRANSFER_BYTES_MAX);
+        let zoning = match set {
+            CommandSet::Blocks => None,
+            CommandSet::Zones => {
+                let controller = get(Command::identify_zoned(0, identify::SET_CONTROLLER))?;
+                let append_max = identify::append_bytes_max(&controller).unwrap_or(u32::MAX).min(limit);
+                let page = get(Command::identify_zoned(number, identify::SET_NAMESPACE))?;
+                Some(zones::zoning(&page, format_number, format, append_max).map_err(unsuitable)?)
+            }
+        };
         let this = Self {
             number,
             format,
             transfer_bytes_max: limit / format.lba_bytes * format.lba_bytes,
+            zoning,
             volatile_cache: identify::has_volatile_cache(&page),
         };
         if this.transfer_bytes_max < this.format.lba_bytes {
@@ -94,20 +113,27 @@ fn number(file: &File) -> Option<u32> {
 }
 
 /// A structure of Identify; `None` if the drive does not know it.
-#[allow(unsafe_code, reason = "ioctl(2) has no types")]
-fn admin(file: &File, namespace: u32, structure: u8) -> io::Result<Option<Page>> {
+fn identity(file: &File, command: Command) -> io::Result<Option<Page>> {
     let mut page: Page = [0; 4096];
-    let length = u32::try_from(page.len()).expect("a page");
-    let mut command = Command::identify(namespace, structure)
-        .with_data(page.as_mut_ptr(), length)
-        .with_timeout(IDENTIFY_MILLISECONDS);
-    // SAFETY: the argument is a command of the size that the number says, and points to as many bytes of `page` as it
-    // says. Both outlive the call, after which the kernel keeps no address.
-    let answer = unsafe { libc::ioctl(file.as_raw_fd(), IOCTL_ADMIN, command.argument()) };
-    let answer = u16::try_from(answer).map_err(|_| io::Error::last_os_error())?;
-    match Status::new(answer) {
+    match call(file, IOCTL_ADMIN, command, &mut page)? {
         None => Ok(Some(page)),
         Some(status) if status.code() == INVALID_FIELD => Ok(None),
         Some(status) => Err(status.into()),
     }
+}
+
+/// Has a command of the namespace fill the bytes.
+pub(super) fn ask(file: &File, command: Command, bytes: &mut [u8]) -> io::Result<()> {
+    call(file, IOCTL_IO, command, bytes)?.map_or(Ok(()), |status| Err(status.into()))
+}
+
+/// What the drive says of a command that fills the bytes.
+#[allow(unsafe_code, reason = "ioctl(2) has no types")]
+fn call(file: &File, number: libc::c_ulong, command: Command, bytes: &mut [u8]) -> io::Result<Option<Status>> {
+    let length = u32::try_from(bytes.len()).expect("what is asked for at once is small");
+    let mut command = command.with_data(bytes.as_mut_ptr(), length).with_timeout(IDENTIFY_MILLISECONDS);
+    // SAFETY: the argument is a command of the size that the number says, and points to as many bytes as it says. Both
+    // outlive the call, after which the kernel keeps no address.
+    let answer = unsafe { libc::ioctl(file.as_raw_fd(), number, command.argument()) };
+    Ok(Status::new(u16::try_from(answer).map_err(|_| io::Error::last_os_error())?))
 }

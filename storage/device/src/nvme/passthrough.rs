@@ -24,13 +24,18 @@ impl Passthrough {
         if part.operation == Operation::Flush {
             return Command::flush(number);
         }
+        let start = part.offset / u64::from(format.lba_bytes);
+        if part.operation == Operation::ResetZone {
+            return Command::reset_zone(number, start);
+        }
         let bytes = part.length.min(transfer_bytes_max);
-        let extent = Extent {
-            start: part.offset / u64::from(format.lba_bytes),
-            count: bytes / format.lba_bytes,
-            protected: format.protected,
+        let extent = Extent { start, count: bytes / format.lba_bytes, protected: format.protected };
+        let command = match part.operation {
+            // One that is longer than this was refused: its parts could lie apart.
+            Operation::Append => Command::append(number, extent),
+            operation => Command::transfer(operation, number, extent),
         };
-        Command::transfer(part.operation, number, extent).with_data(part.start, bytes)
+        command.with_data(part.start, bytes)
     }
 }
 
@@ -41,6 +46,10 @@ impl Protocol for Passthrough {
 
     fn entry(&self, part: &Part) -> squeue::Entry128 {
         opcode::UringCmd80::new(FILE, URING_IO).cmd(self.command(part).entry()).build()
+    }
+
+    fn place(&self, answer: &cqueue::Entry32) -> u64 {
+        answer.big_cqe()[0].saturating_mul(u64::from(self.0.format.lba_bytes))
     }
 
     fn outcome(&self, operation: Operation, length: usize, result: i32) -> io::Result<usize> {
@@ -67,7 +76,13 @@ mod tests {
 
     fn passthrough(lba_bytes: u32) -> Passthrough {
         let format = Format { lba_bytes, lbas: 1 << 20, protected: false };
-        Passthrough(Namespace { number: 1, format, transfer_bytes_max: 128 * KIBIBYTE, volatile_cache: true })
+        Passthrough(Namespace {
+            number: 1,
+            format,
+            transfer_bytes_max: 128 * KIBIBYTE,
+            zoning: None,
+            volatile_cache: true,
+        })
     }
 
     fn part(operation: Operation, offset: u64, length: u32) -> Part {

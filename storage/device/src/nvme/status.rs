@@ -5,7 +5,7 @@ use std::io;
 
 /// A status of a completion, without the phase bit (NVMe Base Specification 2.0, section 3.3.3.2.1).
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Status(u16);
+pub(crate) struct Status(u16);
 
 /// Type and code of a status, in eleven bits; the rest are hints.
 const CODE: u16 = 0x7ff;
@@ -17,9 +17,13 @@ pub(super) const INVALID_FIELD: u16 = 0x002;
 const INTERRUPTED: u16 = 0x021;
 const CAPACITY_EXCEEDED: u16 = 0x081;
 const NOT_READY: u16 = 0x082;
+const ZONE_FULL: u16 = 0x1b9;
+const ZONES_ACTIVE: u16 = 0x1bd;
+const ZONES_OPEN: u16 = 0x1be;
 
-/// Statuses that an operator may meet, in words (the same, and NVM Command Set Specification 1.0, section 3.1).
-const WORDS: [(u16, &str); 21] = [
+/// Statuses that an operator may meet, in words (the same, NVM Command Set Specification 1.0, section
+/// 3.1, and Zoned Namespace Command Set Specification 1.1, section 3.1).
+const WORDS: [(u16, &str); 29] = [
     (0x001, "invalid opcode"),
     (INVALID_FIELD, "invalid field in command"),
     (0x004, "data transfer error"),
@@ -34,6 +38,14 @@ const WORDS: [(u16, &str); 21] = [
     (NOT_READY, "namespace not ready"),
     (0x181, "invalid protection information"),
     (0x182, "write to a read-only range"),
+    (0x1b8, "zone boundary error"),
+    (ZONE_FULL, "zone is full"),
+    (0x1ba, "zone is read-only"),
+    (0x1bb, "zone is offline"),
+    (0x1bc, "zone invalid write"),
+    (ZONES_ACTIVE, "too many active zones"),
+    (ZONES_OPEN, "too many open zones"),
+    (0x1bf, "invalid zone state transition"),
     (0x280, "write fault"),
     (0x281, "unrecovered read error"),
     (0x282, "guard check failed"),
@@ -45,7 +57,7 @@ const WORDS: [(u16, &str); 21] = [
 
 impl Status {
     /// Of the number that the kernel gives for it; `None` for success.
-    pub(super) fn new(number: u16) -> Option<Self> {
+    pub(crate) fn new(number: u16) -> Option<Self> {
         (number & CODE != 0).then_some(Self(number))
     }
 
@@ -64,7 +76,8 @@ impl From<Status> for io::Error {
     fn from(status: Status) -> Self {
         match status.code() {
             _ if status.is_passing() => Self::from_raw_os_error(libc::EAGAIN),
-            CAPACITY_EXCEEDED => Self::new(io::ErrorKind::StorageFull, status),
+            CAPACITY_EXCEEDED | ZONE_FULL => Self::new(io::ErrorKind::StorageFull, status),
+            ZONES_ACTIVE | ZONES_OPEN => Self::new(io::ErrorKind::ResourceBusy, status),
             _ => Self::other(status),
         }
     }
