@@ -18,7 +18,7 @@ use crate::alarm::Alarm;
 use crate::api::{Backend, BackendError, Client, Executed, InForce, Location, Refusal, SealedHead, Standing};
 use crate::chain::{Chain, ChainError, Snapshot, Standpoint};
 use crate::control::ControlToken;
-use crate::payload::{Payload, PayloadSlot, Upkeep};
+use crate::payload::{Custody, Payload, PayloadSlot, Upkeep};
 use stele_order::Order;
 
 /// Blocks behind the most advanced peer at which a node still counts as ready.
@@ -82,6 +82,10 @@ impl Backend for NodeBackend {
     fn payload(&self) -> Result<Arc<Payload>, Code> {
         let slot = self.storage.as_ref().ok_or(Code::NotFound)?;
         slot.payload().ok_or(Code::NotReady)
+    }
+
+    fn custody(&self) -> Option<Arc<Custody>> {
+        self.storage.as_ref()?.custody()
     }
 
     fn upkeep(&self) -> Option<Arc<Upkeep>> {

@@ -229,14 +229,14 @@ impl Node {
         let pinning = Pinning { chain: Arc::clone(&chain), order: Arc::clone(&order), configured: peers, own, pinned };
         let mut tasks = vec![
             tokio::spawn(pinning.run(stop.clone())),
-            tokio::spawn(seal::run(Arc::clone(&chain), sealer, Arc::clone(&metrics), clock, stop.clone())),
+            tokio::spawn(seal::run(Arc::clone(&chain), Arc::clone(&sealer), Arc::clone(&metrics), clock, stop.clone())),
             tokio::spawn(forward_overdue(ordering, Arc::clone(&order))),
             tokio::spawn(flush(Arc::clone(&chain), stop.clone())),
             tokio::spawn(observed.run(stop.clone())),
             tokio::spawn(watch_state(Arc::clone(&chain), Arc::clone(&alarm), stop.clone())),
         ];
         tasks.extend(storage.map(|slot| {
-            tokio::spawn(slot.run(config.clone(), Arc::clone(&chain), Arc::clone(&metrics), stop.clone()))
+            tokio::spawn(slot.run(config.clone(), Arc::clone(&chain), sealer, Arc::clone(&metrics), stop.clone()))
         }));
         let config = Mutex::new(config);
         Ok(Self {

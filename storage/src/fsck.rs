@@ -93,7 +93,7 @@ pub async fn check(
     let mut next = Some(0);
     while let Some(from) = next {
         let listing = store.list(from, 1).await?;
-        for root in listing.roots {
+        for (root, _) in listing.roots {
             match read(&store, &root).await {
                 Ok(bytes) => {
                     report.objects += 1;

@@ -163,15 +163,30 @@ impl Store {
         // First what it is found by: a crash leaves parts of nothing, and never an object without parts.
         let removed = self.remove_record(*root, time_ms).await?;
         if let Some(manifest) = manifest {
-            for part in 0..manifest.parts() {
-                self.remove_record(part_key(&manifest.upload, part), time_ms).await?;
-            }
-            for section in 0..manifest.sections.len() as u64 {
-                self.remove_record(section_key(&manifest.upload, section), time_ms).await?;
-            }
-            self.remove_record(upload_key(&manifest.upload), time_ms).await?;
+            self.remove_parts(&manifest, time_ms).await?;
         }
         Ok(removed)
+    }
+
+    async fn remove_parts(&self, manifest: &Manifest, time_ms: u64) -> Result<(), StorageError> {
+        for part in 0..manifest.parts() {
+            self.remove_record(part_key(&manifest.upload, part), time_ms).await?;
+        }
+        for section in 0..manifest.sections.len() as u64 {
+            self.remove_record(section_key(&manifest.upload, section), time_ms).await?;
+        }
+        self.remove_record(upload_key(&manifest.upload), time_ms).await?;
+        Ok(())
+    }
+
+    /// The manifest of an object, if it has one that can be read.
+    async fn manifest(&self, root: &Digest) -> Option<Manifest> {
+        let location = self.locate(root).ok()?;
+        if location.kind != Kind::Manifest {
+            return None;
+        }
+        let (_, record) = self.record(root).await.ok()?;
+        Manifest::decode(&record, self.hash(), root).ok()
     }
 }
 
@@ -234,8 +249,13 @@ impl Upload<'_> {
         let manifest = Manifest { upload: self.id, bytes: self.bytes, sections: std::mem::take(&mut self.sections) };
         let (group, time_ms) = (self.group, self.time_ms);
         let end = Bytes::copy_from_slice(&root);
+        let before = self.store.manifest(&root).await;
         self.store.put_record(group, upload_key(&self.id), Kind::Upload, end, time_ms).await?;
         self.store.put_record(group, root, Kind::Manifest, manifest.encode(), time_ms).await?;
+        if let Some(before) = before {
+            // What was put again, because it could not be read, is found by the new manifest alone.
+            self.store.remove_parts(&before, time_ms).await?;
+        }
         Ok(Stored { root, bytes: self.bytes })
     }
 

@@ -402,12 +402,33 @@ impl Store {
         self.ask(|reply| Command::Scrub { from, segments_max, now_ms, reply }).await
     }
 
-    /// Lists the objects of `segments_max` segments from `from` on, but for those that are written to.
+    /// Lists the objects of `segments_max` segments from `from` on; of one that is written to, those that are durable by now.
     ///
     /// # Errors
     /// `Stopped`.
     pub async fn list(&self, from: u32, segments_max: usize) -> Result<Listing, StorageError> {
         self.ask(|reply| Command::List { from, segments_max, reply }).await
+    }
+
+    /// Whether something is stored under this root, wherever it lies.
+    ///
+    /// # Errors
+    /// `Index`, `Busy`.
+    pub fn has(&self, root: &[u8; 32]) -> Result<bool, StorageError> {
+        match self.locate(root) {
+            Ok(_) => Ok(true),
+            Err(StorageError::NotFound) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The group of an object.
+    ///
+    /// # Errors
+    /// `NotFound` if it is not there, or in the cold tier alone; `Index`, `Stopped`.
+    pub async fn group(&self, root: &[u8; 32]) -> Result<Group, StorageError> {
+        let key = *root;
+        self.ask(|reply| Command::Group { key, reply }).await
     }
 
     /// All that the index says.

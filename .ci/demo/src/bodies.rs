@@ -1,4 +1,5 @@
-//! Bodies of records: put, referred to, read with a drive gone, and the drive replaced.
+//! Bodies of records: put, copied, referred to, read with a drive gone; the drive replaced, then the whole store lost and made
+//! again from the other nodes.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -46,6 +47,9 @@ pub(crate) struct Kept {
     pub(crate) segments: u64,
     /// Cells that a scrub afterwards found damaged, and batches beyond repair.
     pub(crate) scrubbed: (u64, u64),
+    /// Bodies that the node got back from the others after it had lost all, and how long that took.
+    pub(crate) rebuilt: u64,
+    pub(crate) rebuild_seconds: f64,
 }
 
 struct BodyFile {
@@ -103,6 +107,23 @@ pub(crate) async fn keep(stage: &mut Stage, data: &Path) -> Result<Kept> {
     let (_, repaired, lost) = job(&operator).await?;
     ensure!(lost == 0, "{lost} batches are lost");
     read_back(stage, &bodies).await?;
+
+    let node = stage.network.dir().node(&stage.network.profile().nodes[NODE].name);
+    stage.network.kill(NODE)?;
+    std::fs::remove_dir_all(node.file("drives")).context("cannot remove the drives")?;
+    std::fs::remove_dir_all(node.data().join("payload")).context("cannot remove the index and the keys")?;
+    stage.network.start(NODE)?;
+    stage.network.wait_node_ready(NODE, READY_WAIT_MAX)?;
+    let operator = self::operator(stage)?;
+    wait_for_store(&operator).await?;
+    let token = std::fs::read_to_string(node.data().join("control.token")).context("cannot read the control token")?;
+    let started = Instant::now();
+    operator.rebuild_storage(&token).await?;
+    job(&operator).await?;
+    let rebuild_seconds = started.elapsed().as_secs_f64();
+    let rebuilt = operator.storage().await?["job"]["bodies"].as_u64().unwrap_or_default();
+    ensure!(rebuilt >= bodies.len() as u64, "{rebuilt} of {} bodies came back", bodies.len());
+    read_back(stage, &bodies).await?;
     Ok(Kept {
         images: images.len(),
         resources: resources.len(),
@@ -112,6 +133,8 @@ pub(crate) async fn keep(stage: &mut Stage, data: &Path) -> Result<Kept> {
         reconstructed,
         segments,
         scrubbed: (repaired, lost),
+        rebuilt,
+        rebuild_seconds,
     })
 }
 
@@ -148,6 +171,7 @@ async fn put(client: &Client, paths: &[PathBuf]) -> Result<Vec<BodyFile>> {
                 let record = object_id()?;
                 let bytes = std::fs::metadata(&path)?.len();
                 let blob = client.put_body(&record, RecordClass::Medical, Some(2056), &path).await?;
+                ensure!(blob.custody.is_reached(), "{} has no copy on another node", path.display());
                 ensure!(blob.length == bytes, "{} has {bytes} bytes, the node took {}", path.display(), blob.length);
                 Ok(BodyFile { path, record, blob, bytes })
             });
@@ -220,6 +244,16 @@ async fn reconstructed(operator: &Client) -> Result<u64> {
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+}
+
+/// Waits until a store that is made anew is open.
+async fn wait_for_store(operator: &Client) -> Result<()> {
+    let deadline = Instant::now() + REPLACE_WAIT_MAX;
+    while let Err(error) = operator.storage().await {
+        ensure!(Instant::now() < deadline, "the store does not open: {error}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Ok(())
 }
 
 /// Waits for the end of a job: segments, repaired cells and lost batches.

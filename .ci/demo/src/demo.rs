@@ -68,9 +68,10 @@ pub(crate) async fn run(arguments: DemoArguments) -> Result<()> {
     println!("[{:>5.1} s] {verified} bundles verified offline", started.elapsed().as_secs_f64());
     let kept = bodies::keep(&mut stage, &arguments.data).await?;
     println!(
-        "[{:>5.1} s] {} DICOM images and {} FHIR resources ({:.1} MB) kept sealed on eleven drives in {:.1} s; one drive \
-         removed: all read back in {:.1} s, {} records made again from the others; a new drive got its columns of {} \
-         segments; scrubbed: {} damaged, {} lost",
+        "[{:>5.1} s] {} DICOM images and {} FHIR resources ({:.1} MB) kept sealed on eleven drives and on a second node, \
+         which signed for each, in {:.1} s; one drive removed: all read back in {:.1} s, {} records made again from the \
+         others; a new drive got its columns of {} segments; scrubbed: {} damaged, {} lost; then the whole store removed: \
+         {} bodies brought back from the other nodes in {:.1} s, all read back",
         started.elapsed().as_secs_f64(),
         kept.images,
         kept.resources,
@@ -80,7 +81,9 @@ pub(crate) async fn run(arguments: DemoArguments) -> Result<()> {
         kept.reconstructed,
         kept.segments,
         kept.scrubbed.0,
-        kept.scrubbed.1
+        kept.scrubbed.1,
+        kept.rebuilt,
+        kept.rebuild_seconds
     );
     figures.write("demo.bodies_mb_s", kept.bytes as f64 / 1e6 / kept.put_seconds, "MB/s", None)?;
     let joined = newcomer::join(&mut stage).await?;

@@ -26,8 +26,9 @@ mod transport;
 pub use endpoint::{Endpoint, Scheme};
 pub use error::ClientError;
 pub use model::{
-    BlobView, CheckpointKeyView, FeedData, FeedEvent, FeedPage, LimitsView, NetworkView, Problem, SnapshotView,
-    StandpointView, ValidatorView,
+    BlobView, BodyCustodyView, CheckpointKeyView, ClassKeyView, ClassKeysView, CopyRequest, CopyView,
+    CustodyReceiptView, FeedData, FeedEvent, FeedPage, KeptPage, KeptView, LimitsView, NetworkView, Problem, RootsView,
+    SnapshotView, StandpointView, ValidatorView,
 };
 pub use resources::Wait;
 pub use retry::RetryPolicy;

@@ -156,6 +156,110 @@ pub struct FeedData {
     pub object: Option<String>,
 }
 
+/// A class key, sealed for one node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassKeyView {
+    /// Custody key of the node that made it, hexadecimal.
+    pub origin: String,
+    /// Number of the class of records.
+    pub class: u16,
+    /// Its id, hexadecimal.
+    pub id: String,
+    /// Encapsulated key and ciphertext, hexadecimal.
+    pub sealed: String,
+}
+
+/// What a node is asked to keep a copy of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyRequest {
+    /// Custody key of the node that asks, hexadecimal.
+    pub origin: String,
+    /// Root of the sealed body, hexadecimal.
+    pub root: String,
+    /// Bytes of the sealed body.
+    pub length: u64,
+    /// Year in which its retention ends; 0 if it does not.
+    pub retention_year: u16,
+    /// No statement in the blocks up to this height refers to it; absent if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreferenced_at: Option<u64>,
+    /// Its class key, sealed for the node that is asked.
+    pub class_key: ClassKeyView,
+}
+
+/// A node's word that it holds a copy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyView {
+    /// `stele_types::custody::CustodyReceipt`, hexadecimal.
+    pub receipt: String,
+}
+
+/// Roots of bodies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootsView {
+    /// Hexadecimal.
+    pub roots: Vec<String>,
+}
+
+/// A body that a node keeps for another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptView {
+    /// Root of the sealed body, hexadecimal.
+    pub root: String,
+    /// Year in which its retention ends; 0 if it does not.
+    pub retention_year: u16,
+    /// Whether no statement refers to it yet.
+    pub unreferenced: bool,
+}
+
+/// Some of the bodies that a node keeps for another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptPage {
+    /// Height up to which blocks were looked at for references.
+    pub height: u64,
+    /// The bodies.
+    pub bodies: Vec<KeptView>,
+    /// Where to go on, if there is more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u32>,
+}
+
+/// Class keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassKeysView {
+    /// Each sealed for the node that asked.
+    pub keys: Vec<ClassKeyView>,
+}
+
+/// Where a body has to be, and where it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BodyCustodyView {
+    /// The level that its class asks for.
+    pub wanted: String,
+    /// The level that it has.
+    pub reached: String,
+    /// What other nodes signed for it.
+    #[serde(default)]
+    pub receipts: Vec<CustodyReceiptView>,
+}
+
+impl BodyCustodyView {
+    /// Whether it is where it has to be.
+    #[must_use]
+    pub fn is_reached(&self) -> bool {
+        self.wanted == self.reached
+    }
+}
+
+/// A custody receipt, and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CustodyReceiptView {
+    /// Checkpoint key of the node that holds the copy, SEC1 compressed, hexadecimal.
+    pub key: String,
+    /// `stele_types::custody::CustodyReceipt`, hexadecimal.
+    pub receipt: String,
+}
+
 /// A body that a node took.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct BlobView {
@@ -167,4 +271,6 @@ pub struct BlobView {
     pub salt: String,
     /// Bytes of the body.
     pub length: u64,
+    /// Where it has to be, and where it is.
+    pub custody: BodyCustodyView,
 }

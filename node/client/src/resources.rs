@@ -11,7 +11,10 @@ use stele_types::record::RecordClass;
 use stele_types::{Hash, Height, ObjectId, StatementId};
 
 use crate::error::ClientError;
-use crate::model::{BlobView, ConsistencyView, FeedPage, NetworkView, SnapshotView, SnapshotsView, StandpointView};
+use crate::model::{
+    BlobView, BodyCustodyView, ClassKeysView, ConsistencyView, CopyRequest, CopyView, FeedPage, KeptPage, NetworkView,
+    RootsView, SnapshotView, SnapshotsView, StandpointView,
+};
 use crate::transport::{Ask, Client, Response};
 
 const JSON: &str = "application/json";
@@ -266,6 +269,51 @@ impl Client {
         self.range(&format!("/v1/blobs/{}/sealed", root.to_hex()), from, bytes_max).await
     }
 
+    /// `GET /v1/blobs/{root}/custody`: where a body has to be, and where it is; waits for that at most so long.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn body_custody(&self, root: &Hash, wait: Duration) -> Result<BodyCustodyView, ClientError> {
+        let path = format!("/v1/blobs/{}/custody?wait_ms={}", root.to_hex(), wait.as_millis());
+        json(&self.ask(Ask::get(&path, JSON).waiting(wait)).await?)
+    }
+
+    /// `POST /v1/custody/copies`: has a node keep a copy of a sealed body, which it fetches from the one that asks.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn copy_body(&self, asked: &CopyRequest) -> Result<CopyView, ClientError> {
+        let wait = Duration::from_secs(asked.length / TRANSFER_RATE_MIN);
+        json(&self.ask(Ask::post("/v1/custody/copies", JSON, JSON, written(asked)).waiting(wait)).await?)
+    }
+
+    /// `POST /v1/custody/missing`: which of some sealed bodies a node does not have.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn missing_bodies(&self, roots: &RootsView) -> Result<RootsView, ClientError> {
+        json(&self.ask(Ask::post("/v1/custody/missing", JSON, JSON, written(roots))).await?)
+    }
+
+    /// `GET /v1/custody/bodies`: some of the bodies that a node has and whose class keys the node with the custody key
+    /// `origin` made.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn kept_bodies(&self, origin: &str, from: u32) -> Result<KeptPage, ClientError> {
+        let path = format!("/v1/custody/bodies?origin={origin}&from={from}");
+        json(&self.ask(Ask::get(&path, JSON)).await?)
+    }
+
+    /// `GET /v1/custody/class-keys`: all class keys that a node has, sealed for the custody key `recipient`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn class_keys(&self, recipient: &str) -> Result<ClassKeysView, ClientError> {
+        let path = format!("/v1/custody/class-keys?for={recipient}");
+        json(&self.ask(Ask::get(&path, JSON)).await?)
+    }
+
     async fn range(&self, path: &str, from: u64, bytes_max: u64) -> Result<(Bytes, u64), ClientError> {
         let last = from.saturating_add(bytes_max.max(1)) - 1;
         let ask = Ask::get(path, OCTETS).range(from, last).waiting(Duration::from_secs(bytes_max / TRANSFER_RATE_MIN));
@@ -294,6 +342,15 @@ impl Client {
     /// [`ClientError`].
     pub async fn scrub_storage(&self, token: &str) -> Result<serde_json::Value, ClientError> {
         let ask = Ask::post("/v1/storage/scrub", JSON, JSON, Bytes::new()).showing(token);
+        json(&self.ask(ask).await?)
+    }
+
+    /// `POST /v1/storage/rebuild` of the operator's listener.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn rebuild_storage(&self, token: &str) -> Result<serde_json::Value, ClientError> {
+        let ask = Ask::post("/v1/storage/rebuild", JSON, JSON, Bytes::new()).showing(token);
         json(&self.ask(ask).await?)
     }
 
@@ -331,6 +388,12 @@ impl Client {
             reason: "metrics are not UTF-8".into(),
         })
     }
+}
+
+/// A request that is always the same bytes for the same value.
+fn written(value: &impl serde::Serialize) -> Bytes {
+    // Strings and numbers: nothing that JSON could not say.
+    serde_json::to_vec(value).unwrap_or_default().into()
 }
 
 fn json<T: serde::de::DeserializeOwned>(response: &Response) -> Result<T, ClientError> {

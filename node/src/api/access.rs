@@ -8,7 +8,7 @@
 //! | | submit; the feed of its own statements | the whole feed, entry tiles, blocks |
 //! | | put bodies of records; the bodies that it has put | sealed bodies |
 //!
-//! Operators of validators may read blocks: their own node needs them to catch up.
+//! Operators of validators may read blocks, and have copies kept: their own node needs both.
 
 use stele_types::party::Role;
 use stele_types::{Code, PartyId};
@@ -28,6 +28,8 @@ pub enum Rule {
     Party,
     /// A regulator, or who runs a validator.
     RegulatorOrOperator,
+    /// Who runs a validator.
+    Operator,
     /// Anyone, the operator's listener included.
     Health,
     /// The operator's listener alone.
@@ -76,6 +78,11 @@ impl Caller {
                 let client = caller.party()?;
                 if !client.roles.contains(Role::Regulator) && !client.roles.contains(Role::Operator) {
                     return Err(Problem::new(Code::Forbidden).detail("blocks are for regulators and operators"));
+                }
+            }
+            Rule::Operator => {
+                if !caller.party()?.roles.contains(Role::Operator) {
+                    return Err(Problem::new(Code::Forbidden).detail("copies are between nodes, for their operators"));
                 }
             }
             Rule::Administrator | Rule::Control => return Err(Problem::not_found("resource on this listener")),

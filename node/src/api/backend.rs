@@ -19,7 +19,7 @@ use stele_types::{
 
 pub use crate::chain::{Snapshot, Standpoint};
 use crate::control::ControlToken;
-use crate::payload::{Payload, Upkeep};
+use crate::payload::{Custody, Payload, Upkeep};
 pub use crate::store::Location;
 
 /// Where the node stands.
@@ -200,6 +200,10 @@ pub trait Backend: Send + Sync + 'static {
     }
     /// What an operator shows who would change something; none where nothing can be changed.
     fn control_token(&self) -> Option<&ControlToken> {
+        None
+    }
+    /// Copies of them on other nodes, and copies for those.
+    fn custody(&self) -> Option<Arc<Custody>> {
         None
     }
     /// What keeps them in order.

@@ -24,12 +24,14 @@ use super::access::Caller;
 use super::backend::{BackendError, Client};
 use super::body::drain;
 use super::commons::Part;
+use super::custody;
 use super::format::{self, JSON, OCTETS};
 use super::parameters::{Named, Parameters};
 use super::problem::Problem;
 use super::router::State;
-use super::view::{BlobView, OctetsView};
-use crate::payload::{Belonging, Blob, Payload, PayloadError};
+use super::view::{BlobView, BodyCustodyView, OctetsView};
+use crate::config::CustodyLevel;
+use crate::payload::{Belonging, Blob, Custody, Payload, PayloadError};
 
 /// A body must arrive at this rate on average, beside the time that every request has.
 const RATE_MIN: u64 = 16 << 10;
@@ -54,7 +56,8 @@ const PIECES_AHEAD: usize = 2;
     ),
     request_body(content = OctetsView, content_type = "application/octet-stream", description = "The body"),
     responses(
-        (status = 201, description = "Durable on this node", body = BlobView),
+        (status = 201, description = "Durable where its class asks for it", body = BlobView),
+        (status = 202, description = "Durable on this node; no other has a copy yet", body = BlobView),
         (status = "4XX", description = "Refused", body = super::problem::ProblemView, content_type = "application/problem+json"),
         (status = "5XX", description = "Not taken now", body = super::problem::ProblemView, content_type = "application/problem+json"),
     )
@@ -75,8 +78,15 @@ pub(super) async fn put(
             return Err(problem);
         }
     };
-    let mut response = format::json(&BlobView::from(&blob));
-    *response.status_mut() = StatusCode::CREATED;
+    let (blob, level) = blob;
+    let copied = match (state.backend.custody(), level) {
+        (Some(custody), CustodyLevel::TwoCustodians) => custody.copied_within(blob.root, custody.wait()).await,
+        _ => None,
+    };
+    let reached = BodyCustodyView::new(level, copied.as_ref());
+    let status = custody::status(&reached);
+    let mut response = format::json(&BlobView::new(&blob, reached));
+    *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Ok(location) = HeaderValue::from_str(&format!("/v1/blobs/{}", blob.root)) {
@@ -92,7 +102,7 @@ async fn take(
     query: Option<&str>,
     headers: &HeaderMap,
     body: &mut Body,
-) -> Result<Blob, Problem> {
+) -> Result<(Blob, CustodyLevel), Problem> {
     if !client.roles.contains(Role::Agency) {
         return Err(Problem::new(Code::Forbidden).detail("bodies are for agencies, which alone put records"));
     }
@@ -116,7 +126,8 @@ async fn take(
     let _transfer = state.transfers.take(Some(party), 1).map_err(Problem::new)?;
     let retention_year = year.and_then(|year| u16::try_from(year).ok()).unwrap_or_default();
     let to = Belonging { class, retention_year, party, record };
-    let mut incoming = payload.put(&to).await.map_err(problem)?;
+    let level = state.backend.custody().map_or(CustodyLevel::Local, |custody| custody.level(class));
+    let mut incoming = payload.put(&to, level != CustodyLevel::Local).await.map_err(problem)?;
     let timeout = Duration::from_millis(state.limits.body_timeout_ms);
     let (begun, mut received) = (Instant::now(), 0);
     // Of the node's own slowness the client knows nothing.
@@ -136,7 +147,7 @@ async fn take(
         incoming.write(&data).await.map_err(problem)?;
         stored += storing.elapsed();
     }
-    incoming.finish().await.map_err(problem)
+    Ok((incoming.finish().await.map_err(problem)?, level))
 }
 
 /// The body with this root of its sealed form. For the party that put it.
@@ -215,7 +226,8 @@ async fn give(
     let transfer = state.transfers.take(Some(party), 1).map_err(Problem::new)?;
     let (begun, opened) = oneshot::channel();
     let (pieces, received) = mpsc::channel(PIECES_AHEAD);
-    let task = Giving { payload, caller, form, root, wanted, pieces };
+    let custody = state.backend.custody();
+    let task = Giving { payload, custody, caller, form, root, wanted, pieces };
     tokio::spawn(async move {
         let _transfer: Part<PartyId> = transfer;
         task.run(begun).await;
@@ -256,6 +268,7 @@ fn content_range(response: &mut Response, value: &str) {
 /// Reads a body and passes it on, piece by piece, as fast as the client takes it.
 struct Giving {
     payload: Arc<Payload>,
+    custody: Option<Arc<Custody>>,
     caller: Caller,
     form: Form,
     root: Hash,
@@ -270,7 +283,7 @@ struct Broken;
 
 impl Giving {
     async fn run(self, begun: oneshot::Sender<Result<Begun, Problem>>) {
-        let sealed = match self.payload.sealed(&self.root).await {
+        let sealed = match self.sealed().await {
             Ok(sealed) => sealed,
             Err(error) => {
                 let _ = begun.send(Err(problem(error)));
@@ -325,15 +338,33 @@ impl Giving {
                 Err(error) => {
                     tracing::error!(code = error.code(), %error, root = %self.root, "a body breaks off");
                     let _ = self.pieces.send(Err(Broken)).await;
+                    if let Some(custody) = self.custody.as_ref().filter(|_| is_damage(&error)) {
+                        custody.mend(self.root).await;
+                    }
                     return;
                 }
             };
         }
     }
 
+    /// The sealed body; one that cannot be read is brought back from its copy, if there is one.
+    async fn sealed(&self) -> Result<crate::payload::Sealed<'_>, PayloadError> {
+        match (self.payload.sealed(&self.root).await, &self.custody) {
+            (Err(error), Some(custody)) if is_damage(&error) && custody.mend(self.root).await => {
+                self.payload.sealed(&self.root).await
+            }
+            (sealed, _) => sealed,
+        }
+    }
+
     fn may_read(&self, owner: PartyId) -> bool {
         self.caller.is(&owner) || (self.form == Form::Sealed && self.caller.may_copy())
     }
+}
+
+/// Whether what is stored is beyond repair from parity.
+const fn is_damage(error: &PayloadError) -> bool {
+    matches!(error, PayloadError::Storage(StorageError::Damaged { .. } | StorageError::WrongContent))
 }
 
 enum Source<'p> {
@@ -425,14 +456,14 @@ impl Wanted {
     }
 }
 
-fn payload(state: &State) -> Result<Arc<Payload>, Problem> {
+pub(super) fn payload(state: &State) -> Result<Arc<Payload>, Problem> {
     state.backend.payload().map_err(|code| match code {
         Code::NotFound => Problem::new(code).detail("this node keeps no bodies; ask another node"),
         _ => Problem::new(code).detail("the store of bodies is not open; ask another node, or wait for the named time"),
     })
 }
 
-fn problem(error: PayloadError) -> Problem {
+pub(super) fn problem(error: PayloadError) -> Problem {
     let code = match &error {
         PayloadError::Storage(error) => match error {
             StorageError::NotFound => return Problem::not_found("body"),

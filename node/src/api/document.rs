@@ -13,7 +13,7 @@ use super::access::Rule;
 use super::cache::{self, Keep};
 use super::format::{self, JSON};
 use super::route::Route;
-use super::{blobs, chain, feed, health, network, snapshots, state, statements, storage, submit};
+use super::{blobs, chain, custody, feed, health, network, snapshots, state, statements, storage, submit};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -31,7 +31,8 @@ use super::{blobs, chain, feed, health, network, snapshots, state, statements, s
         statements::bundles,
         chain::header, chain::block, chain::checkpoint, chain::tile, chain::consistency,
         snapshots::snapshots, snapshots::snapshot, snapshots::chunk,
-        blobs::put, blobs::body, blobs::sealed, storage::status, storage::scrub, storage::replace,
+        blobs::put, blobs::body, blobs::sealed, custody::of_body, custody::copy, custody::missing, custody::bodies,
+        custody::class_keys, storage::status, storage::scrub, storage::rebuild, storage::replace,
         state::state, feed::feed, network::network, network::genesis,
         health::live, health::ready, health::metrics, openapi,
     ),
@@ -79,7 +80,7 @@ pub fn document() -> String {
 /// Names an operation after its route and says whether it needs a certificate.
 fn name(operation: &mut Operation, route: Route) {
     operation.operation_id = Some(route.operation());
-    if matches!(route.rule(), Rule::Party | Rule::RegulatorOrOperator) {
+    if matches!(route.rule(), Rule::Party | Rule::RegulatorOrOperator | Rule::Operator) {
         let required = SecurityRequirement::new(CLIENT_CERTIFICATE, Vec::<String>::new());
         operation.security = Some(vec![required]);
     }

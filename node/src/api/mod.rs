@@ -27,6 +27,7 @@ mod body;
 mod cache;
 mod chain;
 mod commons;
+mod custody;
 mod document;
 mod feed;
 mod format;
@@ -47,6 +48,7 @@ mod storage;
 mod submit;
 mod view;
 
+pub(crate) use access::Rule;
 pub use backend::{
     Backend, BackendError, Client, Executed, InForce, Location, Refusal, SealedHead, Snapshot, Standing, Standpoint,
 };

@@ -76,10 +76,22 @@ routes! {
     Blob GET "/v1/blobs/{root}" Party;
     /// The sealed form of a body.
     SealedBlob GET "/v1/blobs/{root}/sealed" Party;
+    /// Where a body has to be, and where it is.
+    BodyCustody GET "/v1/blobs/{root}/custody" Party;
+    /// Keeps a copy of a body for another node.
+    CopyBody POST "/v1/custody/copies" Operator;
+    /// Which of some bodies are not here.
+    MissingBodies POST "/v1/custody/missing" Operator;
+    /// The bodies that came to another node.
+    KeptBodies GET "/v1/custody/bodies" Operator;
+    /// All class keys, sealed for another node.
+    ClassKeys GET "/v1/custody/class-keys" Operator;
     /// How the payload store is.
     Storage GET "/v1/storage" Administrator;
     /// Begins to read and mend everything that is stored.
     ScrubStorage POST "/v1/storage/scrub" Control;
+    /// Begins to bring back what other nodes keep.
+    RebuildStorage POST "/v1/storage/rebuild" Control;
     /// Takes a device in the place of a drive.
     ReplaceDrive POST "/v1/storage/drives/{drive}" Control;
     /// The cursor feed of registered statements.

@@ -22,7 +22,9 @@ use super::commons::{Commons, Part};
 use super::problem::Problem;
 use super::reads::{CALLER, Reads};
 use super::route::Route;
-use super::{answer, blobs, chain, document, feed, health, network, snapshots, state, statements, storage, submit};
+use super::{
+    answer, blobs, chain, custody, document, feed, health, network, snapshots, state, statements, storage, submit,
+};
 use crate::config::ApiLimits;
 use crate::metrics::Metrics;
 
@@ -116,8 +118,14 @@ fn handler(route: Route) -> MethodRouter<State> {
         Route::PutBody => put(blobs::put),
         Route::Blob => get(blobs::body),
         Route::SealedBlob => get(blobs::sealed),
+        Route::BodyCustody => get(custody::of_body),
+        Route::CopyBody => post(custody::copy),
+        Route::MissingBodies => post(custody::missing),
+        Route::KeptBodies => get(custody::bodies),
+        Route::ClassKeys => get(custody::class_keys),
         Route::Storage => get(storage::status),
         Route::ScrubStorage => post(storage::scrub),
+        Route::RebuildStorage => post(storage::rebuild),
         Route::ReplaceDrive => post(storage::replace),
         Route::Feed => get(feed::feed),
         Route::Network => get(network::network),

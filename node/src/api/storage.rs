@@ -44,6 +44,18 @@ pub(super) async fn scrub(Extract(state): Extract<State>) -> Result<Response, Pr
     begin(&state, Job::Scrub).await
 }
 
+/// Begins to bring back from other nodes what this one should have: the bodies that came to it, and its copies of others'.
+#[utoipa::path(
+    post, path = "/v1/storage/rebuild", tag = "health",
+    responses(
+        (status = 202, description = "It has begun", body = StorageView),
+        (status = "4XX", description = "Refused", body = super::problem::ProblemView, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn rebuild(Extract(state): Extract<State>) -> Result<Response, Problem> {
+    begin(&state, Job::Rebuild).await
+}
+
 /// Takes a device in the place of a drive, and makes again on it what it should hold. What is on the device is lost.
 #[utoipa::path(
     post, path = "/v1/storage/drives/{drive}", tag = "health",
@@ -96,7 +108,7 @@ async fn view(state: &State) -> Result<StorageView, Problem> {
         .status()
         .await
         .map_err(|error| Problem::from(super::backend::BackendError::Failed(Box::new(error))))?;
-    Ok(StorageView::new(&status, &payload.store().paths(), &job, payload.waiting()))
+    Ok(StorageView::new(&status, &payload.store().paths(), &job, (payload.waiting(), payload.alone())))
 }
 
 fn missing() -> Problem {

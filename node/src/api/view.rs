@@ -14,7 +14,8 @@ use stele_types::{CommitCertificate, Header, Parameters, Validator, VoteKey};
 use utoipa::ToSchema;
 
 use super::backend::{Snapshot, Standpoint};
-use crate::payload::{Blob, Job, JobState};
+use crate::config::CustodyLevel;
+use crate::payload::{Blob, Copied, Job, JobState, KeptBody};
 
 /// Bytes as they are; the content type says which.
 #[derive(ToSchema)]
@@ -47,10 +48,12 @@ pub(super) struct BlobView {
     length: u64,
     /// How long the body stays without a statement that refers to it, milliseconds.
     unreferenced_ms: u64,
+    /// Where it has to be, and where it is.
+    custody: BodyCustodyView,
 }
 
-impl From<&Blob> for BlobView {
-    fn from(blob: &Blob) -> Self {
+impl BlobView {
+    pub(super) fn new(blob: &Blob, custody: BodyCustodyView) -> Self {
         Self {
             root: blob.root.to_hex(),
             hash: match blob.hash {
@@ -61,8 +64,150 @@ impl From<&Blob> for BlobView {
             salt: hex::encode(blob.salt),
             length: blob.bytes,
             unreferenced_ms: u64::try_from(blob.unreferenced_max.as_millis()).unwrap_or(u64::MAX),
+            custody,
         }
     }
+}
+
+/// Where a body has to be, and where it is.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = BodyCustody)]
+pub(super) struct BodyCustodyView {
+    /// The level that its class asks for: `local` or `two-custodians`.
+    #[schema(example = "two-custodians")]
+    wanted: &'static str,
+    /// The level that it has.
+    #[schema(example = "two-custodians")]
+    reached: &'static str,
+    /// What other nodes signed for it.
+    receipts: Vec<CustodyReceiptView>,
+}
+
+/// A custody receipt, and whose it is.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CustodyReceipt)]
+pub(super) struct CustodyReceiptView {
+    /// Checkpoint key of the node that holds the copy: SEC1, compressed, hexadecimal.
+    key: String,
+    /// The receipt in deterministic CBOR (docs/protocol.md, section 17), hexadecimal.
+    receipt: String,
+}
+
+impl BodyCustodyView {
+    pub(super) fn new(wanted: CustodyLevel, copied: Option<&Copied>) -> Self {
+        let reached = if copied.is_some() { CustodyLevel::TwoCustodians } else { CustodyLevel::Local };
+        let receipt = |copied: &Copied| CustodyReceiptView {
+            key: hex::encode(copied.key),
+            receipt: hex::encode(cbor::to_vec(&copied.receipt)),
+        };
+        Self { wanted: wanted.as_str(), reached: reached.as_str(), receipts: copied.into_iter().map(receipt).collect() }
+    }
+    pub(super) fn is_reached(&self) -> bool {
+        self.wanted == self.reached
+    }
+}
+
+/// What a node is asked to keep a copy of.
+#[derive(Debug, ToSchema)]
+#[schema(as = CopyRequest)]
+#[expect(dead_code, reason = "the form of a request; `stele_client::CopyRequest` is read")]
+pub(super) struct CopyRequestView {
+    /// Custody key of the node that asks, hexadecimal.
+    origin: String,
+    /// Root of the sealed body, hexadecimal.
+    root: String,
+    /// Bytes of the sealed body.
+    length: u64,
+    /// Year in which its retention ends; 0 if it does not.
+    retention_year: u16,
+    /// No statement in the blocks up to this height refers to it; absent if one does.
+    unreferenced_at: Option<u64>,
+    /// Its class key, sealed for the node that is asked.
+    class_key: ClassKeyView,
+}
+
+/// A class key, sealed for one node.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ClassKey)]
+pub(super) struct ClassKeyView {
+    /// Custody key of the node that made it, hexadecimal.
+    origin: String,
+    /// Number of the class of records.
+    class: u16,
+    /// Its id, hexadecimal.
+    id: String,
+    /// Encapsulated key and ciphertext, hexadecimal.
+    sealed: String,
+}
+
+/// Class keys.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ClassKeys)]
+pub(super) struct ClassKeysView {
+    keys: Vec<ClassKeyView>,
+}
+
+impl ClassKeysView {
+    pub(super) fn new(keys: Vec<stele_client::ClassKeyView>) -> Self {
+        let view = |key: stele_client::ClassKeyView| ClassKeyView {
+            origin: key.origin,
+            class: key.class,
+            id: key.id,
+            sealed: key.sealed,
+        };
+        Self { keys: keys.into_iter().map(view).collect() }
+    }
+}
+
+/// A node's word that it holds a copy.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Copy)]
+pub(super) struct CopyView {
+    /// The custody receipt in deterministic CBOR, hexadecimal.
+    pub(super) receipt: String,
+}
+
+/// Roots of sealed bodies.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Roots)]
+pub(super) struct RootsView {
+    /// Hexadecimal.
+    pub(super) roots: Vec<String>,
+}
+
+/// A body that is kept for another node.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = KeptBody)]
+pub(super) struct KeptBodyView {
+    /// Root of the sealed body, hexadecimal.
+    root: String,
+    /// Year in which its retention ends; 0 if it does not.
+    retention_year: u16,
+    /// Whether no statement refers to it yet.
+    unreferenced: bool,
+}
+
+impl From<&KeptBody> for KeptBodyView {
+    fn from(body: &KeptBody) -> Self {
+        Self {
+            root: body.root.to_hex().to_string(),
+            retention_year: body.retention_year,
+            unreferenced: body.unreferenced,
+        }
+    }
+}
+
+/// Some of the bodies that are kept for another node.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = KeptBodies)]
+pub(super) struct KeptBodiesView {
+    /// Height up to which blocks were looked at for references.
+    pub(super) height: u64,
+    pub(super) bodies: Vec<KeptBodyView>,
+    /// Where to go on, if there is more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) next: Option<u32>,
 }
 
 /// A device that takes the place of a drive.
@@ -88,6 +233,8 @@ pub(super) struct StorageView {
     records: u64,
     /// Bodies that no statement refers to yet.
     unreferenced: u64,
+    /// Bodies of which another node is to have a copy and none has.
+    alone: u64,
     /// Why nothing is written any more, if so.
     #[serde(skip_serializing_if = "Option::is_none")]
     read_only: Option<String>,
@@ -124,7 +271,7 @@ pub(super) struct DriveView {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = StorageJob)]
 pub(super) struct JobView {
-    /// `scrub` or `replace`.
+    /// `scrub`, `replace` or `rebuild`.
     #[schema(example = "scrub")]
     job: &'static str,
     /// The drive that is replaced.
@@ -139,13 +286,20 @@ pub(super) struct JobView {
     repaired: u64,
     /// Batches of which too little is left.
     lost: u64,
+    /// Bodies that were brought back from other nodes.
+    bodies: u64,
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<String>,
 }
 
 impl StorageView {
-    pub(super) fn new(status: &Status, paths: &[Option<PathBuf>], job: &JobState, unreferenced: usize) -> Self {
+    pub(super) fn new(
+        status: &Status,
+        paths: &[Option<PathBuf>],
+        job: &JobState,
+        (unreferenced, alone): (usize, usize),
+    ) -> Self {
         let drives = status.drives.iter().enumerate().map(|(number, drive)| DriveView {
             drive: number,
             path: paths.get(number).and_then(Option::as_ref).map(|path| path.display().to_string()),
@@ -161,10 +315,11 @@ impl StorageView {
         let view = |asked: &Job| JobView {
             job: match asked {
                 Job::Scrub => "scrub",
+                Job::Rebuild => "rebuild",
                 Job::Replace { .. } => "replace",
             },
             drive: match asked {
-                Job::Scrub => None,
+                Job::Scrub | Job::Rebuild => None,
                 Job::Replace { drive, .. } => Some(*drive),
             },
             running: job.running,
@@ -172,6 +327,7 @@ impl StorageView {
             segments: job.found.segments,
             repaired: job.found.repaired,
             lost: job.found.lost,
+            bodies: job.bodies,
             failure: job.failure.clone(),
         };
         Self {
@@ -180,6 +336,7 @@ impl StorageView {
             segments_free: status.segments_free,
             records: status.records,
             unreferenced: unreferenced as u64,
+            alone: alone as u64,
             read_only: status.read_only.clone(),
             repaired: status.counters.repaired,
             lost: status.counters.lost,

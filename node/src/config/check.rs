@@ -7,9 +7,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use stele_types::parameters::PROTOCOL_REHEARSALS;
+use stele_types::record::RecordClass;
 
 use super::error::{ConfigError, Fault};
-use super::sections::{Config, SignerName, VoteMode};
+use super::sections::{Config, CustodyLevel, CustodySection, SignerName, VoteMode};
 use crate::admission::SUBMISSION_STATEMENTS_MAX;
 
 /// Bytes of a peer id, see `stele_types::Validator::peer_id`.
@@ -20,6 +21,8 @@ const PEERS_MAX: usize = 256;
 const PAYLOAD_DRIVES_MAX: usize = 64;
 /// What a drive of the payload store needs beside its slots.
 const PAYLOAD_OVERHEAD_BYTES: u64 = 4 << 20;
+/// Nodes that keep copies for each other: more is another design.
+const KEEPERS_MAX: usize = 64;
 /// Longest node name; it stands in every line of the log.
 const NAME_BYTES_MAX: usize = 64;
 /// No time-out is longer than this: a longer one is a unit mistaken.
@@ -64,6 +67,9 @@ impl Config {
         }
         if let Some(payload) = self.payload.as_ref().filter(|section| section.signer == SignerName::Software) {
             private(&mut faults, "payload.custody_key", &payload.custody_key);
+            if let Some(custody) = &payload.custody {
+                private(&mut faults, "payload.custody.key", &custody.key);
+            }
         }
         if let Ok(metadata) = fs::metadata(&self.node.data_dir)
             && !metadata.is_dir()
@@ -191,6 +197,9 @@ impl Config {
         faults.within("payload.unreferenced_ms", payload.unreferenced_ms, 1_000, 30 * 86_400_000);
         faults.within("payload.scrub_days", u64::from(payload.scrub_days), 1, 365);
         faults.within("payload.collect_live_percent", u64::from(payload.collect_live_percent), 1, 90);
+        if let Some(custody) = &payload.custody {
+            check_custody(custody, faults);
+        }
     }
 
     fn limits(&self, faults: &mut Faults) {
@@ -288,6 +297,36 @@ fn private(faults: &mut Faults, key: &'static str, path: &Path) {
             }
         }
         Err(error) => faults.add(key, format!("{}: {error}", path.display()), "make it with `stele key generate`"),
+    }
+}
+
+fn check_custody(custody: &CustodySection, faults: &mut Faults) {
+    const KEEPERS: &str = "payload.custody.keepers";
+    for class in custody.levels.keys().filter(|class| RecordClass::from_word(class).is_none()) {
+        faults.add(
+            "payload.custody.levels",
+            format!("{class} is no class"),
+            "name a class of records, such as medical",
+        );
+    }
+    faults.within("payload.custody.wait_ms", custody.wait_ms, 0, 60_000);
+    let wants_copies = custody.levels.values().chain([&custody.level]).any(|level| *level != CustodyLevel::Local);
+    if custody.keepers.is_empty() && wants_copies {
+        faults.add(KEEPERS, "nobody keeps the copies that are asked for", "name the other nodes that keep bodies");
+    }
+    if custody.keepers.len() > KEEPERS_MAX {
+        faults.add(KEEPERS, "too many nodes", format!("name at most {KEEPERS_MAX}"));
+    }
+    let mut seen = BTreeSet::new();
+    for keeper in &custody.keepers {
+        let bytes = |text: &str, length: usize| hex::decode(text).is_ok_and(|bytes| bytes.len() == length);
+        if !bytes(&keeper.custody_key, 65) || !bytes(&keeper.receipt_key, 33) {
+            let problem = format!("the keys of {} are no points of P-256", keeper.address);
+            faults.add(KEEPERS, problem, "write what `steled storage identity` prints on that node");
+        }
+        if !seen.insert(&keeper.custody_key) {
+            faults.add(KEEPERS, format!("{} is named twice", keeper.address), "name each node once");
+        }
     }
 }
 

@@ -58,6 +58,9 @@ impl Config {
         if let Some(payload) = &mut self.payload {
             paths.push(&mut payload.custody_key);
             paths.extend(payload.drives.iter_mut().map(|drive| &mut drive.path));
+            if let Some(custody) = &mut payload.custody {
+                paths.extend([&mut custody.authorities, &mut custody.certificate, &mut custody.key]);
+            }
         }
         for path in paths {
             // `join` keeps an absolute path as it is.

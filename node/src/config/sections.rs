@@ -1,5 +1,6 @@
 //! The sections of the file, with their defaults and the reason for each bound.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -411,6 +412,8 @@ pub struct PayloadSection {
     /// Segments of which no more than so much is alive, in percent, are freed by moving what lives.
     #[serde(default = "PayloadSection::collect_live_percent")]
     pub collect_live_percent: u8,
+    /// Copies of bodies on other nodes; without it there are none.
+    pub custody: Option<CustodySection>,
 }
 
 impl PayloadSection {
@@ -435,6 +438,66 @@ impl PayloadSection {
     const fn collect_live_percent() -> u8 {
         50
     }
+}
+
+/// Where a body has to be before it is acknowledged.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum CustodyLevel {
+    /// On the drives of this node.
+    Local,
+    /// On those of another node, too, which has signed for it.
+    TwoCustodians,
+}
+
+impl CustodyLevel {
+    /// The word in the file, and in answers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::TwoCustodians => "two-custodians",
+        }
+    }
+}
+
+/// `[payload.custody]`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct CustodySection {
+    /// Where bodies of all classes have to be that `levels` does not name.
+    pub level: CustodyLevel,
+    /// Where bodies of a class have to be.
+    #[serde(default)]
+    pub levels: BTreeMap<String, CustodyLevel>,
+    /// How long a body waits for a copy before its sender is told that there is none yet.
+    #[serde(default = "CustodySection::wait_ms")]
+    pub wait_ms: u64,
+    /// Authorities of the network's certificates, PEM.
+    pub authorities: PathBuf,
+    /// Certificate of an operator of the network, PEM: as whom this node asks the others.
+    pub certificate: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+    /// The nodes that keep copies for this one, and for which this one does.
+    pub keepers: Vec<KeeperEntry>,
+}
+
+impl CustodySection {
+    const fn wait_ms() -> u64 {
+        10_000
+    }
+}
+
+/// One of `payload.custody.keepers`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct KeeperEntry {
+    /// Its party listener, HOST:PORT.
+    pub address: String,
+    /// Its custody key: an uncompressed point of P-256, 130 hexadecimal digits.
+    pub custody_key: String,
+    /// Its checkpoint key, which signs for copies: a compressed point of P-256, 66 hexadecimal digits.
+    pub receipt_key: String,
 }
 
 /// One of `payload.drives`.

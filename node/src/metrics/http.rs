@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::family::{Counter, CounterFamily, Gauge, GaugeFamily, HistogramFamily};
 use super::label::{Handshake, Label, Labels as _, Listener, TlsSuite};
 use super::registry::Registry;
-use crate::api::Route;
+use crate::api::{Route, Rule};
 
 const SECONDS: [f64; 10] = [5e-4, 1e-3, 5e-3, 1e-2, 5e-2, 0.1, 0.25, 1.0, 5.0, 30.0];
 
@@ -85,12 +85,14 @@ pub struct HttpMetrics {
 
 impl HttpMetrics {
     pub(super) fn new(registry: &mut Registry) -> Self {
-        // The usual answers of every route; the rest appears when it happens.
-        let usual = [200, 400, 403, 404, 429, 500].map(Status::of);
-        let initial = Route::every()
-            .into_iter()
-            .flat_map(|route| usual.map(|status| (route, Method::of(route), status)))
-            .collect();
+        // The usual answers of every route; the rest appears when it happens. Few ask for what is between nodes, or for a
+        // node's operator.
+        let usual = |route: Route| match route.rule() {
+            Rule::Operator | Rule::Control => &[200, 403][..],
+            _ => &[200, 400, 403, 404, 429, 500],
+        };
+        let answers = |route| usual(route).iter().map(move |status| (route, Method::of(route), Status::of(*status)));
+        let initial = Route::every().into_iter().flat_map(answers).collect();
         Self {
             requests: registry.counters("stele_http_requests_total", "Requests by route, method and status.", initial),
             duration: registry.histograms(

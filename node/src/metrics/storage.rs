@@ -28,6 +28,12 @@ pub struct StorageMetrics {
     scrub_lost: Counter,
     unreferenced: Gauge,
     unreferenced_removed: Counter,
+    alone: Gauge,
+    alone_seconds: Gauge,
+    copied: Counter,
+    not_copied: Counter,
+    kept: Counter,
+    mended: Counter,
 }
 
 impl StorageMetrics {
@@ -87,6 +93,32 @@ impl StorageMetrics {
                 "Bodies that were removed because no statement referred to them in time.",
                 vec![()],
             ),
+            alone: registry
+                .gauges("stele_custody_alone", "Bodies of which another node is to have a copy and none has."),
+            alone_seconds: registry.gauges(
+                "stele_custody_alone_seconds",
+                "For how long that has been so of the oldest of them; 0: of none.",
+            ),
+            copied: registry.counters(
+                "stele_custody_copied_total",
+                "Copies of this node's bodies that other nodes have signed for.",
+                vec![()],
+            ),
+            not_copied: registry.counters(
+                "stele_custody_not_copied_total",
+                "Attempts to have a body copied that came to nothing.",
+                vec![()],
+            ),
+            kept: registry.counters(
+                "stele_custody_kept_total",
+                "Copies that this node has fetched to keep for others.",
+                vec![()],
+            ),
+            mended: registry.counters(
+                "stele_custody_mended_total",
+                "Bodies that could not be read here any more and were brought back from a copy.",
+                vec![()],
+            ),
         }
     }
 
@@ -115,6 +147,27 @@ impl StorageMetrics {
         self.repaired.follow(counters.repaired);
         self.lost.follow(counters.lost);
         self.unreferenced.set((), unreferenced as u64);
+    }
+    /// So many bodies are without a copy, the oldest for so long.
+    pub fn alone(&self, bodies: usize, seconds: u64) {
+        self.alone.set((), bodies as u64);
+        self.alone_seconds.set((), seconds);
+    }
+    /// Another node has signed for a copy.
+    pub fn copied(&self) {
+        self.copied.add((), 1);
+    }
+    /// Nobody took a copy.
+    pub fn not_copied(&self) {
+        self.not_copied.add((), 1);
+    }
+    /// A copy was fetched to be kept.
+    pub fn kept(&self) {
+        self.kept.add((), 1);
+    }
+    /// A body was brought back.
+    pub fn mended(&self) {
+        self.mended.add((), 1);
     }
     /// A scrub has read so many segments.
     pub fn scrub_segments(&self, segments: u64) {

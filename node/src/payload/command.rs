@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use serde_json::json;
+use stele_hsm::custody::{Custodian as _, SoftwareCustodian};
+use stele_hsm::{Signer as _, SoftwareSigner};
 use stele_storage::fsck::{CheckReport, check};
 use tracing::info;
 
@@ -26,6 +28,8 @@ pub(crate) enum StorageCommand {
     ///
     /// Drives that are files are made by the node itself where there has never been a store.
     Format(Format),
+    /// Print what other nodes name this one by, to keep copies for each other (`payload.custody.keepers`)
+    Identity(Identity),
     /// Check the store: every cell and every body is read, the index derived again and compared; nothing is changed
     ///
     /// Exit codes: 0 sound, 1 not checked, 4 damaged.
@@ -41,6 +45,14 @@ pub(crate) struct Format {
     /// Say that what is on the drives may be lost
     #[arg(long)]
     erase: bool,
+}
+
+/// Arguments of `storage identity`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Identity {
+    /// Configuration file
+    #[arg(long, env = "STELED_CONFIG", default_value = "/etc/stele/steled.toml")]
+    config: PathBuf,
 }
 
 /// Arguments of `storage fsck`.
@@ -65,6 +77,7 @@ impl StorageCommand {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Format(format) => format.run(),
+            Self::Identity(identity) => identity.run(),
             Self::Fsck(fsck) => fsck.run(),
         }
     }
@@ -83,6 +96,22 @@ impl Format {
             bail!("erase_missing: this would erase {}; say so with --erase", paths.join(", "));
         }
         drives::format(section)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Identity {
+    #[expect(clippy::print_stdout, reason = "the answer of the command")]
+    fn run(&self) -> anyhow::Result<ExitCode> {
+        let config = Config::load(&self.config)?;
+        let custodian = SoftwareCustodian::open(&section(&config)?.custody_key)?;
+        let seal = SoftwareSigner::open(&config.seal.key)?;
+        let receipt_key = hex::encode(&seal.public_key().sec1_compressed);
+        println!(
+            "{{ address = \"{}\", custody_key = \"{}\", receipt_key = \"{receipt_key}\" }}",
+            config.api.party_listen,
+            hex::encode(custodian.public_key()),
+        );
         Ok(ExitCode::SUCCESS)
     }
 }

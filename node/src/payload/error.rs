@@ -41,6 +41,12 @@ pub enum PayloadError {
     /// The cipher fails, which it has no reason for.
     #[error("the cipher fails")]
     Cipher,
+    /// Bodies that other nodes listed could not be had from them.
+    #[error("{bodies} bodies could not be brought back; the node's own log names them")]
+    NotBroughtBack {
+        /// How many.
+        bodies: u64,
+    },
     /// A drive cannot be prepared.
     #[error("{drive}: {reason}")]
     Drive {
@@ -65,6 +71,7 @@ impl PayloadError {
             Self::NotSealed => "payload_not_sealed",
             Self::DoesNotOpen => "payload_does_not_open",
             Self::Cipher => "payload_cipher",
+            Self::NotBroughtBack { .. } => "payload_not_brought_back",
             Self::Drive { .. } => "payload_drive",
         }
     }

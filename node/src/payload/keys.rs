@@ -1,6 +1,6 @@
 //! The table of class keys: sealed, so that whoever holds the custody key can use them and nobody else.
 //!
-//! One file, replaced as a whole: it grows by a key of 141 bytes for each class and network node. Losing it is losing every body
+//! One file, replaced as a whole: it grows by a key of 228 bytes for each class and network node. Losing it is losing every body
 //! that was sealed under its keys, so it is part of each backup.
 
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use stele_hsm::custody::{BlobKey, ClassKeyName, Custodian, SEALED_KEY_LENGTH, SealedClassKey};
+use stele_hsm::custody::{BlobKey, ClassKeyName, Custodian, CustodyPublicKey, SEALED_KEY_LENGTH, SealedClassKey};
 use stele_types::NetworkId;
 use stele_types::record::RecordClass;
 use tokio::sync::Mutex;
@@ -17,9 +17,9 @@ use super::PayloadError;
 use crate::store::durable;
 
 pub(super) const FILE: &str = "class-keys";
-const MAGIC: [u8; 8] = *b"STELCLK1";
-/// Origin, class, id, sealed key, checksum.
-const ENTRY_BYTES: usize = 1 + 1 + 16 + SEALED_KEY_LENGTH + 4;
+const MAGIC: [u8; 8] = *b"STELCLK2";
+/// Custody key of the node that made it, class, id, sealed key, checksum.
+const ENTRY_BYTES: usize = size_of::<CustodyPublicKey>() + 1 + 16 + SEALED_KEY_LENGTH + 4;
 /// Keys of one table: more would be an attack on memory.
 const ENTRIES_MAX: usize = 65_536;
 
@@ -41,8 +41,8 @@ struct Table {
 #[derive(Clone)]
 struct Entry {
     key: SealedClassKey,
-    /// Whether this node made it; others came from nodes whose bodies it keeps.
-    own: bool,
+    /// Custody key of the node that made it: this one, or one whose bodies it keeps.
+    origin: CustodyPublicKey,
 }
 
 impl ClassKeys {
@@ -57,20 +57,21 @@ impl ClassKeys {
     ) -> Result<Self, PayloadError> {
         let path = directory.join(FILE);
         let table = match std::fs::read(&path) {
-            Ok(bytes) => decode(&bytes, network).ok_or_else(|| PayloadError::keys(&path, "it is damaged"))?,
+            Ok(bytes) => decode(&bytes, network, custodian.public_key())
+                .ok_or_else(|| PayloadError::keys(&path, "it is damaged"))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Table::default(),
             Err(error) => return Err(PayloadError::keys(&path, &error.to_string())),
         };
         Ok(Self { directory: directory.to_owned(), network, custodian, table: Mutex::new(table) })
     }
 
-    /// Opens every key that this node made, so that a custody key of another node is found out before a body is asked for.
+    /// Opens every key, so that a custody key of another node is found out before a body is asked for.
     ///
     /// # Errors
     /// `Custody`.
     pub(super) async fn check(&self) -> Result<(), PayloadError> {
         let table = self.table.lock().await;
-        for entry in table.keys.values().filter(|entry| entry.own) {
+        for entry in table.keys.values() {
             self.custodian.blob_key(&entry.key, &[0; 32]).await?;
         }
         Ok(())
@@ -92,7 +93,7 @@ impl ClassKeys {
             return Ok(known.key.clone());
         }
         let key = self.custodian.make_class_key(&self.network.0, class.number().into()).await?;
-        self.add(&mut table, Entry { key: key.clone(), own: true })?;
+        self.add(&mut table, Entry { key: key.clone(), origin: *self.custodian.public_key() })?;
         Ok(key)
     }
 
@@ -114,13 +115,59 @@ impl ClassKeys {
         Ok(self.custodian.blob_key(&key, salt).await?)
     }
 
+    /// Takes a key that was sealed for this node and made by the one with the custody key `origin`, if it opens.
+    ///
+    /// # Errors
+    /// `Custody`, `Keys`.
+    pub(super) async fn adopt(&self, key: SealedClassKey, origin: CustodyPublicKey) -> Result<(), PayloadError> {
+        if key.name.network != self.network.0 {
+            return Err(PayloadError::KeyUnknown);
+        }
+        self.custodian.blob_key(&key, &[0; 32]).await?;
+        let mut table = self.table.lock().await;
+        if table.keys.contains_key(&key.name.id) {
+            return Ok(());
+        }
+        self.add(&mut table, Entry { key, origin })
+    }
+
+    /// Which node made a key.
+    ///
+    /// # Errors
+    /// `KeyUnknown`.
+    pub(super) async fn origin(&self, id: &[u8; 16]) -> Result<CustodyPublicKey, PayloadError> {
+        self.table.lock().await.keys.get(id).map(|entry| entry.origin).ok_or(PayloadError::KeyUnknown)
+    }
+
+    /// A key, sealed for another node.
+    ///
+    /// # Errors
+    /// `KeyUnknown`, `Custody`.
+    pub(super) async fn sealed_for(
+        &self,
+        id: &[u8; 16],
+        recipient: &CustodyPublicKey,
+    ) -> Result<SealedClassKey, PayloadError> {
+        Ok(self.custodian.reseal(&self.get(id).await?, recipient).await?)
+    }
+
+    /// Every key with the node that made it.
+    pub(super) async fn all(&self) -> Vec<([u8; 16], CustodyPublicKey)> {
+        self.table.lock().await.keys.iter().map(|(id, entry)| (*id, entry.origin)).collect()
+    }
+
+    /// The custody key of this node.
+    pub(super) fn own(&self) -> &CustodyPublicKey {
+        self.custodian.public_key()
+    }
+
     fn add(&self, table: &mut Table, entry: Entry) -> Result<(), PayloadError> {
         let path = self.directory.join(FILE);
         if table.keys.len() == ENTRIES_MAX {
             return Err(PayloadError::keys(&path, "it holds as many keys as it may"));
         }
         let mut next = table.clone();
-        next.insert(entry);
+        next.insert(entry, self.custodian.public_key());
         // Durable before it is used: a body whose key was only in memory could never be read.
         let written = durable::replace_file(&self.directory, FILE, &encode(&next));
         written.map_err(|error| PayloadError::keys(&path, &error.to_string()))?;
@@ -130,9 +177,9 @@ impl ClassKeys {
 }
 
 impl Table {
-    fn insert(&mut self, entry: Entry) {
+    fn insert(&mut self, entry: Entry, own: &CustodyPublicKey) {
         let ClassKeyName { class, id, .. } = entry.key.name;
-        if let Some(class) = u8::try_from(class).ok().filter(|_| entry.own) {
+        if let Some(class) = u8::try_from(class).ok().filter(|_| entry.origin == *own) {
             self.current.insert(class, id);
         }
         self.keys.insert(id, entry);
@@ -147,7 +194,8 @@ fn encode(table: &Table) -> Vec<u8> {
     for entry in others.into_iter().chain(current) {
         let begun = bytes.len();
         let class = u8::try_from(entry.key.name.class).unwrap_or(u8::MAX);
-        bytes.extend_from_slice(&[u8::from(entry.own), class]);
+        bytes.extend_from_slice(&entry.origin);
+        bytes.push(class);
         bytes.extend_from_slice(&entry.key.name.id);
         bytes.extend_from_slice(&entry.key.sealed);
         let sum = crc32c::crc32c(&bytes[begun..]);
@@ -156,7 +204,7 @@ fn encode(table: &Table) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8], network: NetworkId) -> Option<Table> {
+fn decode(bytes: &[u8], network: NetworkId, own: &CustodyPublicKey) -> Option<Table> {
     let (entries, rest) = bytes.strip_prefix(&MAGIC)?.as_chunks::<ENTRY_BYTES>();
     if !rest.is_empty() || entries.len() > ENTRIES_MAX {
         return None;
@@ -167,10 +215,12 @@ fn decode(bytes: &[u8], network: NetworkId) -> Option<Table> {
         if crc32c::crc32c(content) != u32::from_le_bytes(*sum) {
             return None;
         }
-        let ([own, class], rest) = content.split_first_chunk()?;
+        let (origin, rest) = content.split_first_chunk()?;
+        let ([class], rest) = rest.split_first_chunk()?;
         let (id, sealed) = rest.split_first_chunk()?;
         let name = ClassKeyName { network: network.0, class: (*class).into(), id: *id };
-        table.insert(Entry { key: SealedClassKey { name, sealed: sealed.try_into().ok()? }, own: *own == 1 });
+        let entry = Entry { key: SealedClassKey { name, sealed: sealed.try_into().ok()? }, origin: *origin };
+        table.insert(entry, own);
     }
     Some(table)
 }

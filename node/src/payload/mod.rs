@@ -12,6 +12,7 @@
 //! * A body that no applied statement refers to in time, a day unless configured otherwise, is removed.
 
 mod command;
+mod custody;
 mod drives;
 mod error;
 mod keys;
@@ -35,6 +36,7 @@ use stele_types::record::RecordClass;
 use stele_types::{Hash, Height, NetworkId, ObjectId, PartyId};
 
 pub(crate) use command::StorageCommand;
+pub use custody::{AskedCopy, Copied, Custody, CustodyError, Kept, KeptBody};
 pub use error::PayloadError;
 pub use sealing::{BlobHeader, CHUNK_BYTES, HEADER_BYTES};
 pub use slot::PayloadSlot;
@@ -157,11 +159,11 @@ impl Payload {
         u64::try_from(now.as_millis()).unwrap_or(u64::MAX).max(self.ledger_ms.load(Ordering::Relaxed))
     }
 
-    /// Begins to take a body.
+    /// Begins to take a body; `alone` if another node is to have it, too.
     ///
     /// # Errors
     /// `Keys`, `Custody`, `Storage`; `TooManyWaiting`, `Journal`.
-    pub async fn put(&self, to: &Belonging) -> Result<Incoming<'_>, PayloadError> {
+    pub async fn put(&self, to: &Belonging, alone: bool) -> Result<Incoming<'_>, PayloadError> {
         self.unreferenced.check_room()?;
         let class_key = self.keys.current(to.class).await?;
         let salt = random_salt()?;
@@ -177,6 +179,7 @@ impl Payload {
             commitment: hmac(&salt),
             salt,
             bytes: 0,
+            alone,
         })
     }
 
@@ -224,6 +227,11 @@ impl Payload {
         self.unreferenced_max
     }
 
+    /// Bodies of which another node is to have a copy and has none.
+    pub fn alone(&self) -> usize {
+        self.unreferenced.alone_since().0
+    }
+
     /// Bodies that wait for a statement.
     pub fn waiting(&self) -> usize {
         self.unreferenced.len()
@@ -238,6 +246,7 @@ pub struct Incoming<'p> {
     commitment: Hmac<Sha256>,
     salt: [u8; 32],
     bytes: u64,
+    alone: bool,
 }
 
 impl Incoming<'_> {
@@ -272,7 +281,7 @@ impl Incoming<'_> {
         let stored = self.upload.finish().await?;
         let root = Hash(stored.root);
         // Before its root is told: no statement can refer to it earlier. Its time begins now, however long it took to come.
-        self.payload.unreferenced.put(root, self.payload.now_ms()).await?;
+        self.payload.unreferenced.put(root, self.payload.now_ms(), self.alone).await?;
         let commitment = Hash(self.commitment.finalize().into_bytes().into());
         let hash = self.payload.store.hash();
         let unreferenced_max = self.payload.unreferenced_max;

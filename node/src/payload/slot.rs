@@ -3,31 +3,44 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use stele_hsm::Signer;
 use stele_hsm::custody::SoftwareCustodian;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Ledger, Payload, PayloadError, Upkeep};
+use super::{Custody, CustodyError, Ledger, Payload, PayloadError, Upkeep};
 use crate::chain::Chain;
 use crate::config::Config;
 use crate::metrics::Metrics;
 
 /// Where the payload store is, once it is open.
 #[derive(Default)]
-pub struct PayloadSlot(Mutex<Option<(Arc<Payload>, Arc<Upkeep>)>>);
+pub struct PayloadSlot(Mutex<Option<Opened>>);
+
+/// An open store, and what goes with it.
+struct Opened {
+    payload: Arc<Payload>,
+    upkeep: Arc<Upkeep>,
+    custody: Option<Arc<Custody>>,
+}
 
 impl PayloadSlot {
     /// The store.
     pub fn payload(&self) -> Option<Arc<Payload>> {
-        self.open().as_ref().map(|(payload, _)| Arc::clone(payload))
+        self.open().as_ref().map(|opened| Arc::clone(&opened.payload))
     }
 
     /// What keeps it in order.
     pub fn upkeep(&self) -> Option<Arc<Upkeep>> {
-        self.open().as_ref().map(|(_, upkeep)| Arc::clone(upkeep))
+        self.open().as_ref().map(|opened| Arc::clone(&opened.upkeep))
     }
 
-    fn open(&self) -> std::sync::MutexGuard<'_, Option<(Arc<Payload>, Arc<Upkeep>)>> {
+    /// Copies on other nodes, and for them.
+    pub fn custody(&self) -> Option<Arc<Custody>> {
+        self.open().as_ref()?.custody.clone()
+    }
+
+    fn open(&self) -> std::sync::MutexGuard<'_, Option<Opened>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -36,15 +49,16 @@ impl PayloadSlot {
         self: Arc<Self>,
         config: Config,
         chain: Arc<Chain>,
+        signer: Arc<dyn Signer>,
         metrics: Arc<Metrics>,
         stop: CancellationToken,
     ) {
         metrics.storage.available(false);
         let opened = tokio::select! {
-            opened = open(&config, &chain, &metrics) => opened,
+            opened = open(&config, &chain, signer, &metrics) => opened,
             () = stop.cancelled() => return,
         };
-        let (payload, upkeep) = match opened {
+        let opened = match opened {
             Ok(Some(opened)) => opened,
             Ok(None) => return,
             Err(error) => {
@@ -52,11 +66,17 @@ impl PayloadSlot {
                 return;
             }
         };
-        *self.open() = Some((payload, Arc::clone(&upkeep)));
+        let (upkeep, custody) = (Arc::clone(&opened.upkeep), opened.custody.clone());
+        *self.open() = Some(opened);
         metrics.storage.available(true);
         info!("bodies of records are kept");
-        upkeep.run(stop).await;
-        let Some((payload, _)) = self.open().take() else { return };
+        let copies = async {
+            if let Some(custody) = custody {
+                custody.run(stop.clone()).await;
+            }
+        };
+        tokio::join!(upkeep.run(stop.clone()), copies);
+        let Some(Opened { payload, .. }) = self.open().take() else { return };
         match Arc::into_inner(payload) {
             Some(payload) => {
                 if let Err(error) = payload.close().await {
@@ -73,12 +93,18 @@ impl PayloadSlot {
 async fn open(
     config: &Config,
     chain: &Arc<Chain>,
+    signer: Arc<dyn Signer>,
     metrics: &Arc<Metrics>,
-) -> Result<Option<(Arc<Payload>, Arc<Upkeep>)>, PayloadError> {
+) -> Result<Option<Opened>, CustodyError> {
     let Some(section) = &config.payload else { return Ok(None) };
     let custodian = Arc::new(SoftwareCustodian::open(&section.custody_key)?);
     let ledger = Ledger::of(chain).map_err(|error| PayloadError::journal(&error.to_string()))?;
     let payload = Arc::new(Payload::open(section, &config.node.data_dir, ledger, custodian).await?);
-    let upkeep = Upkeep::new(Arc::clone(&payload), Arc::clone(chain), Arc::clone(metrics), section);
-    Ok(Some((payload, upkeep)))
+    let custody = section
+        .custody
+        .as_ref()
+        .map(|section| Custody::new(Arc::clone(&payload), Arc::clone(chain), signer, section, Arc::clone(metrics)));
+    let custody = custody.transpose()?;
+    let upkeep = Upkeep::new(Arc::clone(&payload), Arc::clone(chain), Arc::clone(metrics), section, custody.clone());
+    Ok(Some(Opened { payload, upkeep, custody }))
 }

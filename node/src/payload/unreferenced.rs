@@ -1,4 +1,5 @@
-//! Bodies that no statement refers to yet: each is here before anybody learns its root.
+//! Bodies that no statement refers to yet, and those of which no other node has a copy yet: each is here before anybody
+//! learns its root.
 //!
 //! A file of lines of fixed size, appended to and flushed in groups; what is in it after its last line of a root is what
 //! counts. A statement that refers to a body takes it out. The file says up to which height the blocks were looked at, so
@@ -38,6 +39,8 @@ const WAITS: u8 = 1;
 const SETTLED: u8 = 2;
 const HEIGHT: u8 = 3;
 const NETWORK: u8 = 4;
+const ALONE: u8 = 5;
+const COPIED: u8 = 6;
 
 /// Bodies without a statement.
 pub(super) struct Unreferenced {
@@ -51,6 +54,8 @@ struct State {
     network: NetworkId,
     /// When each was put, milliseconds since 1970.
     waiting: HashMap<Hash, u64>,
+    /// Bodies that another node is to have, too, and since when.
+    alone: HashMap<Hash, u64>,
     /// Blocks up to this height were looked at.
     height: Height,
     failed: Option<String>,
@@ -82,7 +87,7 @@ impl Unreferenced {
         if state.network != network || state.height.next() < history_min {
             // Nobody can tell what the blocks between refer to, or those of another ledger.
             tracing::warn!(waiting = state.waiting.len(), "blocks are missing: bodies without a statement stay");
-            state = fresh;
+            state = State { alone: state.alone, ..fresh };
         }
         // A ledger that begins anew, or went back, is looked at from where it is.
         state.height = state.height.min(height);
@@ -95,16 +100,57 @@ impl Unreferenced {
         Ok(Self { state, lines: Some(lines), thread: Some(thread) })
     }
 
-    /// Notes that a body was put, at `now_ms`. Durable when it returns.
+    /// Notes that a body was put, at `now_ms`, and whether another node is to have it, too. Durable when it returns.
     ///
     /// # Errors
     /// `TooManyWaiting`; `Journal`.
-    pub(super) async fn put(&self, root: Hash, now_ms: u64) -> Result<(), PayloadError> {
+    pub(super) async fn put(&self, root: Hash, now_ms: u64, alone: bool) -> Result<(), PayloadError> {
         self.check_room()?;
+        if alone {
+            self.alone(root, now_ms);
+        }
         self.state().waiting.insert(root, now_ms);
         let (done, answer) = oneshot::channel();
         self.tell(Line { kind: WAITS, root, number: now_ms, done: Some(done) });
         answer.await.unwrap_or_else(|_| Err(PayloadError::journal("its thread is gone")))
+    }
+
+    /// Notes that another node is to have a body, too, and has it not.
+    pub(super) fn alone(&self, root: Hash, now_ms: u64) {
+        let mut state = self.state();
+        if !state.alone.contains_key(&root) && state.alone.len() < WAITING_MAX {
+            state.alone.insert(root, now_ms);
+            self.tell(Line { kind: ALONE, root, number: now_ms, done: None });
+        }
+    }
+
+    /// Notes that another node has a body, or that it is gone.
+    pub(super) fn copied(&self, root: &Hash) {
+        if self.state().alone.remove(root).is_some() {
+            self.tell(Line { kind: COPIED, root: *root, number: 0, done: None });
+        }
+    }
+
+    /// Bodies that another node is to have since before `before_ms`, at most `max`.
+    pub(super) fn to_copy(&self, before_ms: u64, max: usize) -> Vec<Hash> {
+        let state = self.state();
+        state.alone.iter().filter(|(_, since)| **since < before_ms).map(|(root, _)| *root).take(max).collect()
+    }
+
+    /// Of how many bodies no other node has a copy, and since when of the oldest.
+    pub(super) fn alone_since(&self) -> (usize, Option<u64>) {
+        let state = self.state();
+        (state.alone.len(), state.alone.values().min().copied())
+    }
+
+    /// Whether another node is to have a body, and has it not.
+    pub(super) fn is_alone(&self, root: &Hash) -> bool {
+        self.state().alone.contains_key(root)
+    }
+
+    /// Whether a body waits for a statement.
+    pub(super) fn contains(&self, root: &Hash) -> bool {
+        self.state().waiting.contains_key(root)
     }
 
     /// Whether one more may wait.
@@ -149,12 +195,6 @@ impl Unreferenced {
         self.state().waiting.len()
     }
 
-    /// Whether a body waits for a statement.
-    #[cfg(test)]
-    pub(super) fn contains(&self, root: &Hash) -> bool {
-        self.state().waiting.contains_key(root)
-    }
-
     /// Takes a body out to remove it, if it still waits and was put before `before_ms`; when it was put. Whoever cannot
     /// remove it puts it back with [`Unreferenced::put_back`].
     pub(super) fn claim(&self, root: &Hash, before_ms: u64) -> Option<u64> {
@@ -171,6 +211,7 @@ impl Unreferenced {
 
     /// The body that was claimed was removed.
     pub(super) fn removed(&self, root: Hash) {
+        self.copied(&root);
         self.tell(Line { kind: SETTLED, root, number: 0, done: None });
     }
 
@@ -242,7 +283,7 @@ impl Writer {
         }
         // What is told meanwhile comes behind it.
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if length > 2 * (state.waiting.len() as u64 + 2) * LINE_BYTES as u64 {
+        if length > 2 * (state.waiting.len() as u64 + state.alone.len() as u64 + 2) * LINE_BYTES as u64 {
             self.file = rewritten(&self.directory, &state)?;
         }
         Ok(())
@@ -275,6 +316,8 @@ fn replay(bytes: &[u8]) -> State {
             SETTLED => drop(state.waiting.remove(&root)),
             HEIGHT => state.height = Height(number),
             NETWORK => state.network = NetworkId(root.0),
+            ALONE => drop(state.alone.insert(root, number)),
+            COPIED => drop(state.alone.remove(&root)),
             _ => {}
         }
     }
@@ -287,6 +330,9 @@ fn rewritten(directory: &Path, state: &State) -> io::Result<File> {
     bytes.extend_from_slice(&encode(HEIGHT, &Hash([0; 32]), state.height.0));
     for (root, put) in &state.waiting {
         bytes.extend_from_slice(&encode(WAITS, root, *put));
+    }
+    for (root, since) in &state.alone {
+        bytes.extend_from_slice(&encode(ALONE, root, *since));
     }
     durable::replace_file(directory, FILE, &bytes)?;
     OpenOptions::new().append(true).mode(0o600).open(directory.join(FILE))
@@ -309,7 +355,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let unreferenced = Unreferenced::open(directory.path(), ledger(5, 1)).unwrap();
         for number in 1..=3 {
-            unreferenced.put(root(number), 1000 * u64::from(number)).await.unwrap();
+            unreferenced.put(root(number), 1000 * u64::from(number), number % 2 == 1).await.unwrap();
         }
         unreferenced.looked_at(Height(9), [root(2), root(77)]);
         assert_eq!(unreferenced.overdue(3000, 10), [root(1)]);
@@ -326,7 +372,7 @@ mod tests {
         let path = directory.path().join(FILE);
         let unreferenced = Unreferenced::open(directory.path(), ledger(5, 1)).unwrap();
         for number in 1..=3 {
-            unreferenced.put(root(number), 1).await.unwrap();
+            unreferenced.put(root(number), 1, false).await.unwrap();
         }
         unreferenced.looked_at(Height(9), [root(2)]);
         drop(unreferenced);
@@ -349,12 +395,12 @@ mod tests {
     async fn nothing_is_removed_whose_statement_may_lie_in_blocks_that_are_gone() {
         let directory = tempfile::tempdir().unwrap();
         let unreferenced = Unreferenced::open(directory.path(), ledger(5, 1)).unwrap();
-        unreferenced.put(root(1), 1).await.unwrap();
+        unreferenced.put(root(1), 1, false).await.unwrap();
         drop(unreferenced);
         let unreferenced = Unreferenced::open(directory.path(), ledger(9, 7)).unwrap();
         assert_eq!((unreferenced.height(), unreferenced.len()), (Height(9), 0));
         // Nor by a ledger that is another, or that went back.
-        unreferenced.put(root(2), 1).await.unwrap();
+        unreferenced.put(root(2), 1, false).await.unwrap();
         drop(unreferenced);
         let unreferenced = Unreferenced::open(directory.path(), ledger(3, 1)).unwrap();
         assert_eq!((unreferenced.height(), unreferenced.len()), (Height(3), 1));
@@ -368,7 +414,7 @@ mod tests {
     async fn a_body_is_claimed_once_and_only_while_it_waits() {
         let directory = tempfile::tempdir().unwrap();
         let unreferenced = Unreferenced::open(directory.path(), ledger(5, 1)).unwrap();
-        unreferenced.put(root(1), 1000).await.unwrap();
+        unreferenced.put(root(1), 1000, false).await.unwrap();
         assert_eq!(unreferenced.claim(&root(1), 1000), None, "it is not due");
         assert_eq!(unreferenced.claim(&root(1), 1001), Some(1000));
         assert_eq!(unreferenced.claim(&root(1), 1001), None, "somebody has it");

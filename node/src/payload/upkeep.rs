@@ -12,7 +12,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::Payload;
+use super::{Custody, CustodyError, Payload, PayloadError};
 use crate::chain::{Chain, ChainError};
 use crate::config::PayloadSection;
 use crate::metrics::Metrics;
@@ -44,6 +44,8 @@ const CURSOR_FILE: &str = "scrub";
 pub enum Job {
     /// Read everything and mend what is damaged.
     Scrub,
+    /// Bring back from other nodes what this one should have.
+    Rebuild,
     /// Take a device in the place of a drive.
     Replace {
         /// The drive's number.
@@ -64,6 +66,8 @@ pub struct JobState {
     pub percent: u8,
     /// What it found so far.
     pub found: Found,
+    /// Bodies that were brought back from other nodes.
+    pub bodies: u64,
     /// Why it failed.
     pub failure: Option<String>,
 }
@@ -96,14 +100,21 @@ pub struct Upkeep {
     scrub_period: Duration,
     live_percent: u8,
     job: Mutex<JobState>,
+    custody: Option<Arc<Custody>>,
 }
 
 impl Upkeep {
     /// Of `payload`, with the statements of `chain`.
-    pub fn new(payload: Arc<Payload>, chain: Arc<Chain>, metrics: Arc<Metrics>, section: &PayloadSection) -> Arc<Self> {
+    pub fn new(
+        payload: Arc<Payload>,
+        chain: Arc<Chain>,
+        metrics: Arc<Metrics>,
+        section: &PayloadSection,
+        custody: Option<Arc<Custody>>,
+    ) -> Arc<Self> {
         let scrub_period = Duration::from_secs(u64::from(section.scrub_days) * 24 * 3600);
         let live_percent = section.collect_live_percent;
-        Arc::new(Self { payload, chain, metrics, scrub_period, live_percent, job: Mutex::default() })
+        Arc::new(Self { payload, chain, metrics, scrub_period, live_percent, job: Mutex::default(), custody })
     }
 
     /// Runs until `stop`.
@@ -238,6 +249,7 @@ impl Upkeep {
                     let mut found = Found::default();
                     found.add(&report);
                     self.note(&found);
+                    self.bring_back(next, &report).await;
                     next = report.next.unwrap_or(0);
                     read = if next == 0 { 0 } else { read + report.segments };
                     self.metrics.storage.scrub_segments(read);
@@ -320,9 +332,19 @@ impl Upkeep {
         Ok(())
     }
 
-    async fn carry_out(&self, job: &Job) -> Result<(), stele_storage::StorageError> {
+    async fn carry_out(&self, job: &Job) -> Result<(), CustodyError> {
         match job {
             Job::Scrub => self.scrub_now().await,
+            Job::Rebuild => {
+                let reason = "it names no nodes that keep copies".to_owned();
+                let custody = self.custody.as_ref().ok_or(CustodyError::Configuration { reason })?;
+                let rebuilt = custody.rebuild(|so_far| self.change(|state| state.bodies = so_far.bodies)).await?;
+                if rebuilt.failed > 0 {
+                    Err(PayloadError::NotBroughtBack { bodies: rebuilt.failed }.into())
+                } else {
+                    Ok(())
+                }
+            }
             Job::Replace { drive, path } => {
                 let report = self.payload.store.replace(*drive, path).await?;
                 self.change(|state| state.found.add(&report));
@@ -331,7 +353,17 @@ impl Upkeep {
         }
     }
 
-    async fn scrub_now(&self) -> Result<(), stele_storage::StorageError> {
+    /// What a scrub of a segment could not mend from parity comes from the copies on other nodes, if there are any.
+    async fn bring_back(&self, segment: u32, report: &ScrubReport) {
+        let Some(custody) = self.custody.as_ref().filter(|_| report.lost > 0) else { return };
+        for segment in segment..report.next.unwrap_or(segment + 1) {
+            if let Err(error) = custody.mend_segment(segment).await {
+                warn!(code = error.code(), %error, segment, "what is lost cannot be brought back");
+            }
+        }
+    }
+
+    async fn scrub_now(&self) -> Result<(), CustodyError> {
         let mut next = Some(0);
         while let Some(from) = next {
             let segments = self.payload.store.status().await?.segments.max(1);
@@ -339,6 +371,7 @@ impl Upkeep {
             let mut found = Found::default();
             found.add(&report);
             self.note(&found);
+            self.bring_back(from, &report).await;
             self.change(|state| {
                 state.found.add(&report);
                 let percent = (state.found.segments * 100 / segments).min(99);
@@ -356,7 +389,7 @@ impl Upkeep {
 }
 
 /// Content roots that the applied statements of a block refer to, and its time.
-fn referred(chain: &Chain, height: Height) -> Result<(Vec<Hash>, u64), ChainError> {
+pub(super) fn referred(chain: &Chain, height: Height) -> Result<(Vec<Hash>, u64), ChainError> {
     let (Some(certified), Some(outcomes)) = (chain.block(height)?, chain.outcomes(height)?) else {
         return Err(ChainError::HistoryMissing { oldest: chain.history_min()?.0 });
     };

@@ -1,15 +1,17 @@
 //! What is stored: the roots of objects, segment by segment.
 
 use super::Inner;
+use super::recover::FoundBatch;
 use super::segment::Segment;
 use crate::format::{DIRECTORY_ENTRY_BYTES, Entry, Kind, Stage};
 use crate::index::Key;
+use crate::{Group, StorageError};
 
 /// The objects of some segments.
 #[derive(Clone, Debug, Default)]
 pub struct Listing {
-    /// Roots of objects whose record, or manifest, lies in them and is the one that the index leads to.
-    pub roots: Vec<Key>,
+    /// Roots of objects whose record, or manifest, lies in them and is the one that the index leads to; and their groups.
+    pub roots: Vec<(Key, Group)>,
     /// Directories that could not be read: what they list is missing here.
     pub unreadable: u64,
     /// The segment to go on with, if there is one.
@@ -17,17 +19,25 @@ pub struct Listing {
 }
 
 impl Inner {
-    /// Lists the objects of `segments_max` segments from `from` on, of those that are written no more.
+    /// The group of an object that the drives hold.
+    pub(super) fn group(&self, key: &Key) -> Result<Group, StorageError> {
+        let location = self.find(key)?.ok_or(StorageError::NotFound)?;
+        self.segments.borrow().all.get(&location.segment).map(|segment| segment.group).ok_or(StorageError::NotFound)
+    }
+
+    /// Lists the objects of `segments_max` segments from `from` on; of one that is written to, what is durable by now.
     pub(super) async fn list(&self, from: u32, segments_max: usize) -> Listing {
         let mut listing = Listing::default();
         let mut ids: Vec<u32> =
             self.segments.borrow().all.range(from..).map(|(id, _)| *id).take(segments_max.saturating_add(1)).collect();
         listing.next = (ids.len() > segments_max).then(|| ids.pop()).flatten();
         for id in ids {
-            let found = self.segments.borrow().all.get(&id).cloned().filter(Segment::is_settled);
+            let found: Option<Segment> = self.segments.borrow().all.get(&id).cloned();
             let Some(segment) = found else { continue };
             let stage = Stage::Sealed { blocks: segment.used, sequence: segment.sequence };
-            for batch in self.walk(id, stage).await {
+            // Of a batch on its way nothing is in the index.
+            let durable = |batch: &FoundBatch| batch.header.batch < segment.durable;
+            for batch in self.walk(id, stage).await.into_iter().filter(durable) {
                 for (column, directory) in batch.header.directories.iter().enumerate() {
                     if directory.entries == 0 {
                         continue;
@@ -40,7 +50,7 @@ impl Inner {
                         let is_object = matches!(entry.kind, Kind::Whole | Kind::Manifest);
                         let location = entry.location(id, batch.start, column);
                         if is_object && self.find(&entry.key).is_ok_and(|known| known == Some(location)) {
-                            listing.roots.push(entry.key);
+                            listing.roots.push((entry.key, segment.group));
                         }
                     }
                 }

@@ -147,6 +147,8 @@ pub(crate) enum Command {
     Scrub { from: u32, segments_max: usize, now_ms: u64, reply: Reply<ScrubReport> },
     /// Lists the objects of so many segments from one on.
     List { from: u32, segments_max: usize, reply: Reply<Listing> },
+    /// The group of an object.
+    Group { key: [u8; 32], reply: Reply<Group> },
     /// Moves what lives out of segments that mostly died.
     Collect { live_percent: u8, segments_max: usize, reply: Reply<CollectReport> },
     /// What concerns the cold tier.
@@ -334,6 +336,9 @@ impl Core {
                 inner.tasks.spawn(async move {
                     let _ = reply.send(Ok(task.list(from, segments_max).await));
                 });
+            }
+            Command::Group { key, reply } => {
+                let _ = reply.send(inner.group(&key));
             }
             Command::Collect { live_percent, segments_max, reply } => {
                 let task = Rc::clone(inner);

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, Subcommand};
@@ -22,9 +23,12 @@ use crate::commands::words;
 use crate::describe::Object;
 use crate::failure::Failure;
 use crate::keys::{read_secret, write_secret_new};
-use crate::output::Record;
+use crate::output::{Record, note};
 use crate::session::Session;
 use crate::state_query;
+
+/// How long a body waits for its copy on another node, beside the time that the node gave it.
+const COPY_WAIT: Duration = Duration::from_secs(20);
 
 /// Bytes of a body that are fetched at a time.
 const PIECE_BYTES: u64 = 8 << 20;
@@ -221,9 +225,23 @@ impl CommitmentArguments {
     }
 
     async fn put(&self, session: &Session, record: &ObjectId, class: RecordClass, path: &Path) -> Result<Committed> {
-        let blob = session.party_client()?.put_body(record, class, self.retention_year, path).await?;
+        let client = session.party_client()?;
+        let blob = client.put_body(record, class, self.retention_year, path).await?;
         let malformed = || anyhow!("the node's answer is malformed");
         let root = Hash::from_hex(&blob.root).ok_or_else(malformed)?;
+        if !blob.custody.is_reached() {
+            note("the body is on one node; waiting for its copy on another");
+            let custody = client.body_custody(&root, COPY_WAIT).await?;
+            if !custody.is_reached() {
+                bail!(
+                    Failure::new(
+                        "body_not_copied",
+                        format!("no other node has taken a copy of the body: it is {}", custody.reached)
+                    )
+                    .hint("it goes on being tried for a day; see that the other nodes run, and put the record again")
+                );
+            }
+        }
         let mut salt = [0; SALT_BYTES];
         hex::decode_to_slice(&blob.salt, &mut salt).map_err(|_| malformed())?;
         let commitment = commitment_of(&salt, path)?;

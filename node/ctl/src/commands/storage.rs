@@ -32,6 +32,11 @@ pub enum StorageCommand {
     Status,
     /// Read everything that a node keeps, and mend what is damaged
     Scrub(TokenArguments),
+    /// Bring back to a node what it should have, from the copies that other nodes keep
+    ///
+    /// For a node that lost its whole store: make an empty one first (`steled storage format`, or start it without its
+    /// drives and `data/payload`). What it has already stays.
+    Rebuild(TokenArguments),
     /// Replace drives
     #[command(subcommand)]
     Drive(DriveCommand),
@@ -91,6 +96,7 @@ impl StorageCommand {
         match self {
             Self::Status => block_on(status(session)),
             Self::Scrub(arguments) => block_on(scrub(session, &arguments)),
+            Self::Rebuild(arguments) => block_on(rebuild(session, &arguments)),
             Self::Drive(DriveCommand::Replace(arguments)) => block_on(replace(session, &arguments)),
             Self::Fsck(arguments) => fsck(session, arguments),
         }
@@ -125,6 +131,7 @@ async fn status(session: &Session) -> Result<u8> {
                     .with("segments_free", number("segments_free"))
                     .with("records", number("records"))
                     .with("unreferenced", number("unreferenced"))
+                    .with("alone", number("alone"))
                     .with("repaired", number("repaired"))
                     .with_option("reason", drive["reason"].as_str()),
             );
@@ -157,6 +164,12 @@ impl TokenArguments {
 async fn scrub(session: &Session, arguments: &TokenArguments) -> Result<u8> {
     let node = one_node(session)?;
     operator_client(&node)?.scrub_storage(&arguments.read(session, &node)?).await?;
+    watch(session, &node).await
+}
+
+async fn rebuild(session: &Session, arguments: &TokenArguments) -> Result<u8> {
+    let node = one_node(session)?;
+    operator_client(&node)?.rebuild_storage(&arguments.read(session, &node)?).await?;
     watch(session, &node).await
 }
 
@@ -197,6 +210,7 @@ async fn watch(session: &Session, node: &NodeProfile) -> Result<u8> {
             .with("segments", job["segments"].clone())
             .with("repaired", job["repaired"].clone())
             .with("lost", job["lost"].clone())
+            .with("bodies", job["bodies"].clone())
             .with_option("failure", failure);
         session.output.record(&record)?;
         let unwell = failure.is_some() || job["lost"].as_u64() != Some(0);

@@ -16,6 +16,18 @@ pub(crate) struct NodeConfig<'a> {
     pub(crate) plain_listen: Option<&'a str>,
     pub(crate) metrics_listen: &'a str,
     pub(crate) payload: Option<&'a PayloadDrives>,
+    /// The nodes that keep copies of this one's bodies; none: nobody does.
+    pub(crate) keepers: &'a [Keeper],
+}
+
+/// A node that keeps copies for others.
+#[derive(Clone, Debug)]
+pub(crate) struct Keeper {
+    /// Its party listener.
+    pub(crate) address: String,
+    /// Hexadecimal, as all keys here.
+    pub(crate) custody_key: String,
+    pub(crate) receipt_key: String,
 }
 
 impl NodeConfig<'_> {
@@ -75,6 +87,21 @@ impl NodeConfig<'_> {
                 line(format_args!("    {{ path = {path}, bytes = {} }},", payload.drive_bytes));
             }
             line(format_args!("]\n"));
+            if !self.keepers.is_empty() {
+                line(format_args!("[payload.custody]"));
+                line(format_args!("level = \"two-custodians\""));
+                line(format_args!("authorities = \"ca.pem\""));
+                line(format_args!("certificate = \"operator.pem\""));
+                line(format_args!("key = \"operator.key\""));
+                line(format_args!("keepers = ["));
+                for Keeper { address, custody_key, receipt_key } in self.keepers {
+                    let address = quote(address);
+                    line(format_args!(
+                        "    {{ address = {address}, custody_key = \"{custody_key}\", receipt_key = \"{receipt_key}\" }},"
+                    ));
+                }
+                line(format_args!("]\n"));
+            }
         }
         line(format_args!("[metrics]"));
         line(format_args!("listen = {}", quote(self.metrics_listen)));

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use clap::ValueEnum;
 use p256::ecdsa::signature::Signer as _;
 use p256::pkcs8::DecodePrivateKey as _;
-use stele_hsm::custody::SoftwareCustodian;
+use stele_hsm::custody::{Custodian as _, SoftwareCustodian};
 use stele_hsm::{CheckpointGuard, Signer as _, SoftwareSigner, VoteGuard};
 use stele_types::cbor::{List, Text};
 use stele_types::limits::VALIDATORS_MAX;
@@ -23,7 +23,7 @@ use stele_types::{
 use crate::author::random;
 use crate::failure::Failure;
 use crate::keys::{self, SigningKey};
-use crate::network::config::NodeConfig;
+use crate::network::config::{Keeper, NodeConfig};
 use crate::network::genesis_view::genesis_view;
 use crate::network::layout::{NetworkDir, NodeDir};
 use crate::network::profile::{NodeProfile, PartyProfile, Profile, check_party_name};
@@ -269,7 +269,22 @@ pub fn init(root: &Path, options: &InitOptions) -> Result<Network> {
             .filter(|(other, _)| *other != index)
             .map(|(_, (node, validator))| (node.peer.clone(), hex::encode(validator.peer_id())))
             .collect();
-        write_node(&dir.node(&node.name), node, (options.mode, options.payload), &persistent, &authority, &bytes)?;
+        let node_dir = dir.node(&node.name);
+        // A copy on the only node would be none.
+        let others: Vec<Keeper> = match options.payload {
+            Some(_) => nodes
+                .iter()
+                .filter(|other| other.name != node.name)
+                .map(|other| keeper(&dir, other))
+                .collect::<Result<_>>()?,
+            None => Vec::new(),
+        };
+        if !others.is_empty() {
+            let operator = dir.party(&format!("operator-{}", index + 1));
+            fs::copy(operator.tls_certificate(), node_dir.file("operator.pem")).context("cannot write operator.pem")?;
+            keys::write_secret_new(&node_dir.file("operator.key"), keys::read_secret(&operator.tls_key())?.as_bytes())?;
+        }
+        write_node(&node_dir, node, (options.mode, options.payload, &others), &persistent, &authority, &bytes)?;
     }
     let profile = Profile { name: options.name.clone(), network: genesis.network().to_hex(), nodes };
     profile.save(&dir)?;
@@ -469,16 +484,28 @@ pub fn add_node(dir: &NetworkDir, new: &NewNode) -> Result<(NodeProfile, Validat
         let peer_id = validator_of(dir.node(&other.name).root(), new.operator)?.peer_id();
         persistent.push((other.peer.clone(), hex::encode(peer_id)));
     }
-    write_node(&node_dir, &node, (VoteMode::Direct, new.payload), &persistent, &authority, &genesis)?;
+    write_node(&node_dir, &node, (VoteMode::Direct, new.payload, &[]), &persistent, &authority, &genesis)?;
     profile.nodes.push(node.clone());
     profile.save(dir)?;
     Ok((node, validator))
 }
 
+/// What others name a node by that keeps copies for them.
+fn keeper(dir: &NetworkDir, node: &NodeProfile) -> Result<Keeper> {
+    let node_dir = dir.node(&node.name);
+    let custodian = SoftwareCustodian::open(&node_dir.file("custody.key")).context("custody key")?;
+    let seal = SoftwareSigner::open(&node_dir.file("seal.key")).context("seal key")?;
+    Ok(Keeper {
+        address: node.party.clone(),
+        custody_key: hex::encode(custodian.public_key()),
+        receipt_key: hex::encode(compressed(&seal)?),
+    })
+}
+
 fn write_node(
     dir: &NodeDir,
     node: &NodeProfile,
-    (mode, payload): (VoteMode, Option<PayloadDrives>),
+    (mode, payload, keepers): (VoteMode, Option<PayloadDrives>, &[Keeper]),
     persistent: &[(String, String)],
     authority: &Authority,
     genesis: &[u8],
@@ -505,6 +532,7 @@ fn write_node(
         plain_listen: node.plain.as_deref(),
         metrics_listen: &node.metrics,
         payload: payload.as_ref(),
+        keepers,
     };
     fs::write(dir.config(), config.to_toml()).with_context(|| format!("cannot write {}", dir.config().display()))
 }

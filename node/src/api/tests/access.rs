@@ -101,7 +101,17 @@ impl Scene {
             }
             Route::Blob => Ask::get(format!("/v1/blobs/{}", "01".repeat(32))),
             Route::SealedBlob => Ask::get(format!("/v1/blobs/{}/sealed", "01".repeat(32))),
-            Route::ScrubStorage | Route::ReplaceDrive => {
+            Route::BodyCustody => Ask::get(format!("/v1/blobs/{}/custody", "01".repeat(32))),
+            Route::KeptBodies => Ask::get(format!("/v1/custody/bodies?origin={}", "04".repeat(65))),
+            Route::ClassKeys => Ask::get(format!("/v1/custody/class-keys?for={}", "04".repeat(65))),
+            Route::MissingBodies => Ask::post(path, "application/json", "{\"roots\":[]}"),
+            Route::CopyBody => {
+                let key = format!("{{\"origin\":\"{0}\",\"class\":1,\"id\":\"\",\"sealed\":\"\"}}", "04".repeat(65));
+                let asked =
+                    format!("{{\"origin\":\"\",\"root\":\"\",\"length\":1,\"retention_year\":0,\"class_key\":{key}}}");
+                Ask::post(path, "application/json", asked)
+            }
+            Route::ScrubStorage | Route::RebuildStorage | Route::ReplaceDrive => {
                 Ask::post(path.replace("{drive}", "0"), "application/json", "{\"path\":\"/dev/null\"}")
             }
             Route::Consistency => Ask::get("/v1/consistency?old=1&new=2"),
@@ -142,8 +152,9 @@ async fn every_route_answers_everyone_as_its_rule_says() {
                 route,
                 Route::RegisterEntry | Route::RegisterBatch | Route::Statuses | Route::Bundles | Route::Feed
             );
-            let body = matches!(route, Route::PutBody | Route::Blob | Route::SealedBlob);
-            let control = matches!(route, Route::ScrubStorage | Route::ReplaceDrive);
+            let body = matches!(route, Route::PutBody | Route::Blob | Route::SealedBlob | Route::BodyCustody);
+            let copies = matches!(route, Route::CopyBody | Route::MissingBodies | Route::KeptBodies | Route::ClassKeys);
+            let control = matches!(route, Route::ScrubStorage | Route::RebuildStorage | Route::ReplaceDrive);
             let bulk = matches!(route, Route::Block | Route::Snapshots | Route::Snapshot | Route::SnapshotChunk);
             let expected = match (who, route) {
                 (Who::Suspended, _) => "party_suspended",
@@ -155,7 +166,9 @@ async fn every_route_answers_everyone_as_its_rule_says() {
                 (Who::Admin, _) | (_, Route::Metrics | Route::Storage) => "not_found",
                 _ if control => "not_found",
                 (Who::Public | Who::Plain, _) if bulk => "client_unauthenticated",
-                (Who::Public | Who::Plain, _) if party_only || body => "client_unauthenticated",
+                (Who::Public | Who::Plain, _) if party_only || body || copies => "client_unauthenticated",
+                (Who::Operator, _) if copies => "not_found",
+                _ if copies => "forbidden",
                 (Who::Regulator | Who::Operator, Route::PutBody) => "forbidden",
                 _ if body => "not_found",
                 (Who::Regulator | Who::Operator, _) if bulk => "ok",

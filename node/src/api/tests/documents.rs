@@ -45,13 +45,16 @@ fn the_rules_are_these() {
         Route::PutBody,
         Route::Blob,
         Route::SealedBlob,
+        Route::BodyCustody,
         Route::Feed,
     ];
     assert_eq!(of(Rule::Party), party);
     let bulk = [Route::Block, Route::Snapshots, Route::Snapshot, Route::SnapshotChunk];
     assert_eq!(of(Rule::RegulatorOrOperator), bulk);
+    let copies = [Route::CopyBody, Route::MissingBodies, Route::KeptBodies, Route::ClassKeys];
+    assert_eq!(of(Rule::Operator), copies);
     assert_eq!(of(Rule::Administrator), [Route::Storage, Route::Metrics]);
-    assert_eq!(of(Rule::Control), [Route::ScrubStorage, Route::ReplaceDrive]);
+    assert_eq!(of(Rule::Control), [Route::ScrubStorage, Route::RebuildStorage, Route::ReplaceDrive]);
     assert_eq!(of(Rule::Health), [Route::Live, Route::Ready]);
-    assert_eq!(of(Rule::Anyone).len(), Route::ALL.len() - 18);
+    assert_eq!(of(Rule::Anyone).len(), Route::ALL.len() - 24);
 }

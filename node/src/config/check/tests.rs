@@ -90,7 +90,7 @@ fn missing_files_and_open_keys_are_named_with_a_remedy() {
     fs::create_dir(directory.path().join("keys")).unwrap();
     let config = Config::load(&path).unwrap();
     let missing = keys(&config.check(&path).unwrap_err());
-    assert_eq!(missing.len(), 9, "{missing:?}");
+    assert_eq!(missing.len(), 10, "{missing:?}");
     for file in [&config.node.genesis, &config.api.certificate, &config.api.client_ca] {
         fs::write(file, "").unwrap();
     }
@@ -102,6 +102,7 @@ fn missing_files_and_open_keys_are_named_with_a_remedy() {
         &validator.long_term_key,
         &validator.epoch_keys[0],
         &config.payload.as_ref().unwrap().custody_key,
+        &config.payload.as_ref().unwrap().custody.as_ref().unwrap().key,
     ];
     for secret in secrets {
         fs::write(secret, "").unwrap();

@@ -25,7 +25,11 @@ fn start(unreferenced_ms: u64) -> Result<Cluster> {
         let text = fs::read_to_string(&path)?;
         let (before, after) = text.split_once("[payload]\n").context("a section")?;
         let text = match node {
-            1 => format!("{before}[payload]\nunreferenced_ms = {unreferenced_ms}\n{after}"),
+            1 => {
+                let (payload, _) = after.split_once("[payload.custody]\n").context("a section")?;
+                let rest = &after[after.find("[metrics]").context("a section")?..];
+                format!("{before}[payload]\nunreferenced_ms = {unreferenced_ms}\n{payload}{rest}")
+            }
             // The others keep none.
             _ => format!("{before}{}", &after[after.find("[metrics]").context("a section")?..]),
         };

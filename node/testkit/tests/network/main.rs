@@ -3,6 +3,7 @@
 mod bad_input;
 mod bodies;
 mod command_line_life;
+mod copies;
 mod damaged_stores;
 mod fairness;
 mod forwarding;

@@ -1,0 +1,100 @@
+//! Making the store of a node again from the copies that others keep.
+
+use stele_hsm::custody::CustodyPublicKey;
+use stele_types::{Hash, Height};
+use tracing::{info, warn};
+
+use super::exchange::read_key;
+use super::keepers::Keeper;
+use super::{Custody, CustodyError, foreign};
+
+/// What was brought back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rebuilt {
+    /// Bodies.
+    pub bodies: u64,
+    /// Bodies that a node listed and that could not be had.
+    pub failed: u64,
+}
+
+impl Custody {
+    /// Brings back what this node should have: the bodies that came to it, and the copies that others first ask it for.
+    /// What is here already stays.
+    ///
+    /// # Errors
+    /// When a node does not answer, or what it says is wrong: what it alone has is missing then.
+    pub async fn rebuild(&self, mut progress: impl FnMut(Rebuilt)) -> Result<Rebuilt, CustodyError> {
+        let mut rebuilt = Rebuilt::default();
+        let mut failure = None;
+        for keeper in self.keepers.all() {
+            if let Err(error) = self.rebuild_from(keeper, &mut rebuilt, &mut progress).await {
+                warn!(code = error.code(), %error, keeper = keeper.name, "not all could be brought back from a node");
+                failure = Some(error);
+            }
+        }
+        info!(bodies = rebuilt.bodies, failed = rebuilt.failed, "the store was made again from copies");
+        failure.map_or(Ok(rebuilt), Err)
+    }
+
+    async fn rebuild_from(
+        &self,
+        keeper: &Keeper,
+        rebuilt: &mut Rebuilt,
+        progress: &mut impl FnMut(Rebuilt),
+    ) -> Result<(), CustodyError> {
+        let keys = keeper.heard(keeper.client.class_keys(&hex::encode(self.own())).await)?;
+        for view in &keys.keys {
+            let (key, origin) =
+                read_key(view, self.chain.network()).ok_or_else(|| foreign(keeper, "a malformed class key"))?;
+            self.payload.keys.adopt(key, origin).await?;
+        }
+        for origin in [*self.own(), keeper.custody_key] {
+            let mut from = Some(0);
+            while let Some(segment) = from {
+                let page = keeper.heard(keeper.client.kept_bodies(&hex::encode(origin), segment).await)?;
+                for body in page.bodies {
+                    let root = Hash::from_hex(&body.root).ok_or_else(|| foreign(keeper, "a malformed root"))?;
+                    if !self.belongs_here(&origin, &root) || self.payload.store().has(&root.0)? {
+                        continue;
+                    }
+                    let waits = body.unreferenced.then_some(Height(page.height));
+                    match self.bring_back(keeper, root, body.retention_year, waits).await {
+                        Ok(()) => rebuilt.bodies += 1,
+                        Err(error) => {
+                            warn!(code = error.code(), %error, %root, keeper = keeper.name, "a body is not brought back");
+                            rebuilt.failed += 1;
+                        }
+                    }
+                    progress(*rebuilt);
+                }
+                // A list that does not go on would never end.
+                from = page.next.filter(|next| *next > segment);
+            }
+        }
+        Ok(())
+    }
+
+    fn belongs_here(&self, origin: &CustodyPublicKey, root: &Hash) -> bool {
+        origin == self.own() || self.keepers.is_first_for(origin, root)
+    }
+
+    async fn bring_back(
+        &self,
+        keeper: &Keeper,
+        root: Hash,
+        year: u16,
+        waits: Option<Height>,
+    ) -> Result<(), CustodyError> {
+        let _under_way = self.begin(root)?;
+        // What this node has looked at beyond that may refer to it; then it stays.
+        let waits = waits.is_some_and(|height| self.payload.unreferenced.height() <= height);
+        if waits {
+            self.payload.unreferenced.put(root, self.payload.now_ms(), false).await?;
+        }
+        let pulled = self.pull(keeper, root, None, year).await;
+        if waits && pulled.is_err() {
+            self.payload.unreferenced.settle(root);
+        }
+        pulled.map(drop)
+    }
+}
