@@ -199,6 +199,9 @@ impl Custody {
             self.take(keeper, asked).await?;
             self.metrics.storage.kept();
         }
+        if asked.unreferenced_at.is_none() {
+            self.payload.unreferenced.settle(asked.root);
+        }
         self.sign(asked.root, asked.length).await
     }
 
@@ -210,7 +213,7 @@ impl Custody {
         self.payload.keys.adopt(asked.class_key.clone(), asked.origin).await?;
         let root = asked.root;
         // Before it is here: a statement that comes meanwhile takes it out again.
-        if asked.unreferenced_at.is_some() {
+        if asked.unreferenced_at.is_some() && !self.payload.store().has(&root.0)? {
             self.payload.unreferenced.put(root, self.payload.now_ms(), false).await?;
         }
         let pulled = self.pull(keeper, root, Some(asked.length), asked.retention_year).await;
@@ -232,7 +235,7 @@ impl Custody {
         if until.0.saturating_sub(asked_at.0) > BLOCKS_MAX {
             return self.payload.unreferenced.settle(root);
         }
-        for height in asked_at.0 + 1..=until.0 {
+        for height in asked_at.0.saturating_add(1)..=until.0 {
             let chain = Arc::clone(&self.chain);
             let found = tokio::task::spawn_blocking(move || referred(&chain, Height(height))).await;
             match found {
@@ -269,7 +272,7 @@ impl Custody {
         }
         let stored = upload.finish().await?;
         if stored.root != root.0 || stored.bytes != total {
-            self.payload.store().remove(&stored.root, self.payload.now_ms()).await?;
+            // It stays: what a peer names must not decide what is removed here.
             return Err(wrong());
         }
         Ok(header)
