@@ -4,7 +4,7 @@ use stele_client::{ClassKeyView, CopyRequest};
 use stele_hsm::custody::{ClassKeyName, CustodyPublicKey, SealedClassKey};
 use stele_types::{Hash, Height, NetworkId};
 
-use super::{Custody, CustodyError, class_key_bytes};
+use super::{Custody, CustodyError};
 
 /// A copy that another node asks for.
 #[derive(Clone, Debug)]
@@ -24,14 +24,14 @@ pub struct AskedCopy {
 }
 
 impl AskedCopy {
-    pub(super) fn view(&self, origin: &CustodyPublicKey) -> CopyRequest {
+    pub(super) fn view(&self) -> CopyRequest {
         CopyRequest {
             origin: hex::encode(self.origin),
             root: self.root.to_hex().to_string(),
             length: self.length,
             retention_year: self.retention_year,
             unreferenced_at: self.unreferenced_at.map(|height| height.0),
-            class_key: key_view(&self.class_key, origin),
+            class_key: key_view(&self.class_key, &self.origin),
         }
     }
 
@@ -76,7 +76,7 @@ pub(super) fn key_view(key: &SealedClassKey, origin: &CustodyPublicKey) -> Class
         origin: hex::encode(origin),
         class: key.name.class,
         id: hex::encode(key.name.id),
-        sealed: class_key_bytes(key),
+        sealed: hex::encode(key.sealed),
     }
 }
 

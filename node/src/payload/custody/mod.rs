@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
 use stele_accel_hash::HashAlgorithm;
-use stele_hsm::custody::{CustodyPublicKey, SealedClassKey};
+use stele_hsm::custody::CustodyPublicKey;
 use stele_hsm::{CustodyReceiptRequest, Signer};
 use stele_storage::{Group, StorageError};
 use stele_types::custody::CustodyReceipt;
@@ -174,7 +174,7 @@ impl Custody {
         let unreferenced_at = self.payload.unreferenced.contains(&root).then_some(height);
         let origin = *self.own();
         let asked = AskedCopy { origin, root, length, retention_year: group.year, unreferenced_at, class_key };
-        let answer = keeper.heard(keeper.client.copy_body(&asked.view(self.own())).await)?;
+        let answer = keeper.heard(keeper.client.copy_body(&asked.view()).await)?;
         let receipt = hex::decode(&answer.receipt).ok().and_then(|bytes| cbor::from_slice(&bytes).ok());
         let receipt: CustodyReceipt = receipt.ok_or_else(|| foreign(keeper, "no receipt"))?;
         let (network, body_hash) = (self.chain.network(), self.body_hash());
@@ -461,8 +461,4 @@ fn foreign(keeper: &Keeper, what: &'static str) -> CustodyError {
 const fn sealed_bytes_max(bytes: u64) -> u64 {
     // A tag for each chunk, and the header.
     bytes + (bytes / (CHUNK_BYTES as u64 - 128) + 2) * 16 + HEADER_BYTES as u64
-}
-
-fn class_key_bytes(key: &SealedClassKey) -> String {
-    hex::encode(key.sealed)
 }
