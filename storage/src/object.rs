@@ -229,7 +229,19 @@ impl Upload<'_> {
     ///
     /// # Errors
     /// As [`Upload::write`].
-    pub async fn finish(mut self) -> Result<Stored, StorageError> {
+    pub async fn finish(self) -> Result<Stored, StorageError> {
+        self.finish_if(|_| true).await
+    }
+
+    /// As [`Upload::finish`], if the object has the root that is expected; else there is none.
+    ///
+    /// # Errors
+    /// `WrongContent` if it has another; as [`Upload::write`].
+    pub async fn finish_as(self, expected: &Digest) -> Result<Stored, StorageError> {
+        self.finish_if(|root| root == expected).await
+    }
+
+    async fn finish_if(mut self, is_expected: impl Fn(&Digest) -> bool + Send) -> Result<Stored, StorageError> {
         if self.broken {
             return Err(StorageError::Stopped);
         }
@@ -237,6 +249,9 @@ impl Upload<'_> {
         if self.parts == 0 {
             let bytes = std::mem::take(&mut self.pending).freeze();
             let root = crate::content_root(hash, &bytes);
+            if !is_expected(&root) {
+                return Err(StorageError::WrongContent);
+            }
             self.store.put_record(self.group, root, Kind::Whole, bytes, self.time_ms).await?;
             return Ok(Stored { root, bytes: self.bytes });
         }
@@ -246,6 +261,9 @@ impl Upload<'_> {
         }
         self.wait_until(0).await?;
         let root = root_of_pieces(hash, &self.sections);
+        if !is_expected(&root) {
+            return Err(StorageError::WrongContent);
+        }
         let manifest = Manifest { upload: self.id, bytes: self.bytes, sections: std::mem::take(&mut self.sections) };
         let (group, time_ms) = (self.group, self.time_ms);
         let end = Bytes::copy_from_slice(&root);

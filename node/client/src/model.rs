@@ -219,9 +219,15 @@ pub struct KeptPage {
     pub height: u64,
     /// The bodies.
     pub bodies: Vec<KeptView>,
+    /// Bodies that the node could not read, or not tell whose they are.
+    #[serde(default)]
+    pub unreadable: u64,
     /// Where to go on, if there is more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<u32>,
+    /// Objects to skip there.
+    #[serde(default)]
+    pub skip: u32,
 }
 
 /// Class keys.

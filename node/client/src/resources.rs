@@ -300,8 +300,8 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn kept_bodies(&self, origin: &str, from: u32) -> Result<KeptPage, ClientError> {
-        let path = format!("/v1/custody/bodies?origin={origin}&from={from}");
+    pub async fn kept_bodies(&self, origin: &str, from: u32, skip: u32) -> Result<KeptPage, ClientError> {
+        let path = format!("/v1/custody/bodies?origin={origin}&from={from}&skip={skip}");
         json(&self.ask(Ask::get(&path, JSON)).await?)
     }
 

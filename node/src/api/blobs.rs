@@ -317,7 +317,11 @@ impl Giving {
         let mut piece = match first {
             Ok(piece) => piece,
             Err(error) => {
+                let damaged = is_damage(&error);
                 let _ = begun.send(Err(problem(error)));
+                if let Some(custody) = self.custody.as_ref().filter(|_| damaged) {
+                    custody.mend(self.root).await;
+                }
                 return;
             }
         };

@@ -30,6 +30,9 @@ use crate::payload::{AskedCopy, Custody, CustodyError, PayloadError};
 /// Longest request: a thousand roots.
 const REQUEST_BYTES_MAX: usize = 128 * 1024;
 
+/// Least time that a question for a copy takes: another node is asked.
+const WAIT_MS: u64 = 2_000;
+
 /// Most roots of one question.
 const ROOTS_MAX: usize = 1024;
 
@@ -40,7 +43,7 @@ const ROOTS_MAX: usize = 1024;
     get, path = "/v1/blobs/{root}/custody", tag = "payload",
     params(
         ("root" = String, Path, description = "Root of the sealed form: 64 hexadecimal digits"),
-        ("wait_ms" = Option<u64>, Query, description = "How long to wait for a copy"),
+        ("wait_ms" = Option<u64>, Query, description = "How long to wait for a copy, two seconds at least"),
     ),
     responses(
         (status = 200, description = "The level that its class asks for, and the one that it has", body = BodyCustodyView),
@@ -55,16 +58,22 @@ pub(super) async fn of_body(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let parameters = Parameters::read(query.as_deref(), &["wait_ms"])?;
-    let wait = parameters.number("wait_ms", 0, state.limits.wait_max_ms)?.unwrap_or_default();
+    let wait = parameters.number("wait_ms", 0, state.limits.wait_max_ms)?.unwrap_or(WAIT_MS).max(WAIT_MS);
     format::choose(&headers, &[JSON])?;
     let root = Hash::from_hex(&root).ok_or_else(|| Problem::parameter("root", "64 hexadecimal digits, lower case"))?;
     let payload = blobs::payload(&state)?;
     let sealed = payload.sealed(&root).await.map_err(blobs::problem)?;
-    let (party, class) = (sealed.header().party, sealed.header().class);
-    if !caller.is(&party) && !caller.may_copy() {
+    let header = sealed.header().clone();
+    drop(sealed);
+    if !caller.is(&header.party) && !caller.may_copy() {
         return Err(Problem::not_found("body"));
     }
+    let _transfer = state.transfers.take(Some(caller.party()?.party), 1).map_err(Problem::new)?;
+    let class = header.class;
     let view = match state.backend.custody() {
+        Some(custody) if !custody.came_here(&header).await => {
+            return Err(Problem::not_found("body that came to this node; ask the node that took it"));
+        }
         Some(custody) if custody.level(class) == CustodyLevel::TwoCustodians => {
             let copied = custody.copied_within(root, Duration::from_millis(wait)).await;
             BodyCustodyView::new(CustodyLevel::TwoCustodians, copied.as_ref())
@@ -92,12 +101,16 @@ pub(super) async fn copy(
 ) -> Result<Response, Problem> {
     let (asked, party): (CopyRequest, _) = read(&state, &caller, request).await?;
     let custody = custody(&state)?;
-    let _transfer = state.transfers.take(Some(party), 1).map_err(Problem::new)?;
+    let transfer = state.transfers.take(Some(party), 1).map_err(Problem::new)?;
     let network = state.backend.genesis().network();
     let asked =
         AskedCopy::read(&asked, network).ok_or_else(|| Problem::new(Code::Malformed).detail("no copy request"))?;
     // Also when whoever asked has gone meanwhile: the copy is wanted.
-    let kept = tokio::spawn(async move { custody.keep(&asked).await }).await;
+    let kept = tokio::spawn(async move {
+        let _transfer = transfer;
+        custody.keep(&asked).await
+    });
+    let kept = kept.await;
     let receipt = kept.map_err(|_| Problem::new(Code::Internal))?.map_err(problem)?;
     Ok(cache::volatile(format::json(&CopyView { receipt: hex::encode(cbor::to_vec(&receipt)) })))
 }
@@ -133,6 +146,7 @@ pub(super) async fn missing(
     params(
         ("origin" = String, Query, description = "Custody key of the node: 130 hexadecimal digits"),
         ("from" = Option<u32>, Query, description = "Where to go on: `next` of the answer before"),
+        ("skip" = Option<u32>, Query, description = "`skip` of the answer before"),
     ),
     responses(
         (status = 200, description = "Bodies, and where to go on", body = KeptBodiesView),
@@ -144,13 +158,18 @@ pub(super) async fn bodies(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let parameters = Parameters::read(query.as_deref(), &["origin", "from"])?;
+    let parameters = Parameters::read(query.as_deref(), &["origin", "from", "skip"])?;
     format::choose(&headers, &[JSON])?;
     let origin = key("origin", &parameters)?;
-    let from = parameters.number("from", 0, u64::from(u32::MAX))?.unwrap_or_default();
-    let kept = custody(&state)?.kept_for(&origin, u32::try_from(from).unwrap_or(u32::MAX)).await.map_err(problem)?;
+    let number = |name| {
+        let number = parameters.number(name, 0, u64::from(u32::MAX))?.unwrap_or_default();
+        Ok::<u32, Problem>(u32::try_from(number).unwrap_or(u32::MAX))
+    };
+    let kept = custody(&state)?.kept_for(&origin, number("from")?, number("skip")?).await.map_err(problem)?;
     let bodies = kept.bodies.iter().map(KeptBodyView::from).collect();
-    Ok(cache::volatile(format::json(&KeptBodiesView { height: kept.height.0, bodies, next: kept.next })))
+    let (next, skip) = kept.next.map_or((None, 0), |(next, skip)| (Some(next), skip));
+    let view = KeptBodiesView { height: kept.height.0, bodies, unreadable: kept.unreadable, next, skip };
+    Ok(cache::volatile(format::json(&view)))
 }
 
 /// All class keys of this node, sealed for another one. For nodes that name each other.
@@ -217,6 +236,7 @@ fn problem(error: CustodyError) -> Problem {
         CustodyError::TooLong { bytes_max } => {
             Problem::new(Code::TooLarge).detail(format!("a sealed body here has at most {bytes_max} bytes"))
         }
+        CustodyError::Elsewhere => Problem::not_found("body that came to this node"),
         CustodyError::Busy => Problem::new(Code::Saturated),
         error @ (CustodyError::Keeper { .. } | CustodyError::Foreign { .. } | CustodyError::Nobody) => {
             tracing::warn!(code = error.code(), %error, "a copy cannot be fetched");

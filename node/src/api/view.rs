@@ -205,9 +205,13 @@ pub(super) struct KeptBodiesView {
     /// Height up to which blocks were looked at for references.
     pub(super) height: u64,
     pub(super) bodies: Vec<KeptBodyView>,
+    /// Bodies that could not be read, or told whose they are.
+    pub(super) unreadable: u64,
     /// Where to go on, if there is more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) next: Option<u32>,
+    /// Objects to skip there.
+    pub(super) skip: u32,
 }
 
 /// A device that takes the place of a drive.

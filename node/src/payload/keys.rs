@@ -1,6 +1,6 @@
 //! The table of class keys: sealed, so that whoever holds the custody key can use them and nobody else.
 //!
-//! One file, replaced as a whole: it grows by a key of 228 bytes for each class and network node. Losing it is losing every body
+//! One file, replaced as a whole: it grows by a key of 229 bytes for each class and network node. Losing it is losing every body
 //! that was sealed under its keys, so it is part of each backup.
 
 use std::collections::BTreeMap;
@@ -18,10 +18,12 @@ use crate::store::durable;
 
 pub(super) const FILE: &str = "class-keys";
 const MAGIC: [u8; 8] = *b"STELCLK2";
-/// Custody key of the node that made it, class, id, sealed key, checksum.
-const ENTRY_BYTES: usize = size_of::<CustodyPublicKey>() + 1 + 16 + SEALED_KEY_LENGTH + 4;
+/// Whether it was made here, custody key of the node that made it, class, id, sealed key, checksum.
+const ENTRY_BYTES: usize = 1 + size_of::<CustodyPublicKey>() + 1 + 16 + SEALED_KEY_LENGTH + 4;
 /// Keys of one table: more would be an attack on memory.
 const ENTRIES_MAX: usize = 65_536;
+/// Keys of one other node: it makes one for each class.
+const ORIGIN_ENTRIES_MAX: usize = 1024;
 
 /// Class keys by their ids.
 pub(super) struct ClassKeys {
@@ -43,6 +45,9 @@ struct Entry {
     key: SealedClassKey,
     /// Custody key of the node that made it: this one, or one whose bodies it keeps.
     origin: CustodyPublicKey,
+    /// Whether it is known to be made here. What another node brings back is used to read, and never to seal: whoever made
+    /// it up knows it.
+    made: bool,
 }
 
 impl ClassKeys {
@@ -57,8 +62,7 @@ impl ClassKeys {
     ) -> Result<Self, PayloadError> {
         let path = directory.join(FILE);
         let table = match std::fs::read(&path) {
-            Ok(bytes) => decode(&bytes, network, custodian.public_key())
-                .ok_or_else(|| PayloadError::keys(&path, "it is damaged"))?,
+            Ok(bytes) => decode(&bytes, network).ok_or_else(|| PayloadError::keys(&path, "it is damaged"))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Table::default(),
             Err(error) => return Err(PayloadError::keys(&path, &error.to_string())),
         };
@@ -93,7 +97,7 @@ impl ClassKeys {
             return Ok(known.key.clone());
         }
         let key = self.custodian.make_class_key(&self.network.0, class.number().into()).await?;
-        self.add(&mut table, Entry { key: key.clone(), origin: *self.custodian.public_key() })?;
+        self.add(&mut table, Entry { key: key.clone(), origin: *self.custodian.public_key(), made: true })?;
         Ok(key)
     }
 
@@ -115,20 +119,34 @@ impl ClassKeys {
         Ok(self.custodian.blob_key(&key, salt).await?)
     }
 
-    /// Takes a key that was sealed for this node and made by the one with the custody key `origin`, if it opens.
+    /// The key of the body with this salt, by a class key that is not in the table.
     ///
     /// # Errors
-    /// `Custody`, `Keys`.
+    /// `Custody` if it was not sealed for this node.
+    pub(super) async fn candidate(&self, key: &SealedClassKey, salt: &[u8; 32]) -> Result<BlobKey, PayloadError> {
+        Ok(self.custodian.blob_key(key, salt).await?)
+    }
+
+    /// Takes a key that another node sealed for this one and that the node with the custody key `origin` made. The caller has
+    /// opened a body with it: anybody can seal anything under any id.
+    ///
+    /// # Errors
+    /// `Keys`.
     pub(super) async fn adopt(&self, key: SealedClassKey, origin: CustodyPublicKey) -> Result<(), PayloadError> {
-        if key.name.network != self.network.0 {
-            return Err(PayloadError::KeyUnknown);
-        }
-        self.custodian.blob_key(&key, &[0; 32]).await?;
         let mut table = self.table.lock().await;
         if table.keys.contains_key(&key.name.id) {
             return Ok(());
         }
-        self.add(&mut table, Entry { key, origin })
+        if table.keys.values().filter(|entry| entry.origin == origin).count() >= ORIGIN_ENTRIES_MAX {
+            let path = self.directory.join(FILE);
+            return Err(PayloadError::keys(&path, "one other node has made more keys than there are classes"));
+        }
+        self.add(&mut table, Entry { key, origin, made: false })
+    }
+
+    /// Whether a key is in the table.
+    pub(super) async fn has(&self, id: &[u8; 16]) -> bool {
+        self.table.lock().await.keys.contains_key(id)
     }
 
     /// Which node made a key.
@@ -167,7 +185,7 @@ impl ClassKeys {
             return Err(PayloadError::keys(&path, "it holds as many keys as it may"));
         }
         let mut next = table.clone();
-        next.insert(entry, self.custodian.public_key());
+        next.insert(entry);
         // Durable before it is used: a body whose key was only in memory could never be read.
         let written = durable::replace_file(&self.directory, FILE, &encode(&next));
         written.map_err(|error| PayloadError::keys(&path, &error.to_string()))?;
@@ -177,9 +195,9 @@ impl ClassKeys {
 }
 
 impl Table {
-    fn insert(&mut self, entry: Entry, own: &CustodyPublicKey) {
+    fn insert(&mut self, entry: Entry) {
         let ClassKeyName { class, id, .. } = entry.key.name;
-        if let Some(class) = u8::try_from(class).ok().filter(|_| entry.origin == *own) {
+        if let Some(class) = u8::try_from(class).ok().filter(|_| entry.made) {
             self.current.insert(class, id);
         }
         self.keys.insert(id, entry);
@@ -194,6 +212,7 @@ fn encode(table: &Table) -> Vec<u8> {
     for entry in others.into_iter().chain(current) {
         let begun = bytes.len();
         let class = u8::try_from(entry.key.name.class).unwrap_or(u8::MAX);
+        bytes.push(u8::from(entry.made));
         bytes.extend_from_slice(&entry.origin);
         bytes.push(class);
         bytes.extend_from_slice(&entry.key.name.id);
@@ -204,7 +223,7 @@ fn encode(table: &Table) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8], network: NetworkId, own: &CustodyPublicKey) -> Option<Table> {
+fn decode(bytes: &[u8], network: NetworkId) -> Option<Table> {
     let (entries, rest) = bytes.strip_prefix(&MAGIC)?.as_chunks::<ENTRY_BYTES>();
     if !rest.is_empty() || entries.len() > ENTRIES_MAX {
         return None;
@@ -215,12 +234,13 @@ fn decode(bytes: &[u8], network: NetworkId, own: &CustodyPublicKey) -> Option<Ta
         if crc32c::crc32c(content) != u32::from_le_bytes(*sum) {
             return None;
         }
-        let (origin, rest) = content.split_first_chunk()?;
+        let ([made], rest) = content.split_first_chunk()?;
+        let (origin, rest) = rest.split_first_chunk()?;
         let ([class], rest) = rest.split_first_chunk()?;
         let (id, sealed) = rest.split_first_chunk()?;
         let name = ClassKeyName { network: network.0, class: (*class).into(), id: *id };
-        let entry = Entry { key: SealedClassKey { name, sealed: sealed.try_into().ok()? }, origin: *origin };
-        table.insert(entry, own);
+        let key = SealedClassKey { name, sealed: sealed.try_into().ok()? };
+        table.insert(Entry { key, origin: *origin, made: *made == 1 });
     }
     Some(table)
 }

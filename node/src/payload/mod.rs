@@ -30,7 +30,7 @@ use bytes::{Bytes, BytesMut};
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use stele_accel_hash::HashAlgorithm;
-use stele_hsm::custody::Custodian;
+use stele_hsm::custody::{Custodian, SealedClassKey};
 use stele_storage::{Group, Object, Store, Upload};
 use stele_types::record::RecordClass;
 use stele_types::{Hash, Height, NetworkId, ObjectId, PartyId};
@@ -202,6 +202,19 @@ impl Payload {
         let Sealed { object, chunks, header } = sealed;
         let key = self.keys.blob_key(&header.class_key, &header.salt).await?;
         Ok(Body { opener: Opener::new(&key, &header, chunks)?, object, header })
+    }
+
+    /// Whether a sealed body opens with a class key that is not in the table.
+    ///
+    /// # Errors
+    /// `Storage`, `Custody`.
+    async fn opens_with(&self, sealed: Sealed<'_>, key: &SealedClassKey) -> Result<bool, PayloadError> {
+        let Sealed { mut object, chunks, header } = sealed;
+        let blob_key = self.keys.candidate(key, &header.salt).await?;
+        let (begin, end) = chunks.place(0);
+        let length = usize::try_from(end - begin).unwrap_or(CHUNK_BYTES);
+        let first = BytesMut::from(&object.read(begin, length).await?[..]);
+        Ok(first.len() == length && Opener::new(&blob_key, &header, chunks)?.open(0, first).is_ok())
     }
 
     /// Makes the index durable, so that the next opening has nothing to replay.

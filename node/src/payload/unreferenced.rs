@@ -131,10 +131,20 @@ impl Unreferenced {
         }
     }
 
-    /// Bodies that another node is to have since before `before_ms`, at most `max`.
-    pub(super) fn to_copy(&self, before_ms: u64, max: usize) -> Vec<Hash> {
-        let state = self.state();
-        state.alone.iter().filter(|(_, since)| **since < before_ms).map(|(root, _)| *root).take(max).collect()
+    /// Bodies that another node is to have since before `before_ms`: the first `max` behind `after` in the order of their
+    /// roots, so that those which cannot be copied do not stand in the way of the others.
+    pub(super) fn to_copy(&self, before_ms: u64, after: &Hash, max: usize) -> Vec<Hash> {
+        let mut roots: Vec<Hash> = {
+            let state = self.state();
+            let due = state.alone.iter().filter(|(root, since)| **since < before_ms && *root > after);
+            due.map(|(root, _)| *root).collect()
+        };
+        if roots.len() > max {
+            roots.select_nth_unstable(max);
+            roots.truncate(max);
+        }
+        roots.sort_unstable();
+        roots
     }
 
     /// Of how many bodies no other node has a copy, and since when of the oldest.
@@ -166,14 +176,25 @@ impl Unreferenced {
         }
     }
 
-    /// Notes that the blocks up to `height` were looked at, and which bodies they refer to.
-    pub(super) fn looked_at(&self, height: Height, roots: impl IntoIterator<Item = Hash>) {
+    /// Notes that the blocks up to `height` were looked at, those behind `from` just now, and which bodies they refer to.
+    pub(super) fn looked_at(&self, from: Height, height: Height, roots: impl IntoIterator<Item = Hash>) {
         for root in roots {
             self.settle(root);
         }
-        let before = std::mem::replace(&mut self.state().height, height);
-        // What is flushed later is looked at again after a crash, which does no harm.
-        if before != height {
+        let mut state = self.state();
+        // Unless it was set back meanwhile: then they are looked at again.
+        if state.height == from && from != height {
+            state.height = height;
+            // What is flushed later is looked at again after a crash, which does no harm.
+            self.tell(Line { kind: HEIGHT, root: Hash([0; 32]), number: height.0, done: None });
+        }
+    }
+
+    /// Has the blocks behind `height` looked at again: somebody knows of a body that none up to there refers to.
+    pub(super) fn look_again(&self, height: Height) {
+        let mut state = self.state();
+        if height < state.height {
+            state.height = height;
             self.tell(Line { kind: HEIGHT, root: Hash([0; 32]), number: height.0, done: None });
         }
     }
@@ -357,13 +378,24 @@ mod tests {
         for number in 1..=3 {
             unreferenced.put(root(number), 1000 * u64::from(number), number % 2 == 1).await.unwrap();
         }
-        unreferenced.looked_at(Height(9), [root(2), root(77)]);
+        unreferenced.looked_at(Height(5), Height(9), [root(2), root(77)]);
         assert_eq!(unreferenced.overdue(3000, 10), [root(1)]);
         drop(unreferenced);
         let unreferenced = Unreferenced::open(directory.path(), ledger(20, 1)).unwrap();
         assert_eq!((unreferenced.height(), unreferenced.len()), (Height(9), 2));
         assert!(unreferenced.contains(&root(1)) && !unreferenced.contains(&root(2)));
         assert_eq!(unreferenced.overdue(u64::MAX, 1).len(), 1);
+        // 1 and 3 are alone, too.
+        assert_eq!(unreferenced.to_copy(u64::MAX, &root(0), 1), [root(1)]);
+        assert_eq!(unreferenced.to_copy(u64::MAX, &root(1), 5), [root(3)]);
+        unreferenced.copied(&root(1));
+        assert_eq!(unreferenced.alone_since(), (1, Some(3000)));
+        // Who set it back has not been looked at, whoever was at it.
+        unreferenced.look_again(Height(7));
+        unreferenced.looked_at(Height(9), Height(10), []);
+        assert_eq!(unreferenced.height(), Height(7));
+        unreferenced.looked_at(Height(7), Height(8), []);
+        assert_eq!(unreferenced.height(), Height(8));
     }
 
     #[tokio::test]
@@ -374,7 +406,7 @@ mod tests {
         for number in 1..=3 {
             unreferenced.put(root(number), 1, false).await.unwrap();
         }
-        unreferenced.looked_at(Height(9), [root(2)]);
+        unreferenced.looked_at(Height(5), Height(9), [root(2)]);
         drop(unreferenced);
         let bytes = std::fs::read(&path).unwrap();
         for damage in (0..bytes.len()).step_by(3) {
@@ -419,7 +451,7 @@ mod tests {
         assert_eq!(unreferenced.claim(&root(1), 1001), Some(1000));
         assert_eq!(unreferenced.claim(&root(1), 1001), None, "somebody has it");
         unreferenced.put_back(root(1), 1000);
-        unreferenced.looked_at(Height(6), [root(1)]);
+        unreferenced.looked_at(unreferenced.height(), Height(6), [root(1)]);
         assert_eq!(unreferenced.claim(&root(1), 1001), None, "a statement refers to it");
     }
 }

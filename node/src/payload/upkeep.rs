@@ -131,7 +131,8 @@ impl Upkeep {
         let mut heads = self.chain.watch();
         loop {
             let tip = heads.borrow_and_update().tip.height;
-            let next = self.payload.unreferenced.height().next();
+            let before = self.payload.unreferenced.height();
+            let next = before.next();
             if next > tip {
                 if heads.changed().await.is_err() {
                     return;
@@ -142,7 +143,7 @@ impl Upkeep {
             let found = tokio::task::spawn_blocking(move || referred(&chain, next)).await;
             match found {
                 Ok(Ok((roots, time_ms))) => {
-                    self.payload.unreferenced.looked_at(next, roots);
+                    self.payload.unreferenced.looked_at(before, next, roots);
                     self.payload.ledger_ms.fetch_max(time_ms, Ordering::Relaxed);
                 }
                 Ok(Err(error)) => {
@@ -389,7 +390,7 @@ impl Upkeep {
 }
 
 /// Content roots that the applied statements of a block refer to, and its time.
-pub(super) fn referred(chain: &Chain, height: Height) -> Result<(Vec<Hash>, u64), ChainError> {
+fn referred(chain: &Chain, height: Height) -> Result<(Vec<Hash>, u64), ChainError> {
     let (Some(certified), Some(outcomes)) = (chain.block(height)?, chain.outcomes(height)?) else {
         return Err(ChainError::HistoryMissing { oldest: chain.history_min()?.0 });
     };

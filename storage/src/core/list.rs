@@ -14,6 +14,8 @@ pub struct Listing {
     pub roots: Vec<(Key, Group)>,
     /// Directories that could not be read: what they list is missing here.
     pub unreadable: u64,
+    /// The first segment that was looked at, if there is one.
+    pub segment: Option<u32>,
     /// The segment to go on with, if there is one.
     pub next: Option<u32>,
 }
@@ -30,6 +32,7 @@ impl Inner {
         let mut listing = Listing::default();
         let mut ids: Vec<u32> =
             self.segments.borrow().all.range(from..).map(|(id, _)| *id).take(segments_max.saturating_add(1)).collect();
+        listing.segment = ids.first().copied();
         listing.next = (ids.len() > segments_max).then(|| ids.pop()).flatten();
         for id in ids {
             let found: Option<Segment> = self.segments.borrow().all.get(&id).cloned();

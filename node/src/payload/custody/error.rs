@@ -49,6 +49,9 @@ pub enum CustodyError {
     /// The body is being copied already.
     #[error("the body is being copied already")]
     Busy,
+    /// The body is a copy; the node that it came to looks after it.
+    #[error("the body is a copy, which the node that it came to looks after")]
+    Elsewhere,
     /// No other node could be asked.
     #[error("no node that keeps copies can be reached")]
     Nobody,
@@ -67,6 +70,7 @@ impl CustodyError {
             Self::Stranger => "custody_stranger",
             Self::TooLong { .. } => "custody_too_long",
             Self::Busy => "custody_busy",
+            Self::Elsewhere => "custody_elsewhere",
             Self::Nobody => "custody_nobody",
         }
     }

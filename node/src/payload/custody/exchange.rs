@@ -2,9 +2,16 @@
 
 use stele_client::{ClassKeyView, CopyRequest};
 use stele_hsm::custody::{ClassKeyName, CustodyPublicKey, SealedClassKey};
+use stele_storage::StorageError;
+use stele_types::record::RecordClass;
 use stele_types::{Hash, Height, NetworkId};
 
 use super::{Custody, CustodyError};
+use crate::config::CustodyLevel;
+use crate::payload::PayloadError;
+
+/// Objects that are looked at for one answer: each is read.
+const OBJECTS_MAX: usize = 512;
 
 /// A copy that another node asks for.
 #[derive(Clone, Debug)]
@@ -67,8 +74,10 @@ pub struct Kept {
     pub height: Height,
     /// The bodies.
     pub bodies: Vec<KeptBody>,
-    /// The segment to go on with, if there is one.
-    pub next: Option<u32>,
+    /// Bodies that could not be read, or told whose they are.
+    pub unreadable: u64,
+    /// The segment to go on with, and how many objects of it to skip, if there is more.
+    pub next: Option<(u32, u32)>,
 }
 
 pub(super) fn key_view(key: &SealedClassKey, origin: &CustodyPublicKey) -> ClassKeyView {
@@ -103,27 +112,41 @@ impl Custody {
         Ok(missing)
     }
 
-    /// The bodies in one segment from `from` on whose class keys the node with the custody key `origin` made.
+    /// The bodies whose class keys the node with the custody key `origin` made: some of those in the first segment from `from`
+    /// on, without the first `skip` objects of it.
     ///
     /// # Errors
     /// `Stranger`, `Payload`.
-    pub async fn kept_for(&self, origin: &CustodyPublicKey, from: u32) -> Result<Kept, CustodyError> {
+    pub async fn kept_for(&self, origin: &CustodyPublicKey, from: u32, skip: u32) -> Result<Kept, CustodyError> {
         if origin != self.own() && self.keepers.get(origin).is_none() {
             return Err(CustodyError::Stranger);
         }
         // First the height: what still waits afterwards is referred to by no block up to it.
         let height = self.payload.unreferenced.height();
         let listing = self.payload.store().list(from, 1).await?;
-        let mut bodies = Vec::new();
-        for (root, group) in listing.roots {
+        let (mut bodies, mut unreadable) = (Vec::new(), if skip == 0 { listing.unreadable } else { 0 });
+        let objects = listing.roots.len();
+        let skipped = usize::try_from(skip).unwrap_or(usize::MAX);
+        for (root, group) in listing.roots.into_iter().skip(skipped).take(OBJECTS_MAX) {
             let root = Hash(root);
-            let Ok(sealed) = self.payload.sealed(&root).await else { continue };
+            let sealed = match self.payload.sealed(&root).await {
+                Ok(sealed) => sealed,
+                // No body, or one that was removed meanwhile.
+                Err(PayloadError::NotSealed | PayloadError::Storage(StorageError::NotFound)) => continue,
+                Err(_) => {
+                    unreadable += 1;
+                    continue;
+                }
+            };
             if self.payload.keys.origin(&sealed.header().class_key).await.is_ok_and(|found| found == *origin) {
                 let unreferenced = self.payload.unreferenced.contains(&root);
                 bodies.push(KeptBody { root, retention_year: group.year, unreferenced });
             }
         }
-        Ok(Kept { height, bodies, next: listing.next })
+        let rest = objects > skipped.saturating_add(OBJECTS_MAX);
+        let segment = listing.segment.unwrap_or(from);
+        let here = rest.then(|| (segment, skip.saturating_add(u32::try_from(OBJECTS_MAX).unwrap_or(u32::MAX))));
+        Ok(Kept { height, bodies, unreadable, next: here.or(listing.next.map(|next| (next, 0))) })
     }
 
     /// Every class key of this node, sealed for another one.
@@ -136,7 +159,13 @@ impl Custody {
         }
         let mut views = Vec::new();
         for (id, origin) in self.payload.keys.all().await {
-            views.push(key_view(&self.payload.keys.sealed_for(&id, recipient).await?, &origin));
+            let key = self.payload.keys.sealed_for(&id, recipient).await?;
+            // Of classes without copies nobody else needs the key.
+            let class = u8::try_from(key.name.class).ok().and_then(RecordClass::from_number);
+            let shared = class.is_none_or(|class| self.level(class) == CustodyLevel::TwoCustodians);
+            if origin == *recipient || shared {
+                views.push(key_view(&key, &origin));
+            }
         }
         Ok(views)
     }

@@ -23,6 +23,9 @@ const RETRY: RetryPolicy =
 /// How long a node that did not answer is left alone.
 const REST: Duration = Duration::from_secs(5);
 
+/// Silence that nobody heard again for so long is forgotten.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(5 * 60);
+
 /// A node that does not answer for so long is counted as lost: what only it has is copied to others.
 const LOST_AFTER: Duration = Duration::from_secs(30 * 60);
 
@@ -57,7 +60,10 @@ impl Keeper {
             }
             Err(error) => {
                 let now = Instant::now();
-                *silent = Some((silent.map_or(now, |(since, _)| since), now));
+                // Whoever refuses is there. Whoever was not asked for long may have been.
+                let since =
+                    silent.filter(|(_, asked)| asked.elapsed() < FORGOTTEN_AFTER).map_or(now, |(since, _)| since);
+                *silent = error.protocol_code().is_none().then_some((since, now));
                 Err(CustodyError::Keeper { name: self.name.clone(), error: Box::new(error) })
             }
         }

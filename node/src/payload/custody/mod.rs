@@ -24,12 +24,12 @@ use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
 use stele_accel_hash::HashAlgorithm;
-use stele_hsm::custody::CustodyPublicKey;
+use stele_hsm::custody::{CustodyPublicKey, SealedClassKey};
 use stele_hsm::{CustodyReceiptRequest, Signer};
 use stele_storage::{Group, StorageError};
 use stele_types::custody::CustodyReceipt;
 use stele_types::record::{ContentHash, RecordClass};
-use stele_types::{Hash, Height, cbor};
+use stele_types::{Hash, cbor};
 use stele_verify::signature;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -38,7 +38,6 @@ pub use error::CustodyError;
 pub use exchange::{AskedCopy, Kept, KeptBody};
 use keepers::{Keeper, Keepers, PULL_BYTES, ROOTS_MAX};
 
-use super::upkeep::referred;
 use super::{BlobHeader, CHUNK_BYTES, HEADER_BYTES, Payload, PayloadError};
 use crate::chain::Chain;
 use crate::config::{CustodyLevel, CustodySection};
@@ -60,8 +59,9 @@ const COPIES_AT_A_TIME: usize = 4;
 /// In how long all bodies are asked for at the nodes that should have them.
 const AUDIT_PERIOD: Duration = Duration::from_secs(24 * 3600);
 
-/// Blocks that are looked at again for a body whose copy comes after its statement; further back somebody errs.
-const BLOCKS_MAX: u64 = 10_000;
+/// Blocks that are looked at again for a body whose copy comes after its statement. A node that is further behind errs, or
+/// catches up; then the copy stays, whatever refers to it.
+const BLOCKS_MAX: u64 = 1_000;
 
 /// A copy that another node has signed for.
 #[derive(Clone, Debug)]
@@ -136,6 +136,9 @@ impl Custody {
         let sealed = self.payload.sealed(&root).await?;
         let (length, header) = (sealed.bytes(), sealed.header().clone());
         drop(sealed);
+        if !self.came_here(&header).await {
+            return Err(CustodyError::Elsewhere);
+        }
         let group = self.payload.store().group(&root.0).await?;
         let mut failure = CustodyError::Nobody;
         for keeper in self.keepers.for_own(&root) {
@@ -158,6 +161,11 @@ impl Custody {
             self.metrics.storage.not_copied();
         }
         Err(failure)
+    }
+
+    /// Whether a body came to this node, and is no copy.
+    pub async fn came_here(&self, header: &BlobHeader) -> bool {
+        self.payload.keys.origin(&header.class_key).await.is_ok_and(|origin| origin == *self.own())
     }
 
     async fn copy_to(
@@ -199,8 +207,15 @@ impl Custody {
             self.take(keeper, asked).await?;
             self.metrics.storage.kept();
         }
-        if asked.unreferenced_at.is_none() {
-            self.payload.unreferenced.settle(asked.root);
+        // Of a copy that waits for a statement, the asking node may know one, or this one may have looked at it before.
+        let looked_at = self.payload.unreferenced.height();
+        match asked.unreferenced_at {
+            Some(height) if looked_at.0.saturating_sub(height.0) <= BLOCKS_MAX => {
+                if self.payload.unreferenced.contains(&asked.root) {
+                    self.payload.unreferenced.look_again(height);
+                }
+            }
+            _ => self.payload.unreferenced.settle(asked.root),
         }
         self.sign(asked.root, asked.length).await
     }
@@ -210,40 +225,43 @@ impl Custody {
         if asked.length > bytes_max {
             return Err(CustodyError::TooLong { bytes_max });
         }
-        self.payload.keys.adopt(asked.class_key.clone(), asked.origin).await?;
         let root = asked.root;
-        // Before it is here: a statement that comes meanwhile takes it out again.
-        if asked.unreferenced_at.is_some() && !self.payload.store().has(&root.0)? {
+        // Before it is here: a statement that comes meanwhile takes it out again. What is here already, and is only to be
+        // mended, keeps what is known of it.
+        let fresh = !self.payload.store().has(&root.0)?;
+        if fresh && asked.unreferenced_at.is_some() {
             self.payload.unreferenced.put(root, self.payload.now_ms(), false).await?;
         }
         let pulled = self.pull(keeper, root, Some(asked.length), asked.retention_year).await;
-        let named = pulled.as_ref().map(|header| header.class_key == asked.class_key.name.id).unwrap_or(true);
-        if pulled.is_err() || !named {
+        let taken = match pulled {
+            Ok(header) => self.learn(keeper, root, &header, &[(asked.class_key.clone(), asked.origin)]).await,
+            Err(error) => Err(error),
+        };
+        if taken.is_err() && fresh {
+            self.payload.store().remove(&root.0, self.payload.now_ms()).await?;
             self.payload.unreferenced.settle(root);
-            pulled?;
-            return Err(foreign(keeper, "a body under another class key than it said"));
         }
-        if let Some(height) = asked.unreferenced_at {
-            self.settle_if_referred(root, height).await;
-        }
-        Ok(())
+        taken
     }
 
-    /// Blocks that this node had looked at before it heard of a body, and the one that asks had not, may refer to it.
-    async fn settle_if_referred(&self, root: Hash, asked_at: Height) {
-        let until = self.payload.unreferenced.height();
-        if until.0.saturating_sub(asked_at.0) > BLOCKS_MAX {
-            return self.payload.unreferenced.settle(root);
+    /// Takes the class key of a body into the table, if it is not there: the one among some candidates that opens the body.
+    async fn learn(
+        &self,
+        keeper: &Keeper,
+        root: Hash,
+        header: &BlobHeader,
+        candidates: &[(SealedClassKey, CustodyPublicKey)],
+    ) -> Result<(), CustodyError> {
+        if self.payload.keys.has(&header.class_key).await {
+            return Ok(());
         }
-        for height in asked_at.0.saturating_add(1)..=until.0 {
-            let chain = Arc::clone(&self.chain);
-            let found = tokio::task::spawn_blocking(move || referred(&chain, Height(height))).await;
-            match found {
-                Ok(Ok((roots, _))) if !roots.contains(&root) => {}
-                // What cannot be looked at may refer to it.
-                _ => return self.payload.unreferenced.settle(root),
+        for (key, origin) in candidates.iter().filter(|(key, _)| key.name.id == header.class_key) {
+            let sealed = self.payload.sealed(&root).await?;
+            if self.payload.opens_with(sealed, key).await.unwrap_or(false) {
+                return Ok(self.payload.keys.adopt(key.clone(), *origin).await?);
             }
         }
+        Err(foreign(keeper, "a body without the class key that opens it"))
     }
 
     /// Fetches a sealed body from another node and stores it.
@@ -270,12 +288,15 @@ impl Custody {
             from += bytes.len() as u64;
             upload.write(&bytes).await?;
         }
-        let stored = upload.finish().await?;
-        if stored.root != root.0 || stored.bytes != total {
-            // It stays: what a peer names must not decide what is removed here.
+        if from != total {
             return Err(wrong());
         }
-        Ok(header)
+        match upload.finish_as(&root.0).await {
+            Ok(_) => Ok(header),
+            // Nothing is stored under whatever root it has.
+            Err(StorageError::WrongContent) => Err(wrong()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Bytes of a sealed body, if it is here and can be read.
@@ -310,6 +331,10 @@ impl Custody {
     /// Brings a body back that cannot be read here any more, from whichever node has it; whether one had.
     pub async fn mend(&self, root: Hash) -> bool {
         let Ok(_under_way) = self.begin(root) else { return false };
+        // Somebody else may have done it: whoever read it meanwhile was cut off.
+        if self.read_through(&root).await.is_ok() {
+            return true;
+        }
         let year = self.payload.store().group(&root.0).await.map(|group| group.year).unwrap_or_default();
         for keeper in self.keepers.for_own(&root) {
             match self.pull(keeper, root, None, year).await {
@@ -355,18 +380,21 @@ impl Custody {
 
     /// Asks for copies of bodies that have none, again and again.
     async fn copy_all(&self) {
-        let mut pause = INTERVAL;
+        let (mut pause, mut after) = (INTERVAL, Hash::default());
         loop {
             let (alone, since) = self.payload.unreferenced.alone_since();
             let now = self.payload.now_ms();
             self.metrics.storage.alone(alone, since.map_or(0, |since| now.saturating_sub(since) / 1000));
             // Whoever put a younger one still waits for its copy.
             let before = now.saturating_sub(self.section.wait_ms + 2_000);
-            let roots = self.payload.unreferenced.to_copy(before, COPIES_MAX);
+            let roots = self.payload.unreferenced.to_copy(before, &after, COPIES_MAX);
             let asked = roots.len();
+            after = roots.last().copied().filter(|_| asked == COPIES_MAX).unwrap_or_default();
             let copies = stream::iter(roots).map(|root| async move {
                 let copied = self.copy(root).await;
-                if let Err(CustodyError::Payload(PayloadError::Storage(StorageError::NotFound))) = copied {
+                // What is gone needs no copy, nor what is a copy.
+                let gone = self.payload.store().has(&root.0).is_ok_and(|has| !has);
+                if gone || matches!(copied, Err(CustodyError::Elsewhere)) {
                     self.payload.unreferenced.copied(&root);
                 }
                 usize::from(copied.is_ok())

@@ -1,12 +1,12 @@
 //! Making the store of a node again from the copies that others keep.
 
-use stele_hsm::custody::CustodyPublicKey;
+use stele_hsm::custody::{CustodyPublicKey, SealedClassKey};
 use stele_types::{Hash, Height};
 use tracing::{info, warn};
 
 use super::exchange::read_key;
 use super::keepers::Keeper;
-use super::{Custody, CustodyError, foreign};
+use super::{BLOCKS_MAX, Custody, CustodyError, foreign};
 
 /// What was brought back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,22 +43,21 @@ impl Custody {
         progress: &mut impl FnMut(Rebuilt),
     ) -> Result<(), CustodyError> {
         let keys = keeper.heard(keeper.client.class_keys(&hex::encode(self.own())).await)?;
-        for view in &keys.keys {
-            let (key, origin) =
-                read_key(view, self.chain.network()).ok_or_else(|| foreign(keeper, "a malformed class key"))?;
-            self.payload.keys.adopt(key, origin).await?;
-        }
+        let malformed = || foreign(keeper, "a malformed class key");
+        let read = keys.keys.iter().map(|view| read_key(view, self.chain.network()).ok_or_else(malformed));
+        let keys = read.collect::<Result<Vec<_>, _>>()?;
         for origin in [*self.own(), keeper.custody_key] {
-            let mut from = Some(0);
-            while let Some(segment) = from {
-                let page = keeper.heard(keeper.client.kept_bodies(&hex::encode(origin), segment).await)?;
+            let mut from = Some((0, 0));
+            while let Some((segment, skip)) = from {
+                let page = keeper.heard(keeper.client.kept_bodies(&hex::encode(origin), segment, skip).await)?;
+                rebuilt.failed += page.unreadable;
                 for body in page.bodies {
                     let root = Hash::from_hex(&body.root).ok_or_else(|| foreign(keeper, "a malformed root"))?;
                     if !self.belongs_here(&origin, &root) || self.payload.store().has(&root.0)? {
                         continue;
                     }
                     let waits = body.unreferenced.then_some(Height(page.height));
-                    match self.bring_back(keeper, root, body.retention_year, waits).await {
+                    match self.bring_back(keeper, root, body.retention_year, waits, &keys).await {
                         Ok(()) => rebuilt.bodies += 1,
                         Err(error) => {
                             warn!(code = error.code(), %error, %root, keeper = keeper.name, "a body is not brought back");
@@ -68,7 +67,8 @@ impl Custody {
                     progress(*rebuilt);
                 }
                 // A list that does not go on would never end.
-                from = page.next.filter(|next| *next > segment);
+                let next = page.next.map(|next| (next, page.skip));
+                from = next.filter(|next| *next > (segment, skip));
             }
         }
         Ok(())
@@ -84,17 +84,21 @@ impl Custody {
         root: Hash,
         year: u16,
         waits: Option<Height>,
+        keys: &[(SealedClassKey, CustodyPublicKey)],
     ) -> Result<(), CustodyError> {
         let _under_way = self.begin(root)?;
-        // What this node has looked at beyond that may refer to it; then it stays.
-        let waits = waits.is_some_and(|height| self.payload.unreferenced.height() <= height);
-        if waits {
+        let looked_at = self.payload.unreferenced.height();
+        let waits = waits.filter(|height| looked_at.0.saturating_sub(height.0) <= BLOCKS_MAX);
+        if let Some(height) = waits {
             self.payload.unreferenced.put(root, self.payload.now_ms(), false).await?;
+            // What this node has looked at beyond that may refer to it.
+            self.payload.unreferenced.look_again(height);
         }
         let pulled = self.pull(keeper, root, None, year).await;
-        if waits && pulled.is_err() {
+        if waits.is_some() && pulled.is_err() {
             self.payload.unreferenced.settle(root);
         }
-        pulled.map(drop)
+        // A body whose key this node does not bring stays all the same: another may have it.
+        self.learn(keeper, root, &pulled?, keys).await
     }
 }
