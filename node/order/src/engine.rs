@@ -97,17 +97,22 @@ pub(crate) enum Health {
 }
 
 impl Engine {
-    /// Starts all actors. On failure those already started are stopped.
-    pub(crate) async fn start(shared: Arc<Shared>, signer: Arc<dyn VoteSigner>) -> Result<Self, OrderError> {
+    /// Starts all actors. On failure those already started are stopped. If `leaves`, a round in which nothing went on is left
+    /// where the vote in it was signed and never sent.
+    pub(crate) async fn start(
+        shared: Arc<Shared>,
+        signer: Arc<dyn VoteSigner>,
+        leaves: bool,
+    ) -> Result<Self, OrderError> {
         let failed = |part: &'static str| move |reason: String| OrderError::Engine { part, reason };
         let config = &shared.config;
         let (consensus_config, sync_config) = engine_config(config, &shared.pinned())?;
         let identity = identity(config, &*signer).await?;
 
         if let Some(start) = shared.insist("next", || shared.application.next()).await {
-            crate::journal::prepare(&config.directory, start.height, shared.validator, &*signer)
-                .await
-                .map_err(|e| failed("journal")(e.to_string()))?;
+            let prepared =
+                crate::journal::prepare(&config.directory, start.height, shared.validator, &*signer, leaves).await;
+            shared.unsent.set(prepared.map_err(|e| failed("journal")(e.to_string()))?);
         }
 
         // A registry of its own: the engine's global one would grow with every restart.
@@ -130,7 +135,7 @@ impl Engine {
 
         let frozen = Arc::new(AtomicBool::new(false));
         let (heights_sender, heights_receiver) = mpsc::unbounded_channel();
-        let signing = Arc::new(Signing::new(shared.network(), signer, shared.counters.clone()));
+        let signing = Arc::new(Signing::new(shared.network(), signer, shared.counters.clone(), shared.unsent.clone()));
         let host =
             Host { shared: shared.clone(), signing: signing.clone(), heights: heights_sender, frozen: frozen.clone() };
         let (host, _) = Actor::spawn(None, host, ()).await.map_err(|e| failed("host")(e.to_string()))?;

@@ -10,10 +10,12 @@
 //!   decide a second block, and its guard does not prevent that: a vote in a later round contradicts no earlier one. So
 //!   whoever voted at a height that the journal does not hold abstains until that height is decided.
 //! * **A vote that was signed and never sent** is in the guard and not in the journal, because the engine flushes the
-//!   journal before it sends. Asked for the same step again, the engine may want another vote, which the guard withholds;
-//!   and who does not vote in a round cannot leave it by itself. After a power failure everywhere all validators may be in
-//!   that state at the same step, and the height would never end. So such a round is left: the journal gets the timeout
-//!   that ends it. Rounds may end at any time; what is locked stays locked.
+//!   journal before it sends. The others may wait for just that vote: two of four that have decided how to vote, while the
+//!   fourth is away. So the validator takes part in the round again; asked for the same vote the guard gives the same
+//!   signature. The engine may want another vote this time, which the guard withholds; and who does not vote in a round
+//!   cannot leave it by itself. After a power failure everywhere all validators may be in that state at the same step, and
+//!   the height would never end. So when that happens, or the engine had to be started again since nothing went on, such a
+//!   round is left: the journal gets the timeout that ends it. Rounds may end at any time; what is locked stays locked.
 //!
 //! ```text
 //!   version u32 │ height u64 │ entry: compressed u8, length u64, CRC-32 u32, bytes │ …      integers big endian
@@ -79,7 +81,8 @@ impl Journal {
     }
 }
 
-/// Makes the journal in `directory` one that the engine opens and a validator can go on with at the height `running`.
+/// Makes the journal in `directory` one that the engine opens and a validator can go on with at the height `running`. The
+/// vote that was signed and never sent, if there is one and its round was not left: it is if `leaves`.
 ///
 /// # Errors
 /// When the file cannot be read or written, or the guard does not take that this node abstains.
@@ -88,27 +91,34 @@ pub(crate) async fn prepare(
     running: Height,
     own: ValidatorId,
     signer: &dyn VoteSigner,
-) -> io::Result<()> {
+    leaves: bool,
+) -> io::Result<Option<LastBallot>> {
     let journal = recover(directory)?;
-    let Some(last) = signer.last().await.filter(|last| last.height >= running) else { return Ok(()) };
+    let Some(last) = signer.last().await.filter(|last| last.height >= running) else { return Ok(None) };
     let (height, round, kind) = (last.height.0, last.round, last.kind);
     match journal {
         Some(journal) if journal.height == height && round < ROUNDS_MAX => {
             // Whoever signed a proposal and did not send it votes with the others in that round.
-            if kind != VoteKind::Proposal && !journal.holds(own, last) {
+            if kind == VoteKind::Proposal || journal.holds(own, last) {
+                return Ok(None);
+            }
+            if !leaves {
                 warn!(
                     height,
                     round,
                     ?kind,
-                    "a vote was signed and never sent: the validator goes on with the next round"
+                    "a vote was signed and never sent: it is sent when the engine wants it again"
                 );
-                leave_rounds(directory, round)?;
+                return Ok(Some(last));
             }
-            Ok(())
+            warn!(height, round, ?kind, "a vote was signed and never sent: the validator goes on with the next round");
+            leave_rounds(directory, round)?;
+            Ok(None)
         }
         _ => {
             warn!(height, "the journal of a height that this validator voted at is gone: it abstains there");
-            signer.abstain(last.height).await.map_err(io::Error::other)
+            signer.abstain(last.height).await.map_err(io::Error::other)?;
+            Ok(None)
         }
     }
 }
@@ -336,25 +346,42 @@ mod tests {
         }
     }
 
-    /// What [`prepare`] adds to a journal, in entries, and where it abstains.
+    /// What [`prepare`] adds to a journal whose rounds may be left, in entries, and where it abstains.
     async fn prepared(bytes: Option<&[u8]>, running: u64, kind: VoteKind, round: u32) -> (usize, Option<Height>) {
+        let (added, abstained, unsent) = prepared_with(true, bytes, running, kind, round).await;
+        assert_eq!(unsent, None, "the round was left");
+        let (none, also_abstained, unsent) = prepared_with(false, bytes, running, kind, round).await;
+        assert_eq!((none, also_abstained), (0, abstained));
+        // The round is stayed in exactly where it is left otherwise.
+        let last = LastBallot { height: Height(HEIGHT), round, kind };
+        assert_eq!(unsent, (added > 0).then_some(last));
+        (added, abstained)
+    }
+
+    async fn prepared_with(
+        leaves: bool,
+        bytes: Option<&[u8]>,
+        running: u64,
+        kind: VoteKind,
+        round: u32,
+    ) -> (usize, Option<Height>, Option<LastBallot>) {
         let directory = tempfile::tempdir().unwrap();
         if let Some(bytes) = bytes {
             fs::write(directory.path().join(JOURNAL_FILE), bytes).unwrap();
         }
         let last = LastBallot { height: Height(HEIGHT), round, kind };
         let guard = Guard { last, abstained: Mutex::default() };
-        prepare(directory.path(), Height(running), OWN, &guard).await.unwrap();
+        let unsent = prepare(directory.path(), Height(running), OWN, &guard, leaves).await.unwrap();
         let before = bytes.map_or(0, |bytes| match scan(bytes) {
             Scan::Sound { entries, .. } => entries.len(),
             _ => 0,
         });
         let after = recover(directory.path()).unwrap().map_or(0, |journal| journal.entries.len());
-        (after.saturating_sub(before), guard.abstained.into_inner().unwrap())
+        (after.saturating_sub(before), guard.abstained.into_inner().unwrap(), unsent)
     }
 
     #[tokio::test]
-    async fn a_round_whose_vote_was_signed_and_never_sent_is_left() {
+    async fn a_round_whose_vote_was_signed_and_never_sent_is_stayed_in_or_left() {
         let sent = journal(&[vote(OWN, VoteType::Prevote, 2)]);
         assert_eq!(prepared(Some(&sent), HEIGHT, VoteKind::Prevote, 2).await, (0, None), "it was sent");
         assert_eq!(prepared(Some(&sent), HEIGHT, VoteKind::Precommit, 2).await, (3, None), "rounds 0, 1 and 2");

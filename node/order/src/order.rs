@@ -188,7 +188,7 @@ impl Order {
 
         let (messages, messages_receiver) = mpsc::channel(MESSAGES_WAITING_MAX);
         let shared = Arc::new(Shared::new(config, application, undecided, messages));
-        let engine = Engine::start(shared.clone(), signer.clone()).await?;
+        let engine = Engine::start(shared.clone(), signer.clone(), false).await?;
         tokio::spawn(deliver_messages(shared.clone(), messages_receiver));
         let (control, control_receiver) = mpsc::channel(8);
         let (ended_sender, ended) = watch::channel(false);
@@ -387,6 +387,7 @@ impl Supervisor {
     /// Looks at the engine, and restarts it if need be.
     async fn look(&mut self, engine: Engine, stopping: &mut watch::Receiver<Option<StopReason>>) -> Option<Engine> {
         match engine.health() {
+            Health::Running if self.shared.unsent.is_contradicted() => self.restart(engine, stopping).await,
             Health::Running if !self.is_stuck() => Some(engine),
             Health::Running => {
                 let state = engine.dump().await;
@@ -451,7 +452,7 @@ impl Supervisor {
                 () = tokio::time::sleep(pause) => {}
             }
             count(&self.shared.counters.engine_restarts);
-            match Engine::start(self.shared.clone(), self.signer.clone()).await {
+            match Engine::start(self.shared.clone(), self.signer.clone(), true).await {
                 Ok(engine) => {
                     info!(restarts = self.restarts, "the engine was started again");
                     self.shared.note_progress();

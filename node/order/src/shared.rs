@@ -20,6 +20,7 @@ use crate::config::{OrderConfig, Peer};
 use crate::context::{BlockStart, EngineHeight, EngineValidators, Part, Stele};
 use crate::figures::{Counters, Figures, count};
 use crate::order::StopReason;
+use crate::signer::Unsent;
 use crate::undecided::UndecidedBlocks;
 use crate::verifier::EpochKeys;
 
@@ -56,6 +57,7 @@ pub(crate) struct Shared {
     pub(crate) application: Arc<dyn Application>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) epoch_keys: Arc<EpochKeys>,
+    pub(crate) unsent: Arc<Unsent>,
     pub(crate) undecided: UndecidedBlocks,
     /// Application messages on their way to the application.
     pub(crate) messages: mpsc::Sender<(ValidatorId, Bytes)>,
@@ -95,6 +97,7 @@ impl Shared {
             application,
             counters: Arc::default(),
             epoch_keys: Arc::default(),
+            unsent: Arc::default(),
             undecided,
             messages,
             stopping: watch::Sender::new(None),

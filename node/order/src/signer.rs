@@ -1,5 +1,6 @@
 //! Who signs this node's votes, and what happens when it does not.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -110,18 +111,51 @@ pub trait VoteSigner: Send + Sync + 'static {
     }
 }
 
+/// A vote that was signed before the engine started and never sent, and whether the engine wanted another one since.
+#[derive(Debug, Default)]
+pub(crate) struct Unsent {
+    ballot: Mutex<Option<LastBallot>>,
+    contradicted: AtomicBool,
+}
+
+impl Unsent {
+    pub(crate) fn set(&self, ballot: Option<LastBallot>) {
+        *self.ballot.lock().unwrap_or_else(PoisonError::into_inner) = ballot;
+        self.contradicted.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the round of that vote has to be left, since this validator can give no other one in it.
+    pub(crate) fn is_contradicted(&self) -> bool {
+        self.contradicted.load(Ordering::Relaxed)
+    }
+
+    /// Says that the guard withholds `ballot`; whether that is because of the vote that was never sent.
+    fn contradict(&self, ballot: &Ballot) -> bool {
+        let refused = LastBallot { height: ballot.height, round: ballot.round, kind: ballot.kind };
+        let because = *self.ballot.lock().unwrap_or_else(PoisonError::into_inner) == Some(refused);
+        self.contradicted.fetch_or(because, Ordering::Relaxed);
+        because
+    }
+}
+
 /// Asks the signer until it answers, refuses, or the patience ends.
 pub(crate) struct Signing {
     pub(crate) network: NetworkId,
     signer: Arc<dyn VoteSigner>,
     counters: Arc<Counters>,
+    unsent: Arc<Unsent>,
     /// The proposal signed last in advance.
     proposal: Mutex<Option<(Ballot, VoteSignature)>>,
 }
 
 impl Signing {
-    pub(crate) fn new(network: NetworkId, signer: Arc<dyn VoteSigner>, counters: Arc<Counters>) -> Self {
-        Self { network, signer, counters, proposal: Mutex::new(None) }
+    pub(crate) fn new(
+        network: NetworkId,
+        signer: Arc<dyn VoteSigner>,
+        counters: Arc<Counters>,
+        unsent: Arc<Unsent>,
+    ) -> Self {
+        Self { network, signer, counters, unsent, proposal: Mutex::new(None) }
     }
 
     /// Signs a proposal before the engine hears of the block. Were the signature withheld afterwards, the engine would
@@ -151,6 +185,11 @@ impl Signing {
                 Err(_) => SignerError::Unavailable { reason: "no answer in time".into() },
             };
             let (height, round, kind) = (ballot.height.0, ballot.round, ballot.kind);
+            if matches!(failure, SignerError::DoubleSign) && self.unsent.contradict(&ballot) {
+                // No second validator with this key, but what a crash left.
+                warn!(height, round, ?kind, "another vote was signed here and never sent: the round is left");
+                return Seal::Withheld;
+            }
             let gives_up = !failure.is_retryable() || started.elapsed() + pause > SIGN_WAIT_MAX;
             if gives_up {
                 self.counters.withheld(failure.code());
@@ -260,7 +299,7 @@ pub(crate) async fn peer_proof(signer: &dyn VoteSigner, public_key: &[u8; 33], p
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
 
     use stele_types::VoteKey;
 
@@ -304,8 +343,25 @@ mod tests {
 
     async fn seal(signer: impl VoteSigner) -> (Seal, Arc<Counters>) {
         let counters = Arc::new(Counters::default());
-        let signing = Signing::new(NetworkId([1; 32]), Arc::new(signer), counters.clone());
+        let signing = Signing::new(NetworkId([1; 32]), Arc::new(signer), counters.clone(), Arc::default());
         (signing.seal(ballot()).await, counters)
+    }
+
+    #[tokio::test]
+    async fn a_vote_that_a_crash_left_is_no_double_vote_and_its_round_is_left() {
+        let refuses = || Scripted { answers: vec![Some(SignerError::DoubleSign)], requests: AtomicU32::new(0) };
+        let left = LastBallot { height: ballot().height, round: ballot().round, kind: ballot().kind };
+        let elsewhere = LastBallot { round: left.round + 1, ..left };
+        for (unsent_ballot, is_left) in [(left, true), (elsewhere, false)] {
+            let (counters, unsent) = (Arc::new(Counters::default()), Arc::new(Unsent::default()));
+            unsent.set(Some(unsent_ballot));
+            let signing = Signing::new(NetworkId([1; 32]), Arc::new(refuses()), counters.clone(), Arc::clone(&unsent));
+            assert_eq!(signing.seal(ballot()).await, Seal::Withheld);
+            assert_eq!(unsent.is_contradicted(), is_left);
+            assert_eq!(counters.snapshot().votes_withheld_double_sign, u64::from(!is_left));
+            unsent.set(None);
+            assert!(!unsent.is_contradicted());
+        }
     }
 
     #[tokio::test]

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
-use stele_order::{SignerError, VoteSigner};
+use stele_order::{LastBallot, SignerError, VoteSigner};
 use stele_types::vote::Ballot;
 use stele_types::{BlockId, EpochCertificate, Height, VoteKey, VoteKind, VoteSignature};
 
@@ -59,6 +59,11 @@ pub(crate) struct Signer {
     pub(crate) delay_ms: AtomicU64,
     /// Refuses everything as if the guard held another ballot.
     pub(crate) refuse: AtomicBool,
+    /// The next ballot of this kind is signed and never given out, and nothing is signed after it; 0: none. As if the node
+    /// were killed between the two.
+    pub(crate) lose: AtomicU8,
+    /// Whether one was lost.
+    pub(crate) lost: AtomicBool,
     requests: AtomicU32,
     guard: Mutex<HashMap<Step, (Ballot, VoteSignature)>>,
     /// Requests for a ballot that differs from the one signed for the step.
@@ -84,6 +89,8 @@ impl Signer {
             fail_every: AtomicU32::new(0),
             delay_ms: AtomicU64::new(0),
             refuse: AtomicBool::new(false),
+            lose: AtomicU8::new(0),
+            lost: AtomicBool::new(false),
             requests: AtomicU32::new(0),
             guard: Mutex::new(signed),
             conflicts: AtomicU32::new(0),
@@ -149,6 +156,30 @@ impl VoteSigner for Signer {
             return Err(SignerError::DoubleSign);
         }
         tokio::time::sleep(Duration::from_millis(self.delay_ms.load(Ordering::Relaxed))).await;
+        if self.lost.load(Ordering::Relaxed) {
+            return std::future::pending().await;
+        }
+        let signature = self.sign_once(ballot)?;
+        if self.lose.load(Ordering::Relaxed) == ballot.kind as u8 {
+            self.lost.store(true, Ordering::Relaxed);
+            return std::future::pending().await;
+        }
+        Ok(signature)
+    }
+
+    async fn last(&self) -> Option<LastBallot> {
+        let guard = self.guard.lock().unwrap();
+        let (ballot, _) = guard.iter().max_by_key(|(step, _)| **step)?.1;
+        Some(LastBallot { height: ballot.height, round: ballot.round, kind: ballot.kind })
+    }
+
+    async fn prove_peer(&self, statement: &[u8]) -> Result<Option<[u8; 64]>, SignerError> {
+        Ok(Some(self.key.sign(statement)))
+    }
+}
+
+impl Signer {
+    fn sign_once(&self, ballot: Ballot) -> Result<VoteSignature, SignerError> {
         let kind = step_of(ballot.kind);
         let mut guard = self.guard.lock().unwrap();
         if let Some((signed, signature)) = guard.get(&(ballot.height.0, ballot.round, kind)) {
@@ -172,9 +203,5 @@ impl VoteSigner for Signer {
         self.record(1, &ballot, &signature.signature);
         guard.insert((ballot.height.0, ballot.round, kind), (ballot, signature));
         Ok(signature)
-    }
-
-    async fn prove_peer(&self, statement: &[u8]) -> Result<Option<[u8; 64]>, SignerError> {
-        Ok(Some(self.key.sign(statement)))
     }
 }

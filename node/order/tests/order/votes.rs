@@ -1,9 +1,10 @@
 //! Votes: delegated keys, signers that fail, signers that refuse.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use stele_types::VoteKey;
+use stele_types::{VoteKey, VoteKind};
 
 use crate::network::{Network, Plan};
 
@@ -105,4 +106,42 @@ async fn slow_signers_cost_time_but_no_rounds() {
     assert!(figures.signature_ms_total >= 50 * figures.signatures);
     network.stop_all().await;
     network.assert_one_chain();
+}
+
+/// A validator is killed between signing a vote and sending it, and the two that are left beside the one that is away wait for
+/// just that vote.
+async fn goes_on_after_losing(kind: VoteKind) {
+    let mut network = Network::new(4, Plan::default());
+    network.start_all().await;
+    network.reach(&ALL, 3, Duration::from_secs(20)).await;
+    network.nodes[3].stop().await;
+    let signer = Arc::clone(&network.nodes[2].signer);
+    signer.lose.store(kind as u8, Ordering::Relaxed);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !signer.lost.load(Ordering::Relaxed) {
+        assert!(Instant::now() < deadline, "nothing was signed");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    network.nodes[2].stop().await;
+    signer.lose.store(0, Ordering::Relaxed);
+    signer.lost.store(false, Ordering::Relaxed);
+    // The others have done what they can by then.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let top = network.top();
+    network.nodes[2].start().await;
+    network.reach(&[0, 1, 2], top + 5, Duration::from_secs(25)).await;
+    let figures = network.nodes[2].order().figures();
+    assert_eq!(figures.votes_withheld_double_sign, 0, "a crash is no second validator: {figures:?}");
+    network.stop_all().await;
+    network.assert_one_chain();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_precommit_that_was_signed_and_never_sent_holds_nobody_up() {
+    goes_on_after_losing(VoteKind::Precommit).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prevote_that_was_signed_and_never_sent_holds_nobody_up() {
+    goes_on_after_losing(VoteKind::Prevote).await;
 }
