@@ -5,11 +5,12 @@
 //! [`Store::cold_hold`]; and, when room is wanted, [`Store::cold_drop`]. Each can be done again after a crash. From then on
 //! records are read through a [`ColdReader`], and compared with what the index and their roots say like any other.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use stele_accel_hash::Digest;
@@ -17,7 +18,7 @@ use stele_accel_hash::Digest;
 use crate::core::{ColdCommand, ColdPlace, ColdStatus, Command, ObjectState, Reply};
 use crate::format::{ColdHeader, checksum};
 use crate::location::Location;
-use crate::{StorageError, Store};
+use crate::{Group, StorageError, Store};
 
 /// Most bytes of what an object begins with, before its first batch.
 pub const COLD_HEADER_BYTES_MAX: usize = ColdHeader::BYTES_MAX;
@@ -90,8 +91,9 @@ impl ColdImage {
     }
 }
 
-/// What the names of a store's objects begin with.
-fn cold_prefix(store: &[u8; 16]) -> String {
+/// What the names of a store's objects begin with: its id.
+#[must_use]
+pub fn cold_prefix(store: &[u8; 16]) -> String {
     store.iter().fold(String::new(), |mut name, byte| {
         let _ = write!(name, "{byte:02x}");
         name
@@ -104,17 +106,52 @@ fn cold_name(store: &[u8; 16], segment: u32) -> String {
 }
 
 impl Store {
-    /// Has records that are in the cold tier alone be read by `reader`. The first that is named stays.
+    /// Has records that are in the cold tier alone be read by `reader` from now on.
     pub fn attach_cold(&self, reader: Arc<dyn ColdReader>) {
-        let _ = self.cold.set(reader);
+        *self.cold.write().unwrap_or_else(PoisonError::into_inner) = Some(reader);
     }
 
-    /// Segments that could go to the cold tier: nothing is added to them, and their newest record was put before `before_ms`.
-    /// The oldest first, `segments_max` at most; also those that were begun and not held.
+    /// Adds nothing more to the segment that a group is being written to, so that it can go to the cold tier; what is put from
+    /// now on begins another.
     ///
     /// # Errors
     /// `Stopped`.
-    pub async fn cold_candidates(&self, before_ms: u64, segments_max: usize) -> Result<Vec<u32>, StorageError> {
+    pub async fn seal(&self, group: Group) -> Result<(), StorageError> {
+        self.ask(|reply| Command::Seal { group, reply }).await
+    }
+
+    /// Whether the cold tier holds an object, all of its parts included.
+    ///
+    /// # Errors
+    /// `NotFound` if it is not there; `WrongContent`; `Index`, `Busy`, `Stopped`.
+    pub async fn is_cold(&self, root: &Digest) -> Result<bool, StorageError> {
+        let held = self.cold_list().await?.into_iter().filter(|status| status.held);
+        let held: BTreeSet<u32> = held.map(|status| status.segment).collect();
+        let is_held = |key: &[u8; 32]| Ok(held.contains(&self.locate(key)?.segment));
+        // Mostly it is not, and then its first record says so.
+        if !is_held(root)? {
+            return Ok(false);
+        }
+        let Some(parts) = self.part_keys(root).await? else { return Ok(true) };
+        for key in parts {
+            if !is_held(&key)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Segments that could go to the cold tier: nothing is added to them, and their newest record was put before the time that
+    /// `before_ms` says for their group. The oldest first, `segments_max` at most; also those that were begun and not held.
+    ///
+    /// # Errors
+    /// `Stopped`.
+    pub async fn cold_candidates(
+        &self,
+        before_ms: impl Fn(Group) -> u64 + Send + 'static,
+        segments_max: usize,
+    ) -> Result<Vec<u32>, StorageError> {
+        let before_ms = Box::new(before_ms);
         self.ask_cold(|reply| ColdCommand::Candidates { before_ms, segments_max, reply }).await
     }
 
@@ -245,7 +282,8 @@ impl Store {
 
     /// A record from the cold tier; `error` is what the drives said.
     pub(crate) async fn cold_record(&self, location: Location, error: StorageError) -> Result<Bytes, StorageError> {
-        let Some(reader) = self.cold.get() else { return Err(error) };
+        let reader = self.cold.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(reader) = reader else { return Err(error) };
         let Ok(place) = self.ask_cold(|reply| ColdCommand::Locate { location, reply }).await else { return Err(error) };
         let ColdPlace { segment, root, start, bytes, sum } = place;
         let name = cold_name(&self.shape.store, segment);

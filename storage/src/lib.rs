@@ -38,14 +38,14 @@ mod location;
 mod object;
 mod store;
 
-pub use cold::{COLD_HEADER_BYTES_MAX, ColdImage, ColdReader};
+pub use cold::{COLD_HEADER_BYTES_MAX, ColdImage, ColdReader, cold_prefix};
 pub use content::{CHUNK_BYTES, PIECE_BYTES, content_root, piece_roots, root_of_pieces};
 pub use core::{ColdPlace, ColdStatus, CollectReport, Counters, DriveStatus, Listing, ScrubReport, Status};
 pub use erasure::{DATA_SHARDS_MAX, Decoder, ErasureBackend, ErasureCode, ErasureError, PARITY_SHARDS_MAX};
 pub use error::StorageError;
 pub use format::DriveState;
 pub use object::{OBJECT_BYTES_MAX, Object, Stored, Upload};
-pub use store::{Layout, Options, Store};
+pub use store::{Layout, LostStore, Options, Store};
 
 /// Records that are kept, and in the end deleted, together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

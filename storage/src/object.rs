@@ -169,14 +169,22 @@ impl Store {
     }
 
     async fn remove_parts(&self, manifest: &Manifest, time_ms: u64) -> Result<(), StorageError> {
-        for part in 0..manifest.parts() {
-            self.remove_record(part_key(&manifest.upload, part), time_ms).await?;
+        for key in manifest.keys() {
+            self.remove_record(key, time_ms).await?;
         }
-        for section in 0..manifest.sections.len() as u64 {
-            self.remove_record(section_key(&manifest.upload, section), time_ms).await?;
-        }
-        self.remove_record(upload_key(&manifest.upload), time_ms).await?;
         Ok(())
+    }
+
+    /// Keys of all that an object consists of beside its own record; none if that is all of it.
+    pub(crate) async fn part_keys(
+        &self,
+        root: &Digest,
+    ) -> Result<Option<impl Iterator<Item = [u8; 32]> + use<>>, StorageError> {
+        if self.locate(root)?.kind != Kind::Manifest {
+            return Ok(None);
+        }
+        let (_, record) = self.record(root).await?;
+        Ok(Some(Manifest::decode(&record, self.hash(), root)?.keys()))
     }
 
     /// The manifest of an object, if it has one that can be read.
@@ -362,6 +370,13 @@ impl Manifest {
 
     fn parts(&self) -> u64 {
         self.bytes.div_ceil(PART_BYTES as u64)
+    }
+
+    /// Keys of its parts, of what describes them, and of the end of its upload.
+    fn keys(&self) -> impl Iterator<Item = [u8; 32]> + use<> {
+        let (upload, sections) = (self.upload, self.sections.len() as u64);
+        let parts = (0..self.parts()).map(move |part| part_key(&upload, part));
+        parts.chain((0..sections).map(move |section| section_key(&upload, section))).chain([upload_key(&upload)])
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, mpsc};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, mpsc};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
@@ -30,12 +30,23 @@ pub struct Layout {
     pub hash: HashAlgorithm,
     /// Bytes of a segment's column: whole blocks of 4,096, up to 256 MiB.
     pub slot_bytes: u64,
+    /// The lost store whose place the new one takes: the objects that it has in the cold tier can be adopted then.
+    pub successor_of: Option<LostStore>,
+}
+
+/// A store whose drives are gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LostStore {
+    /// Its id, which the names of its objects in the cold tier begin with.
+    pub id: [u8; 16],
+    /// A number above those of all its segments: none is given again.
+    pub segments: u32,
 }
 
 impl Default for Layout {
     /// 8 + 3 columns of 16 MiB: segments of 128 MiB.
     fn default() -> Self {
-        Self { data: 8, parity: 3, hash: HashAlgorithm::Sha256, slot_bytes: 16 << 20 }
+        Self { data: 8, parity: 3, hash: HashAlgorithm::Sha256, slot_bytes: 16 << 20, successor_of: None }
     }
 }
 
@@ -97,7 +108,7 @@ pub struct Store {
     doubt: PathBuf,
     pub(crate) uploads: Uploads,
     /// What reads the cold tier.
-    pub(crate) cold: OnceLock<Arc<dyn ColdReader>>,
+    pub(crate) cold: RwLock<Option<Arc<dyn ColdReader>>>,
     /// Objects of it have to be read before it is known what is absent.
     unread: Arc<AtomicBool>,
     /// Held as long as the drives are this store's.
@@ -124,10 +135,14 @@ impl Store {
     pub fn format(drives: &[&dyn BlockDevice], layout: &Layout) -> Result<(), StorageError> {
         let blocks = layout.slot_bytes / BLOCK_BYTES as u64;
         let slot_blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
-        let Layout { data, parity, hash, .. } = *layout;
-        let shape = Shape { store: random_id()?, data, parity, hash, slot_blocks };
+        let Layout { data, parity, hash, successor_of, .. } = *layout;
+        let (store, segments) = match successor_of {
+            Some(LostStore { id, segments }) => (id, segments),
+            None => (random_id()?, 0),
+        };
+        let shape = Shape { store, data, parity, hash, slot_blocks };
         let ids = drives.iter().map(|_| random_id()).collect::<Result<Vec<_>, _>>()?;
-        core::format(drives, &shape, &ids)
+        core::format(drives, &shape, &ids, segments)
     }
 
     /// As [`Store::format`], of the devices or files at `paths`, none of which may be part of an open store.
@@ -267,7 +282,7 @@ impl Store {
             uploads,
             locks: Mutex::default(),
             paths: Mutex::default(),
-            cold: OnceLock::new(),
+            cold: RwLock::default(),
             unread,
             stopped: Arc::default(),
             threads: vec![running],
@@ -279,6 +294,12 @@ impl Store {
         let keep = move || engine::keep_index(&index, &position, &until, &doubt);
         store.threads.push(thread("payload-index").spawn(keep).map_err(stopped)?);
         Ok(store)
+    }
+
+    /// The store's id: what its objects in the cold tier are named by, and what a store that takes its place has to have.
+    #[must_use]
+    pub fn id(&self) -> [u8; 16] {
+        self.shape.store
     }
 
     /// Hash of content roots.
@@ -425,7 +446,7 @@ impl Store {
     /// The group of an object.
     ///
     /// # Errors
-    /// `NotFound` if it is not there, or in the cold tier alone; `Index`, `Stopped`.
+    /// `NotFound` if it is not there; `Index`, `Stopped`.
     pub async fn group(&self, root: &[u8; 32]) -> Result<Group, StorageError> {
         let key = *root;
         self.ask(|reply| Command::Group { key, reply }).await

@@ -1,30 +1,29 @@
 //! Carries segments of a store to the cold tier and back.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, Stream};
 use stele_accel_hash::Digest;
-use stele_storage::{COLD_HEADER_BYTES_MAX, ColdImage, ColdReader, ScrubReport, StorageError, Store};
+use stele_storage::{COLD_HEADER_BYTES_MAX, ColdImage, ColdReader, Group, LostStore, ScrubReport, StorageError, Store};
 
 use crate::{ColdError, ColdTier, Sealed};
 
 /// Seals that are remembered: one is asked for with the first record that is read of a segment.
 const SEALS_MAX: usize = 4096;
 
-/// How often what attempts left is looked for: it takes a listing of all objects.
-const SWEEP_PAUSE: Duration = Duration::from_secs(24 * 3_600);
-
 /// Which segments go.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ColdPolicy {
     /// A segment is copied when its newest record is so old.
     pub age: Duration,
+    /// Classes of records whose segments are copied as soon as nothing is added to them.
+    pub at_once: Vec<u8>,
     /// With fewer free slots, of a hundred, segments are copied whatever their age, and slots of those that are held are
     /// given up, the oldest first. Until then the drives keep them, and they are read from there.
     pub free_percent_min: u8,
@@ -34,7 +33,7 @@ pub struct ColdPolicy {
 
 impl Default for ColdPolicy {
     fn default() -> Self {
-        Self { age: Duration::from_secs(24 * 3_600), free_percent_min: 20, segments_max: 8 }
+        Self { age: Duration::from_secs(24 * 3_600), at_once: Vec::new(), free_percent_min: 20, segments_max: 8 }
     }
 }
 
@@ -80,7 +79,10 @@ impl ColdDriver {
         let mut report = ColdReport { recalled: self.recall().await?, ..ColdReport::default() };
         let scarce = self.is_scarce().await?;
         let age_ms = u64::try_from(self.policy.age.as_millis()).unwrap_or(u64::MAX);
-        let before_ms = if scarce { u64::MAX } else { now_ms.saturating_sub(age_ms) };
+        let at_once = self.policy.at_once.clone();
+        let before_ms = move |group: Group| {
+            if scarce || at_once.contains(&group.class) { u64::MAX } else { now_ms.saturating_sub(age_ms) }
+        };
         for segment in self.store.cold_candidates(before_ms, self.policy.segments_max).await? {
             report.copied_bytes += self.copy(segment).await?;
             report.copied += 1;
@@ -145,31 +147,20 @@ impl ColdDriver {
         Ok(status.segments_free * 100 < all * u64::from(self.policy.free_percent_min))
     }
 
-    /// Does so again and again, until this is dropped: after `pause`, or later if the tier says so.
-    pub async fn run(&self, now_ms: impl Fn() -> u64 + Send, pause: Duration) {
-        let mut swept: Option<Instant> = None;
-        loop {
-            if swept.is_none_or(|swept| swept.elapsed() > SWEEP_PAUSE) {
-                match self.tier.sweep(&self.store.cold_prefix(), SystemTime::now()).await {
-                    Ok(0) => {}
-                    Ok(leftovers) => tracing::info!(leftovers, "payload: cold tier swept"),
-                    Err(error) => tracing::warn!(code = error.code(), %error, "payload: cold tier not swept"),
-                }
-                swept = Some(Instant::now());
-            }
-            let pause = match self.step(now_ms()).await {
-                Ok(report) if report == ColdReport::default() => pause,
-                Ok(report) => {
-                    tracing::info!(?report, "payload: cold tier");
-                    pause
-                }
-                Err(error) => {
-                    tracing::warn!(code = error.code(), %error, "payload: cold tier");
-                    error.retry_after().unwrap_or(pause).max(pause)
-                }
-            };
-            tokio::time::sleep(pause).await;
-        }
+    /// Deletes what attempts left that never came to anything; how many objects. It takes a listing of all of them.
+    ///
+    /// # Errors
+    /// Those of the tier.
+    pub async fn sweep(&self) -> Result<u64, ColdError> {
+        self.tier.sweep(&self.store.cold_prefix(), SystemTime::now()).await
+    }
+
+    /// Adds nothing more to the segments of a group, so that they can go.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn seal(&self, group: Group) -> Result<(), ColdError> {
+        Ok(self.store.seal(group).await?)
     }
 
     /// Puts a segment into the cold tier, and has the store say so when it was read back; bytes of its object.
@@ -243,8 +234,7 @@ impl ColdDriver {
         loop {
             let names = self.tier.list(&prefix, after.as_deref()).await?;
             for name in &names {
-                let number =
-                    name.strip_prefix(&prefix).and_then(|rest| u32::from_str_radix(rest.strip_prefix('/')?, 16).ok());
+                let number = segment_of(name, &prefix);
                 if number.is_none_or(|number| known.contains(&number)) {
                     continue;
                 }
@@ -321,6 +311,40 @@ impl ColdDriver {
         }
         Ok(cells.freeze())
     }
+}
+
+/// The stores that a tier has segments of, so that others can take the places of those that are lost. All names are listed.
+///
+/// # Errors
+/// Those of the tier.
+pub async fn lost_stores(tier: &ColdTier) -> Result<Vec<LostStore>, ColdError> {
+    let (mut stores, mut after) = (BTreeMap::<[u8; 16], u32>::new(), None::<String>);
+    loop {
+        let names = tier.list("", after.as_deref()).await?;
+        for (id, number) in names.iter().filter_map(|name| store_of(name)) {
+            let segments = stores.entry(id).or_default();
+            *segments = (*segments).max(number.saturating_add(1));
+        }
+        after = names.last().cloned();
+        if names.is_empty() {
+            return Ok(stores.into_iter().map(|(id, segments)| LostStore { id, segments }).collect());
+        }
+    }
+}
+
+/// The store and the number in the name of a segment's object.
+fn store_of(name: &str) -> Option<([u8; 16], u32)> {
+    let (store, _) = name.split_once('/')?;
+    let mut id = [0; 16];
+    for (at, byte) in id.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(store.get(2 * at..2 * at + 2)?, 16).ok()?;
+    }
+    Some((id, segment_of(name, &stele_storage::cold_prefix(&id))?))
+}
+
+/// The number in the name of a segment's object.
+fn segment_of(name: &str, prefix: &str) -> Option<u32> {
+    u32::from_str_radix(name.strip_prefix(prefix)?.strip_prefix('/')?, 16).ok()
 }
 
 /// Reads records of segments that no slots hold.

@@ -33,7 +33,7 @@ mod seal;
 mod tier;
 mod transport;
 
-pub use driver::{ColdDriver, ColdPolicy, ColdReport};
+pub use driver::{ColdDriver, ColdPolicy, ColdReport, lost_stores};
 pub use error::ColdError;
 pub use options::{ColdOptions, Credentials, Retention, RetentionMode};
 pub use seal::Sealed;

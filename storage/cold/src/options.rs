@@ -1,7 +1,7 @@
 //! How the cold tier is reached, and what is asked of it.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::Uri;
@@ -81,7 +81,11 @@ impl ColdOptions {
         }
     }
 
-    pub(crate) fn check(&self) -> Result<(), ColdError> {
+    /// Whether every option is what it can be.
+    ///
+    /// # Errors
+    /// `Option`, which names the first that is not.
+    pub fn check(&self) -> Result<(), ColdError> {
         let uri: Uri = self.endpoint.parse().map_err(|error| ColdError::option("endpoint", format!("{error}")))?;
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
         let local = host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback());
@@ -142,6 +146,25 @@ pub struct Credentials {
     pub key_id: String,
     /// The key.
     pub secret: String,
+}
+
+impl Credentials {
+    /// Those in a file: the key's name in the first line, the key in the second.
+    ///
+    /// # Errors
+    /// `Option` if it cannot be read, or has anything else in it.
+    pub fn read(path: &Path) -> Result<Self, ColdError> {
+        let wrong = |what: String| ColdError::option("credentials", format!("in {}: {what}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+        match text.lines().collect::<Vec<_>>()[..] {
+            [key_id, secret] if !key_id.is_empty() && !secret.is_empty() => {
+                Ok(Self { key_id: key_id.to_owned(), secret: secret.to_owned() })
+            }
+            _ => {
+                Err(wrong("not two lines, of which the first is the name of the key and the second the key".to_owned()))
+            }
+        }
+    }
 }
 
 impl fmt::Debug for Credentials {

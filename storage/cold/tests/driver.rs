@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use stele_cold::{ColdDriver, ColdOptions, ColdPolicy, ColdReport, ColdTier, Retention, RetentionMode};
+use stele_cold::{ColdDriver, ColdOptions, ColdPolicy, ColdReport, ColdTier, Retention, RetentionMode, lost_stores};
 use stele_device::{BlockDevice, Disk};
-use stele_storage::{Group, Layout, Options, StorageError, Store, Stored};
+use stele_storage::{Group, Layout, LostStore, Options, StorageError, Store, Stored};
 
 use ceph::Cluster;
 use content::content;
@@ -39,6 +39,7 @@ fn segments_go_to_ceph_and_come_back() {
     world.what_is_lost_on_the_drives_is_made_from_there(&mut cluster, &runtime);
     runtime.block_on(world.objects_that_nobody_needs_are_deleted());
     runtime.block_on(a_lock_keeps_what_nobody_needs(&cluster));
+    runtime.block_on(a_lost_store_is_made_again_from_there(&cluster));
 }
 
 struct World {
@@ -56,12 +57,16 @@ struct Rack {
 
 impl Rack {
     fn new() -> Self {
+        Self::succeeding(None)
+    }
+
+    fn succeeding(successor_of: Option<LostStore>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let paths: Vec<PathBuf> = (0..3).map(|drive| directory.path().join(format!("drive-{drive}"))).collect();
         let create = |path: &PathBuf| Disk::create(path, 96 * 256, &stele_device::Options::default()).unwrap();
         let disks: Vec<Disk> = paths.iter().map(create).collect();
         let devices: Vec<&dyn BlockDevice> = disks.iter().map(|disk| disk as _).collect();
-        let layout = Layout { data: 2, parity: 1, slot_bytes: SLOT_BYTES, ..Layout::default() };
+        let layout = Layout { data: 2, parity: 1, slot_bytes: SLOT_BYTES, successor_of, ..Layout::default() };
         Store::format(&devices, &layout).unwrap();
         Self { directory, paths }
     }
@@ -80,7 +85,7 @@ async fn put_all(store: &Store, seed: u64, lengths: &[usize]) -> Vec<(Stored, By
 }
 
 fn driver(store: &Arc<Store>, tier: &ColdTier, free_percent_min: u8) -> ColdDriver {
-    let policy = ColdPolicy { age: Duration::ZERO, free_percent_min, segments_max: 100 };
+    let policy = ColdPolicy { age: Duration::ZERO, free_percent_min, segments_max: 100, ..ColdPolicy::default() };
     ColdDriver::new(Arc::clone(store), tier.clone(), policy)
 }
 
@@ -161,7 +166,7 @@ impl World {
         self.put(2_000, &[65_536; 20]).await;
         self.reopen();
         let store = Arc::clone(self.store());
-        let candidates = store.cold_candidates(10, 10).await.unwrap();
+        let candidates = store.cold_candidates(|_| 10, 10).await.unwrap();
         let image = store.cold_begin(candidates[0]).await.unwrap();
         let mut object = image.header().to_vec();
         for number in 0..image.batches() {
@@ -372,4 +377,69 @@ async fn a_lock_keeps_what_nobody_needs(cluster: &Cluster) {
     let report = driver.step(1).await.unwrap();
     assert_eq!((report.deleted, report.locked), (0, 1), "{report:?}");
     assert_eq!(store.cold_list().await.unwrap().len(), 1, "it is not forgotten");
+}
+
+/// All drives of a store are gone, and so is its index.
+async fn a_lost_store_is_made_again_from_there(cluster: &Cluster) {
+    let options = cluster.options("lost-segments", "lost-seals");
+    ColdTier::make_buckets(&options).await.unwrap();
+    let tier = ColdTier::open(options).await.unwrap();
+    let rack = Rack::new();
+    let store = rack.open();
+    let at_once = ColdPolicy { at_once: vec![GROUP.class], free_percent_min: 0, ..ColdPolicy::default() };
+    let first = ColdDriver::new(Arc::clone(&store), tier.clone(), at_once.clone());
+    // Small ones, and one of which a part lies in a segment that is still written to.
+    let stored = put_all(&store, 1, &[65_536, 700, 12 * MIB, 300_000]).await;
+    let mut kept = Vec::new();
+    for (object, bytes) in stored {
+        assert!(!store.is_cold(&object.root).await.unwrap());
+        kept.push((object, bytes));
+    }
+    // What is being written to does not go by itself.
+    first.step(10).await.unwrap();
+    assert!(!store.is_cold(&kept[2].0.root).await.unwrap(), "a part of it is on the drives alone");
+    first.seal(GROUP).await.unwrap();
+    first.seal(Group { class: 7, year: 0 }).await.unwrap();
+    assert!(first.step(10).await.unwrap().copied > 0);
+    for (object, _) in &kept {
+        assert!(store.is_cold(&object.root).await.unwrap());
+        assert_eq!(store.group(&object.root).await.unwrap(), GROUP);
+    }
+    // Young, and of a class that is in no hurry.
+    let young = store.put(Group { class: 2, year: 0 }, 10, content(9, 5_000)).await.unwrap();
+    store.seal(Group { class: 2, year: 0 }).await.unwrap();
+    assert_eq!(first.step(10).await.unwrap().copied, 0);
+    assert!(matches!(store.is_cold(&[9; 32]).await, Err(StorageError::NotFound)));
+    let id = store.id();
+    drop((first, store, rack));
+
+    let lost = lost_stores(&tier).await.unwrap();
+    assert_eq!(lost.iter().map(|lost| lost.id).collect::<Vec<_>>(), [id]);
+    let rack = Rack::succeeding(Some(lost[0]));
+    let store = rack.open();
+    assert_eq!(store.id(), id);
+    let second = ColdDriver::new(Arc::clone(&store), tier.clone(), at_once);
+    let adopted = second.reconcile().await.unwrap();
+    assert!(adopted >= 2, "{adopted} objects");
+    assert_eq!(second.recall().await.unwrap(), adopted);
+    for (object, bytes) in &kept {
+        assert_eq!(store.get(&object.root, 64 * MIB).await.unwrap(), *bytes);
+        assert!(store.is_cold(&object.root).await.unwrap());
+    }
+    // What had not gone is lost, and told so.
+    assert!(matches!(store.get(&young.root, MIB).await, Err(StorageError::NotFound)));
+    // It goes on as a store, under numbers that were never given.
+    assert!(store.remove(&kept[0].0.root, 20).await.unwrap());
+    let more = put_all(&store, 50, &[65_536; 10]).await;
+    second.seal(GROUP).await.unwrap();
+    assert!(second.step(30).await.unwrap().copied > 0);
+    drop(second);
+    Arc::into_inner(store).unwrap().close().await.unwrap();
+    let store = rack.open();
+    let third = ColdDriver::new(Arc::clone(&store), tier, ColdPolicy::default());
+    for (object, bytes) in kept[1..].iter().chain(&more) {
+        assert_eq!(store.get(&object.root, 64 * MIB).await.unwrap(), *bytes);
+    }
+    assert!(matches!(store.get(&kept[0].0.root, MIB).await, Err(StorageError::NotFound)), "it is back");
+    assert_eq!(third.reconcile().await.unwrap(), 0);
 }

@@ -102,7 +102,7 @@ const STATE_BYTES: usize = 1 + DIGEST_LENGTH;
 /// What is asked about the cold tier.
 pub(crate) enum ColdCommand {
     /// Segments that nothing is added to any more and that have no copy, whose newest record is older; the oldest first.
-    Candidates { before_ms: u64, segments_max: usize, reply: Reply<Vec<u32>> },
+    Candidates { before_ms: Box<dyn Fn(Group) -> u64 + Send>, segments_max: usize, reply: Reply<Vec<u32>> },
     /// Says durably that a copy of a segment is being made, and what it is to hold.
     Intend { segment: u32, reply: Reply<ColdHeader> },
     /// The cells of a batch, as the object has them.
@@ -179,7 +179,7 @@ impl Inner {
         self.tasks.spawn(async move {
             match command {
                 ColdCommand::Candidates { before_ms, segments_max, reply } => {
-                    let _ = reply.send(task.candidates(before_ms, segments_max).await);
+                    let _ = reply.send(task.candidates(&*before_ms, segments_max).await);
                 }
                 ColdCommand::Intend { segment, reply } => drop(reply.send(task.intend(segment).await)),
                 ColdCommand::Cells { segment, number, reply } => drop(reply.send(task.cells(segment, number).await)),
@@ -220,26 +220,30 @@ impl Inner {
         self.cold.borrow().get(&id).cloned().ok_or(StorageError::NotFound)
     }
 
-    async fn candidates(&self, before_ms: u64, segments_max: usize) -> Result<Vec<u32>, StorageError> {
+    async fn candidates(
+        &self,
+        before_ms: &(dyn Fn(Group) -> u64 + Send),
+        segments_max: usize,
+    ) -> Result<Vec<u32>, StorageError> {
         if self.is_incomplete() {
             return Ok(Vec::new());
         }
-        let settled: Vec<u32> = {
+        let settled: Vec<(u32, Group)> = {
             let (segments, cold) = (self.segments.borrow(), self.cold.borrow());
             let wanted = |(id, segment): &(&u32, &Segment)| {
                 segment.is_settled()
                     && segment.group != OWN
                     && cold.get(id).is_none_or(|cold| cold.state == ObjectState::Begun)
             };
-            segments.all.iter().filter(wanted).map(|(id, _)| *id).collect()
+            segments.all.iter().filter(wanted).map(|(id, segment)| (*id, segment.group)).collect()
         };
         let mut found = Vec::new();
-        for id in settled {
+        for (id, group) in settled {
             if found.len() == segments_max {
                 break;
             }
             // One that was collected meanwhile, or cannot be read, is none.
-            if self.newest_ms(id).await.is_ok_and(|newest| newest < before_ms) {
+            if self.newest_ms(id).await.is_ok_and(|newest| newest < before_ms(group)) {
                 found.push(id);
             }
         }
@@ -648,6 +652,11 @@ impl Inner {
         // Numbers that were never given are none of this store's.
         if known || id >= self.segments.borrow().next || usize::from(header.data) != self.shape.data {
             return Err(StorageError::NotFound);
+        }
+        {
+            // What is put from now on is newer than what it holds.
+            let mut writing = self.writing.borrow_mut();
+            writing.next_sequence = writing.next_sequence.max(header.sequence().saturating_add(1));
         }
         self.record_unread(&header, root).await
     }

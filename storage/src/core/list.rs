@@ -21,10 +21,16 @@ pub struct Listing {
 }
 
 impl Inner {
-    /// The group of an object that the drives hold.
+    /// The group of an object, wherever it is.
     pub(super) fn group(&self, key: &Key) -> Result<Group, StorageError> {
         let location = self.find(key)?.ok_or(StorageError::NotFound)?;
-        self.segments.borrow().all.get(&location.segment).map(|segment| segment.group).ok_or(StorageError::NotFound)
+        self.group_of(location.segment).ok_or(StorageError::NotFound)
+    }
+
+    /// The group of a segment, on the drives or in the cold tier.
+    pub(super) fn group_of(&self, segment: u32) -> Option<Group> {
+        let local = self.segments.borrow().all.get(&segment).map(|segment| segment.group);
+        local.or_else(|| self.cold.borrow().get(&segment).map(|segment| segment.group))
     }
 
     /// Lists the objects of `segments_max` segments from `from` on; of one that is written to, what is durable by now.

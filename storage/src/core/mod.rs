@@ -151,6 +151,8 @@ pub(crate) enum Command {
     Group { key: [u8; 32], reply: Reply<Group> },
     /// Moves what lives out of segments that mostly died.
     Collect { live_percent: u8, segments_max: usize, reply: Reply<CollectReport> },
+    /// Adds nothing more to the segment that a group is being written to.
+    Seal { group: Group, reply: Reply<()> },
     /// What concerns the cold tier.
     Cold(ColdCommand),
     /// Says how the store is.
@@ -339,6 +341,13 @@ impl Core {
             }
             Command::Group { key, reply } => {
                 let _ = reply.send(inner.group(&key));
+            }
+            Command::Seal { group, reply } => {
+                let task = Rc::clone(inner);
+                inner.tasks.spawn(async move {
+                    task.seal(group).await;
+                    let _ = reply.send(Ok(()));
+                });
             }
             Command::Collect { live_percent, segments_max, reply } => {
                 let task = Rc::clone(inner);

@@ -42,7 +42,12 @@ impl Found {
 }
 
 /// Makes a store of drives, whatever is on them. Their ids are those given, one for each.
-pub(crate) fn format(drives: &[&dyn BlockDevice], shape: &Shape, ids: &[[u8; 16]]) -> Result<(), StorageError> {
+pub(crate) fn format(
+    drives: &[&dyn BlockDevice],
+    shape: &Shape,
+    ids: &[[u8; 16]],
+    segments: u32,
+) -> Result<(), StorageError> {
     check_shape(drives, shape)?;
     let members = ids.iter().map(|id| Member { id: *id, state: DriveState::Sound }).collect();
     let superblock = Superblock {
@@ -54,7 +59,7 @@ pub(crate) fn format(drives: &[&dyn BlockDevice], shape: &Shape, ids: &[[u8; 16]
         parity: u8::try_from(shape.parity).expect("few columns"),
         hash: shape.hash,
         slot_blocks: shape.slot_blocks,
-        segments: 0,
+        segments,
         members,
     };
     let pool = block_pool()?;

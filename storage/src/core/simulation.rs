@@ -246,7 +246,7 @@ impl World {
             let devices = plain(&media);
             let devices: Vec<&dyn BlockDevice> = devices.iter().map(|device| device as _).collect();
             let ids: Vec<[u8; 16]> = (0..drives).map(|drive| [u8::try_from(drive).unwrap(); 16]).collect();
-            format(&devices, &shape, &ids).unwrap();
+            format(&devices, &shape, &ids, 0).unwrap();
         }
         let directory = tempfile::tempdir().unwrap();
         let (core, index, pending) = open(&shape, &media, directory.path());

@@ -160,9 +160,7 @@ impl Inner {
             // It may be in what has to be read.
             return if self.unread.borrow().is_empty() { Ok(false) } else { Err(self.unknown()) };
         };
-        let local = self.segments.borrow().all.get(&location.segment).map(|segment| segment.group);
-        let group = local.or_else(|| self.cold.borrow().get(&location.segment).map(|segment| segment.group));
-        let Some(group) = group else { return Ok(false) };
+        let Some(group) = self.group_of(location.segment) else { return Ok(false) };
         let (reply, mut answer) = oneshot::channel();
         self.put(Put {
             group,
@@ -486,6 +484,31 @@ impl Inner {
         }
         let writing = self.writing.borrow();
         writing.oldest_flight().unwrap_or(writing.next_sequence).saturating_sub(1)
+    }
+
+    /// Adds nothing more to the segment that a group is being written to by now.
+    pub(super) async fn seal(&self, group: Group) {
+        let of = |writing: &Writing| writing.groups.get(&group).and_then(|open| open.segment);
+        let Some(segment) = of(&self.writing.borrow()) else { return };
+        self.tasks
+            .until(|| {
+                let mut writing = self.writing.borrow_mut();
+                let refused = writing.read_only.is_some();
+                // Full meanwhile, or given up.
+                let open = writing.groups.get_mut(&group).filter(|open| open.segment == Some(segment));
+                let Some(open) = open else { return Some(()) };
+                match &mut open.batch {
+                    Some(batch) if !batch.is_empty() && !refused => {
+                        batch.urgent = true;
+                        self.put_more.set(true);
+                        return None;
+                    }
+                    _ => open.batch = None,
+                }
+                self.seal_open(&mut writing, group);
+                Some(())
+            })
+            .await;
     }
 
     /// Adds nothing more to a group's segment.

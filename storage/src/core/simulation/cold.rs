@@ -49,7 +49,8 @@ impl World {
     }
 
     fn copy(&mut self) {
-        let Ok(candidates) = self.ask(|reply| ColdCommand::Candidates { before_ms: u64::MAX, segments_max: 1, reply })
+        let Ok(candidates) =
+            self.ask(|reply| ColdCommand::Candidates { before_ms: Box::new(|_| u64::MAX), segments_max: 1, reply })
         else {
             return;
         };
