@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use stele_merkle::state::StateHash;
+use stele_types::custody::CustodyReceipt;
 use stele_types::limits::{BUNDLE_BYTES_MAX, GENESIS_BYTES_MAX, STATE_BUNDLE_BYTES_MAX, STATEMENT_BYTES_MAX};
-use stele_types::{Hash, Height, NetworkId, StatementId, Suite};
+use stele_types::{Hash, Height, NetworkId, StatementId, Suite, cbor};
+use stele_verify::custody::{self, CUSTODY_RECEIPT_BYTES_MAX, InCustody};
 use stele_verify::verdict::{EXIT_INVALID, EXIT_USAGE};
 use stele_verify::{Expectation, PublicKey, StateVerdict, TrustAnchor, Verdict, VerifyError, bundle, receipt, state};
 
@@ -128,6 +130,27 @@ impl Request {
             && head == [STATE_BUNDLE_HEAD]
     }
 
+    /// Whether the file is a custody receipt; what cannot be read is none.
+    pub fn is_about_custody(&self) -> bool {
+        let bytes = read(&self.proof, CUSTODY_RECEIPT_BYTES_MAX);
+        bytes.is_ok_and(|bytes| cbor::from_slice::<CustodyReceipt>(&bytes).is_ok())
+    }
+
+    /// Verifies a custody receipt under the key of the node that gave it.
+    ///
+    /// # Errors
+    /// [`VerificationError`].
+    pub fn run_custody(&self) -> Result<InCustody, VerificationError> {
+        let key = self.key.as_deref().map(public_key).transpose()?.ok_or_else(|| {
+            VerificationError::Usage("a custody receipt needs the node's public checkpoint key (--key)".to_owned())
+        })?;
+        let verdict = custody::verify_bytes(&read(&self.proof, CUSTODY_RECEIPT_BYTES_MAX)?, &key)?;
+        match self.known_network()? {
+            Some(known) if known != verdict.network => Err(VerifyError::OtherNetwork { found: verdict.network }.into()),
+            _ => Ok(verdict),
+        }
+    }
+
     /// Verifies a state bundle, which has to prove something about each of `keys`.
     ///
     /// # Errors
@@ -234,6 +257,20 @@ pub fn state_values(verdict: &StateVerdict) -> Vec<(&'static str, Value)> {
         ("verdict", verdict.as_str().into()),
         ("network", verdict.network.to_hex().into()),
         ("values", verdict.values.iter().map(value).collect()),
+    ]
+}
+
+/// What a node says that it holds, as named values, in order.
+pub fn custody_values(verdict: &InCustody) -> Vec<(&'static str, Value)> {
+    vec![
+        ("verdict", "vouched_by_one_node".into()),
+        ("network", verdict.network.to_hex().into()),
+        ("body_root", verdict.body_root.to_hex().into()),
+        ("body_hash", verdict.body_hash.as_str().into()),
+        ("length", verdict.length.into()),
+        ("checkpoint_key", verdict.checkpoint_key.to_hex().into()),
+        ("height", verdict.height.0.into()),
+        ("time_ms", verdict.time_ms.into()),
     ]
 }
 

@@ -20,6 +20,8 @@ pub enum Part {
     PublicKey,
     /// A bundle of values of the state.
     StateBundle,
+    /// A node's word that it holds a body.
+    CustodyReceipt,
 }
 
 impl fmt::Display for Part {
@@ -30,6 +32,7 @@ impl fmt::Display for Part {
             Self::TransparentStatement => "statement with attached receipts",
             Self::PublicKey => "public key",
             Self::StateBundle => "state bundle",
+            Self::CustodyReceipt => "custody receipt",
         })
     }
 }

@@ -10,6 +10,7 @@
 //!                  by the set before)         height's set)   └─► checkpoint  a node that contradicts the quorum
 //!
 //!  receipt + entry + checkpoint key ─────────────────────────────► receipt    vouched by one node only
+//!  custody receipt + checkpoint key ─────────────────────────────► custody    a body that one node says it holds
 //! ```
 //!
 //! A receipt alone is the word of one node; only a quorum makes a registration. The two never share a verdict, nor an
@@ -33,6 +34,7 @@ pub mod bundle;
 pub mod certificate;
 pub mod chain;
 pub mod checkpoint;
+pub mod custody;
 pub mod error;
 pub mod key;
 pub mod receipt;

@@ -5,11 +5,13 @@
 mod fixture;
 
 use fixture::{Network, sec1, sign, state_key};
-use stele_types::{Hash, LogIndex, Suite, cbor};
+use stele_types::custody::CustodyReceipt;
+use stele_types::record::ContentHash;
+use stele_types::{Hash, Height, LogIndex, Suite, cbor};
 use stele_verify::checkpoint::{self, SignedCheckpoint};
 use stele_verify::error::{Claim, Signer};
 use stele_verify::statement::{self, attach_receipts, strip_receipts};
-use stele_verify::{PublicKey, TrustAnchor, Verdict, VerifyError, bundle, chain, receipt, state, verdict};
+use stele_verify::{PublicKey, TrustAnchor, Verdict, VerifyError, bundle, chain, custody, receipt, state, verdict};
 
 fn other_key() -> PublicKey {
     PublicKey::new(Suite::Es256, &sec1(&fixture::signing_key("other"))).unwrap()
@@ -214,4 +216,38 @@ fn key_files_may_end_in_blank_lines() {
     for text in [format!("{pem}\n"), format!("\n{pem}\n\n"), pem.trim_end().to_owned()] {
         assert_eq!(PublicKey::from_spki(text.as_bytes()).as_ref(), Ok(&key), "{text:?}");
     }
+}
+
+#[test]
+fn a_custody_receipt_is_the_word_of_the_node_that_signed_it() {
+    let network = Network::with_history("north");
+    let key = network.public_checkpoint_key();
+    let mut receipt = CustodyReceipt {
+        network: network.id,
+        body_hash: ContentHash::Sha256,
+        body_root: Hash([7; 32]),
+        length: 70_000,
+        height: Height(9),
+        time_ms: 1_790_000_000_000,
+        signature: [0; 64],
+    };
+    receipt.signature = sign(&network.checkpoint_key, &receipt.signing_bytes());
+    let bytes = cbor::to_vec(&receipt);
+    let verdict = custody::verify_bytes(&bytes, &key).unwrap();
+    assert_eq!((verdict.body_root, verdict.length, verdict.checkpoint_key), (receipt.body_root, 70_000, key.id()));
+    assert_eq!(
+        custody::verify_bytes(&bytes, &other_key()),
+        Err(VerifyError::SignatureInvalid(Signer::Checkpoint)),
+        "of another node"
+    );
+    for bit in 0..bytes.len() * 8 {
+        let mut flipped = bytes.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        assert!(custody::verify_bytes(&flipped, &key).is_err(), "bit {bit}");
+    }
+    for length in 0..bytes.len() {
+        assert!(custody::verify_bytes(&bytes[..length], &key).is_err(), "{length} bytes");
+    }
+    let longer = [&bytes[..], &[0; 2_000]].concat();
+    assert!(matches!(custody::verify_bytes(&longer, &key), Err(VerifyError::TooLarge { .. })));
 }

@@ -8,17 +8,22 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use serde_json::Value;
-use stele_ctl::verification::{Request, VerificationError, parse_pin, refusal_values, state_values, verdict_values};
+use stele_ctl::verification::{
+    Request, VerificationError, custody_values, parse_pin, refusal_values, state_values, verdict_values,
+};
 use stele_types::{Hash, NetworkId, StatementId};
+use stele_verify::custody::InCustody;
+use stele_verify::verdict::EXIT_VOUCHED_BY_ONE_NODE;
 use stele_verify::{StateVerdict, Verdict};
 
 const HELP: &str = "\
-Verifies a quorum bundle, a bare receipt or values of the state of a Stele network, offline.
+Verifies a quorum bundle, a bare receipt, values of the state or a custody receipt of a Stele network, offline.
 
 Usage: stele-verify FILE --genesis FILE [OPTIONS]
 
 Arguments:
-  FILE                  a quorum bundle (`stele receipt get`), a bare receipt, or a state bundle (`stele state prove`)
+  FILE                  a quorum bundle (`stele receipt get`), a bare receipt, a state bundle (`stele state prove`), or a
+                        custody receipt (the bytes of `receipt` in `GET /v1/blobs/{root}/custody`)
 
 Options:
   --genesis FILE        genesis file of the network: trust begins here
@@ -26,7 +31,7 @@ Options:
   --network ID          network id, when there is a pin and no genesis file
   --statement FILE      the statement, when the bundle does not carry it
   --id ID               statement id that the proof must be about
-  --key KEY             public checkpoint key, for a bare receipt: PEM or DER file, or a SEC1 point in hexadecimal
+  --key KEY             public checkpoint key, for a bare receipt or a custody receipt: PEM or DER file, or a SEC1 point in hexadecimal
   --state-key KEY       key that a state bundle must be about; may be given again
   --json                print JSON, refusals too
   --help, --version
@@ -48,6 +53,11 @@ fn main() -> ExitCode {
             let values = verdict_values(&verdict);
             let _ = stdout.write_all(if json { as_json(values) } else { as_lines(values) }.as_bytes());
             ExitCode::from(verdict.exit_code())
+        }
+        Ok(Answer::Custody(verdict)) => {
+            let values = custody_values(&verdict);
+            let _ = stdout.write_all(if json { as_json(values) } else { as_lines(values) }.as_bytes());
+            ExitCode::from(EXIT_VOUCHED_BY_ONE_NODE)
         }
         Ok(Answer::State(verdict)) => {
             let values = state_values(&verdict);
@@ -83,6 +93,7 @@ enum Answer {
     Text(String),
     Verdict(Verdict),
     State(StateVerdict),
+    Custody(InCustody),
 }
 
 fn run(arguments: Vec<OsString>) -> Result<Answer, VerificationError> {
@@ -117,6 +128,9 @@ fn run(arguments: Vec<OsString>) -> Result<Answer, VerificationError> {
     }
     if !state_keys.is_empty() {
         return Err(usage("--state-key is for state bundles, and this is none".into()));
+    }
+    if request.is_about_custody() {
+        return request.run_custody().map(Answer::Custody);
     }
     request.run().map(Answer::Verdict)
 }
