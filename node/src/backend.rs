@@ -18,7 +18,7 @@ use crate::alarm::Alarm;
 use crate::api::{Backend, BackendError, Client, Executed, InForce, Location, Refusal, SealedHead, Standing};
 use crate::chain::{Chain, ChainError, Snapshot, Standpoint};
 use crate::control::ControlToken;
-use crate::payload::{Custody, Payload, PayloadSlot, Upkeep};
+use crate::payload::{Cold, Custody, Payload, PayloadSlot, Upkeep};
 use stele_order::Order;
 
 /// Blocks behind the most advanced peer at which a node still counts as ready.
@@ -86,6 +86,10 @@ impl Backend for NodeBackend {
 
     fn custody(&self) -> Option<Arc<Custody>> {
         self.storage.as_ref()?.custody()
+    }
+
+    fn cold(&self) -> Option<Arc<Cold>> {
+        self.storage.as_ref()?.cold()
     }
 
     fn upkeep(&self) -> Option<Arc<Upkeep>> {

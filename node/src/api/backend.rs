@@ -19,7 +19,7 @@ use stele_types::{
 
 pub use crate::chain::{Snapshot, Standpoint};
 use crate::control::ControlToken;
-use crate::payload::{Custody, Payload, Upkeep};
+use crate::payload::{Cold, Custody, Payload, Upkeep};
 pub use crate::store::Location;
 
 /// Where the node stands.
@@ -204,6 +204,10 @@ pub trait Backend: Send + Sync + 'static {
     }
     /// Copies of them on other nodes, and copies for those.
     fn custody(&self) -> Option<Arc<Custody>> {
+        None
+    }
+    /// The tier that their segments go to.
+    fn cold(&self) -> Option<Arc<Cold>> {
         None
     }
     /// What keeps them in order.

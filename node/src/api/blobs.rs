@@ -29,8 +29,7 @@ use super::format::{self, JSON, OCTETS};
 use super::parameters::{Named, Parameters};
 use super::problem::Problem;
 use super::router::State;
-use super::view::{BlobView, BodyCustodyView, OctetsView};
-use crate::config::CustodyLevel;
+use super::view::{BlobView, OctetsView};
 use crate::payload::{Belonging, Blob, Custody, Payload, PayloadError};
 
 /// A body must arrive at this rate on average, beside the time that every request has.
@@ -57,7 +56,7 @@ const PIECES_AHEAD: usize = 2;
     request_body(content = OctetsView, content_type = "application/octet-stream", description = "The body"),
     responses(
         (status = 201, description = "Durable where its class asks for it", body = BlobView),
-        (status = 202, description = "Durable on this node; no other has a copy yet", body = BlobView),
+        (status = 202, description = "Durable on this node, and not yet wherever its class asks for it", body = BlobView),
         (status = "4XX", description = "Refused", body = super::problem::ProblemView, content_type = "application/problem+json"),
         (status = "5XX", description = "Not taken now", body = super::problem::ProblemView, content_type = "application/problem+json"),
     )
@@ -78,12 +77,9 @@ pub(super) async fn put(
             return Err(problem);
         }
     };
-    let (blob, level) = blob;
-    let copied = match (state.backend.custody(), level) {
-        (Some(custody), CustodyLevel::TwoCustodians) => custody.copied_within(blob.root, custody.wait()).await,
-        _ => None,
-    };
-    let reached = BodyCustodyView::new(level, copied.as_ref());
+    let (blob, class) = blob;
+    let wait = state.backend.custody().map(|custody| custody.wait()).unwrap_or_default();
+    let reached = custody::reached_within(&state, blob.root, class, wait).await;
     let status = custody::status(&reached);
     let mut response = format::json(&BlobView::new(&blob, reached));
     *response.status_mut() = status;
@@ -102,7 +98,7 @@ async fn take(
     query: Option<&str>,
     headers: &HeaderMap,
     body: &mut Body,
-) -> Result<(Blob, CustodyLevel), Problem> {
+) -> Result<(Blob, RecordClass), Problem> {
     if !client.roles.contains(Role::Agency) {
         return Err(Problem::new(Code::Forbidden).detail("bodies are for agencies, which alone put records"));
     }
@@ -126,8 +122,8 @@ async fn take(
     let _transfer = state.transfers.take(Some(party), 1).map_err(Problem::new)?;
     let retention_year = year.and_then(|year| u16::try_from(year).ok()).unwrap_or_default();
     let to = Belonging { class, retention_year, party, record };
-    let level = state.backend.custody().map_or(CustodyLevel::Local, |custody| custody.level(class));
-    let mut incoming = payload.put(&to, level != CustodyLevel::Local).await.map_err(problem)?;
+    let wants_copy = state.backend.custody().is_some_and(|custody| custody.wants_copy(class));
+    let mut incoming = payload.put(&to, wants_copy).await.map_err(problem)?;
     let timeout = Duration::from_millis(state.limits.body_timeout_ms);
     let (begun, mut received) = (Instant::now(), 0);
     // Of the node's own slowness the client knows nothing.
@@ -147,7 +143,7 @@ async fn take(
         incoming.write(&data).await.map_err(problem)?;
         stored += storing.elapsed();
     }
-    Ok((incoming.finish().await.map_err(problem)?, level))
+    Ok((incoming.finish().await.map_err(problem)?, class))
 }
 
 /// The body with this root of its sealed form. For the party that put it.
@@ -296,7 +292,7 @@ impl Giving {
             return;
         }
         let opened = match self.form {
-            Form::Open => self.payload.open_sealed(sealed).await.map(Source::Open),
+            Form::Open => self.opened(sealed).await.map(Source::Open),
             Form::Sealed => Ok(Source::Sealed(sealed)),
         };
         let mut source = match opened {
@@ -358,6 +354,19 @@ impl Giving {
                 self.payload.sealed(&self.root).await
             }
             (sealed, _) => sealed,
+        }
+    }
+
+    /// The body in a sealed form; under a class key that this node has lost, with that of another node.
+    async fn opened<'p>(
+        &'p self,
+        sealed: crate::payload::Sealed<'p>,
+    ) -> Result<crate::payload::Body<'p>, PayloadError> {
+        match (self.payload.open_sealed(sealed).await, &self.custody) {
+            (Err(PayloadError::KeyUnknown), Some(custody)) if custody.learn_key(self.root).await => {
+                self.payload.open_sealed(self.payload.sealed(&self.root).await?).await
+            }
+            (opened, _) => opened,
         }
     }
 
@@ -480,9 +489,10 @@ pub(super) fn problem(error: PayloadError) -> Problem {
                 let milliseconds = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX);
                 return Problem::new(Code::Saturated).retry_after(Some(milliseconds));
             }
-            StorageError::Cold { retry_after: Some(retry_after), .. } => {
-                let milliseconds = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX);
-                return Problem::new(Code::NotReady).retry_after(Some(milliseconds));
+            StorageError::Cold { retry_after, .. } => {
+                tracing::warn!(code = error.code(), %error, "a body that the cold tier alone has cannot be read");
+                let milliseconds = |after: Duration| u32::try_from(after.as_millis()).unwrap_or(u32::MAX);
+                return Problem::new(Code::NotReady).retry_after(retry_after.map(milliseconds));
             }
             StorageError::Damaged { .. } | StorageError::WrongContent | StorageError::TooFewDrives { .. } => {
                 Code::BodyDamaged

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use stele_client::CopyRequest;
 use stele_hsm::custody::CustodyPublicKey;
 use stele_storage::StorageError;
+use stele_types::record::RecordClass;
 use stele_types::{Code, Hash, cbor};
 
 use super::access::Caller;
@@ -70,17 +71,32 @@ pub(super) async fn of_body(
     }
     let _transfer = state.transfers.take(Some(caller.party()?.party), 1).map_err(Problem::new)?;
     let class = header.class;
-    let view = match state.backend.custody() {
-        Some(custody) if !custody.came_here(&header).await => {
-            return Err(Problem::not_found("body that came to this node; ask the node that took it"));
-        }
-        Some(custody) if custody.level(class) == CustodyLevel::TwoCustodians => {
-            let copied = custody.copied_within(root, Duration::from_millis(wait)).await;
-            BodyCustodyView::new(CustodyLevel::TwoCustodians, copied.as_ref())
-        }
-        _ => BodyCustodyView::new(CustodyLevel::Local, None),
-    };
+    if let Some(custody) = state.backend.custody()
+        && !custody.came_here(&header).await
+    {
+        return Err(Problem::not_found("body that came to this node; ask the node that took it"));
+    }
+    let view = reached_within(&state, root, class, Duration::from_millis(wait)).await;
     Ok(cache::volatile(format::json(&view)))
+}
+
+/// Where a body of this node is, as soon as it is where its class asks for it, or after `wait`.
+pub(super) async fn reached_within(state: &State, root: Hash, class: RecordClass, wait: Duration) -> BodyCustodyView {
+    let (custody, cold) = (state.backend.custody(), state.backend.cold());
+    let level = custody.as_ref().map_or(CustodyLevel::Local, |custody| custody.level(class));
+    let copied = async {
+        let custody = custody.as_ref().filter(|custody| custody.wants_copy(class))?;
+        custody.copied_within(root, wait).await
+    };
+    let held = async {
+        match &cold {
+            Some(cold) if level == CustodyLevel::Cold => cold.reached_within(root, wait).await,
+            Some(cold) => cold.holds(&root).await,
+            None => false,
+        }
+    };
+    let (copied, held) = tokio::join!(copied, held);
+    BodyCustodyView::new(level, copied.as_ref(), held)
 }
 
 /// Keeps a copy of a sealed body, which the node fetches from the one that asks, and signs for it. For nodes that name each

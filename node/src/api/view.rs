@@ -73,12 +73,14 @@ impl BlobView {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = BodyCustody)]
 pub(super) struct BodyCustodyView {
-    /// The level that its class asks for: `local` or `two-custodians`.
+    /// The level that its class asks for: `local`, `two-custodians` or `cold`.
     #[schema(example = "two-custodians")]
     wanted: &'static str,
     /// The level that it has.
     #[schema(example = "two-custodians")]
     reached: &'static str,
+    /// Whether the cold tier holds it, read back and sealed there.
+    in_cold_tier: bool,
     /// What other nodes signed for it.
     receipts: Vec<CustodyReceiptView>,
 }
@@ -94,13 +96,18 @@ pub(super) struct CustodyReceiptView {
 }
 
 impl BodyCustodyView {
-    pub(super) fn new(wanted: CustodyLevel, copied: Option<&Copied>) -> Self {
-        let reached = if copied.is_some() { CustodyLevel::TwoCustodians } else { CustodyLevel::Local };
+    pub(super) fn new(wanted: CustodyLevel, copied: Option<&Copied>, in_cold_tier: bool) -> Self {
+        let reached = match wanted {
+            CustodyLevel::Cold if in_cold_tier => CustodyLevel::Cold,
+            _ if copied.is_some() => CustodyLevel::TwoCustodians,
+            _ => CustodyLevel::Local,
+        };
         let receipt = |copied: &Copied| CustodyReceiptView {
             key: hex::encode(copied.key),
             receipt: hex::encode(cbor::to_vec(&copied.receipt)),
         };
-        Self { wanted: wanted.as_str(), reached: reached.as_str(), receipts: copied.into_iter().map(receipt).collect() }
+        let receipts = copied.into_iter().map(receipt).collect();
+        Self { wanted: wanted.as_str(), reached: reached.as_str(), in_cold_tier, receipts }
     }
     pub(super) fn is_reached(&self) -> bool {
         self.wanted == self.reached
@@ -233,6 +240,8 @@ pub(super) struct StorageView {
     segments: u64,
     /// Segments that there is room for.
     segments_free: u64,
+    /// Segments that the cold tier holds.
+    segments_cold: u64,
     /// Objects, their parts and manifests: about so many.
     records: u64,
     /// Bodies that no statement refers to yet.
@@ -338,6 +347,7 @@ impl StorageView {
             drives: drives.collect(),
             segments: status.segments,
             segments_free: status.segments_free,
+            segments_cold: status.segments_cold,
             records: status.records,
             unreferenced: unreferenced as u64,
             alone: alone as u64,

@@ -6,11 +6,13 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use stele_accel_hash::HashAlgorithm;
+use stele_cold::{ColdError, Credentials};
 use stele_types::parameters::PROTOCOL_REHEARSALS;
 use stele_types::record::RecordClass;
 
 use super::error::{ConfigError, Fault};
-use super::sections::{Config, CustodyLevel, CustodySection, SignerName, VoteMode};
+use super::sections::{ColdLock, ColdSection, Config, CustodyLevel, CustodySection, SignerName, VoteMode};
 use crate::admission::SUBMISSION_STATEMENTS_MAX;
 
 /// Bytes of a peer id, see `stele_types::Validator::peer_id`.
@@ -69,6 +71,19 @@ impl Config {
             private(&mut faults, "payload.custody_key", &payload.custody_key);
             if let Some(custody) = &payload.custody {
                 private(&mut faults, "payload.custody.key", &custody.key);
+            }
+        }
+        if let Some(cold) = self.payload.as_ref().and_then(|payload| payload.cold.as_ref()) {
+            private(&mut faults, "payload.cold.credentials", &cold.credentials);
+            if let Err(error) = Credentials::read(&cold.credentials) {
+                faults.add(
+                    "payload.cold.credentials",
+                    error.to_string(),
+                    "write the key's id and its secret, a line each",
+                );
+            }
+            if let Some(authorities) = &cold.authorities {
+                readable(&mut faults, "payload.cold.authorities", authorities, "copy the gateway's CA there");
             }
         }
         if let Ok(metadata) = fs::metadata(&self.node.data_dir)
@@ -197,6 +212,14 @@ impl Config {
         faults.within("payload.unreferenced_ms", payload.unreferenced_ms, 1_000, 30 * 86_400_000);
         faults.within("payload.scrub_days", u64::from(payload.scrub_days), 1, 365);
         faults.within("payload.collect_live_percent", u64::from(payload.collect_live_percent), 1, 90);
+        if let Some(cold) = &payload.cold {
+            check_cold(cold, faults);
+        }
+        let levels = payload.custody.as_ref().map(|custody| custody.levels.values().chain([&custody.level]));
+        if payload.cold.is_none() && levels.into_iter().flatten().any(|level| *level == CustodyLevel::Cold) {
+            let problem = "bodies are to be in a cold tier, and none is named";
+            faults.add("payload.cold", problem, "write the section payload.cold, or another level");
+        }
         if let Some(custody) = &payload.custody {
             check_custody(custody, faults);
         }
@@ -300,6 +323,32 @@ fn private(faults: &mut Faults, key: &'static str, path: &Path) {
     }
 }
 
+fn check_cold(cold: &ColdSection, faults: &mut Faults) {
+    faults.within("payload.cold.age_hours", u64::from(cold.age_hours), 0, 365 * 24);
+    faults.within("payload.cold.free_percent_min", u64::from(cold.free_percent_min), 0, 90);
+    faults.within("payload.cold.seal_ms", cold.seal_ms, 0, 24 * 3_600_000);
+    if (cold.lock == ColdLock::None) != (cold.lock_days == 0) {
+        let remedy = "name days with lock = \"governance\" or \"compliance\", and none without";
+        faults.add("payload.cold.lock_days", "a lock without days, or days without a lock", remedy);
+    }
+    // Whatever is in the file, which is looked at when the node starts.
+    let credentials = Credentials { key_id: "id".to_owned(), secret: "secret".to_owned() };
+    if let Err(error) = cold.options_with(credentials, HashAlgorithm::Sha256).check() {
+        let key = match &error {
+            ColdError::Option { option: "endpoint", .. } => "payload.cold.endpoint",
+            ColdError::Option { option: "objects", .. } => "payload.cold.objects",
+            ColdError::Option { option: "seals", .. } => "payload.cold.seals",
+            ColdError::Option { option: "prefix", .. } => "payload.cold.prefix",
+            ColdError::Option { option: "authorities", .. } => "payload.cold.authorities",
+            ColdError::Option { option: "retention", .. } => "payload.cold.lock_days",
+            ColdError::Option { option: "requests_max", .. } => "payload.cold.requests_max",
+            ColdError::Option { option: "memory_bytes_max", .. } => "payload.cold.memory_bytes_max",
+            _ => "payload.cold",
+        };
+        faults.add(key, error.to_string(), "see docs/steled.example.toml");
+    }
+}
+
 fn check_custody(custody: &CustodySection, faults: &mut Faults) {
     const KEEPERS: &str = "payload.custody.keepers";
     for class in custody.levels.keys().filter(|class| RecordClass::from_word(class).is_none()) {
@@ -310,7 +359,8 @@ fn check_custody(custody: &CustodySection, faults: &mut Faults) {
         );
     }
     faults.within("payload.custody.wait_ms", custody.wait_ms, 0, 60_000);
-    let wants_copies = custody.levels.values().chain([&custody.level]).any(|level| *level != CustodyLevel::Local);
+    let wants_copies =
+        custody.levels.values().chain([&custody.level]).any(|level| *level == CustodyLevel::TwoCustodians);
     if custody.keepers.is_empty() && wants_copies {
         faults.add(KEEPERS, "nobody keeps the copies that are asked for", "name the other nodes that keep bodies");
     }

@@ -12,8 +12,8 @@ mod sections;
 
 pub use error::{ConfigError, Fault};
 pub use sections::{
-    AccelBackend, AccelSection, AdmissionSection, ApiLimits, ApiSection, Config, CustodyLevel, CustodySection,
-    DriveEntry, GpuSection, GpuShare, KeeperEntry, LogFormat, LogLevel, LogSection, MetricsSection, NodeSection,
-    OrderSection, PayloadSection, PeerAddress, PeersSection, SealSection, SignerName, StateSection, ValidatorSection,
-    VoteMode,
+    AccelBackend, AccelSection, AdmissionSection, ApiLimits, ApiSection, ColdLock, ColdSection, Config, CustodyLevel,
+    CustodySection, DriveEntry, GpuSection, GpuShare, KeeperEntry, LogFormat, LogLevel, LogSection, MetricsSection,
+    NodeSection, OrderSection, PayloadSection, PeerAddress, PeersSection, SealSection, SignerName, StateSection,
+    ValidatorSection, VoteMode,
 };

@@ -5,6 +5,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use stele_accel_hash::HashAlgorithm;
+use stele_cold::{ColdError, ColdOptions, Credentials, Retention, RetentionMode};
+use stele_types::record::RecordClass;
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
@@ -414,6 +417,8 @@ pub struct PayloadSection {
     pub collect_live_percent: u8,
     /// Copies of bodies on other nodes; without it there are none.
     pub custody: Option<CustodySection>,
+    /// Where segments go that are old, or that there is no room for; without it nowhere.
+    pub cold: Option<ColdSection>,
 }
 
 impl PayloadSection {
@@ -448,6 +453,8 @@ pub enum CustodyLevel {
     Local,
     /// On those of another node, too, which has signed for it.
     TwoCustodians,
+    /// In the cold tier, and besides where two custodians are.
+    Cold,
 }
 
 impl CustodyLevel {
@@ -456,6 +463,7 @@ impl CustodyLevel {
         match self {
             Self::Local => "local",
             Self::TwoCustodians => "two-custodians",
+            Self::Cold => "cold",
         }
     }
 }
@@ -486,6 +494,126 @@ impl CustodySection {
     const fn wait_ms() -> u64 {
         10_000
     }
+
+    /// Where bodies of a class have to be.
+    pub fn level(&self, class: RecordClass) -> CustodyLevel {
+        self.levels.get(class.as_str()).copied().unwrap_or(self.level)
+    }
+
+    /// Numbers of the classes whose bodies have to be in the cold tier.
+    pub fn classes_at_once(&self) -> Vec<u8> {
+        let classes = (0..=u8::MAX).filter_map(RecordClass::from_number);
+        classes.filter(|class| self.level(*class) == CustodyLevel::Cold).map(RecordClass::number).collect()
+    }
+}
+
+/// `[payload.cold]`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct ColdSection {
+    /// The S3 gateway: `https://host:port`, or `http` on this host.
+    pub endpoint: String,
+    /// The region that requests are signed for.
+    #[serde(default = "ColdSection::region")]
+    pub region: String,
+    /// The bucket of segments; with Object Lock if `lock` asks for one.
+    pub objects: String,
+    /// The bucket of seals, in which nothing is ever replaced.
+    pub seals: String,
+    /// What all names in both buckets begin with.
+    #[serde(default = "ColdSection::prefix")]
+    pub prefix: String,
+    /// File with the id of the access key in its first line and the secret in its second.
+    pub credentials: PathBuf,
+    /// Authorities of the gateway's certificate, PEM; for `https`.
+    pub authorities: Option<PathBuf>,
+    /// Who may delete an object before its time.
+    #[serde(default)]
+    pub lock: ColdLock,
+    /// Days for which an object is locked.
+    #[serde(default)]
+    pub lock_days: u32,
+    /// Segments go when their newest record is so old.
+    #[serde(default = "ColdSection::age_hours")]
+    pub age_hours: u32,
+    /// With fewer free segments, in percent, those that are there are given up here, the oldest first.
+    #[serde(default = "ColdSection::free_percent_min")]
+    pub free_percent_min: u8,
+    /// A segment with a body whose class asks for `cold` goes when it is full, or so long after that came.
+    #[serde(default = "ColdSection::seal_ms")]
+    pub seal_ms: u64,
+    /// Requests at a time.
+    #[serde(default = "ColdSection::requests_max")]
+    pub requests_max: usize,
+    /// Bytes of segments that are in memory at a time, on their way in either direction.
+    #[serde(default = "ColdSection::memory_bytes_max")]
+    pub memory_bytes_max: usize,
+}
+
+impl ColdSection {
+    fn region() -> String {
+        "default".to_owned()
+    }
+    fn prefix() -> String {
+        "stele".to_owned()
+    }
+    const fn age_hours() -> u32 {
+        24
+    }
+    const fn free_percent_min() -> u8 {
+        20
+    }
+    const fn seal_ms() -> u64 {
+        60_000
+    }
+    const fn requests_max() -> usize {
+        16
+    }
+    const fn memory_bytes_max() -> usize {
+        64 << 20
+    }
+
+    /// The section as the tier takes it.
+    ///
+    /// # Errors
+    /// `Option` if a value, or the file of the credentials, is not what it can be.
+    pub fn options(&self, hash: HashAlgorithm) -> Result<ColdOptions, ColdError> {
+        let credentials = Credentials::read(&self.credentials)?;
+        let options = self.options_with(credentials, hash);
+        options.check()?;
+        Ok(options)
+    }
+
+    pub(super) fn options_with(&self, credentials: Credentials, hash: HashAlgorithm) -> ColdOptions {
+        let retention = |mode| Some(Retention { mode, days: self.lock_days });
+        ColdOptions {
+            region: self.region.clone(),
+            prefix: self.prefix.clone(),
+            authorities: self.authorities.clone(),
+            retention: match self.lock {
+                ColdLock::None => None,
+                ColdLock::Governance => retention(RetentionMode::Governance),
+                ColdLock::Compliance => retention(RetentionMode::Compliance),
+            },
+            hash,
+            requests_max: self.requests_max,
+            memory_bytes_max: self.memory_bytes_max,
+            ..ColdOptions::new(&self.endpoint, &self.objects, &self.seals, credentials)
+        }
+    }
+}
+
+/// Who may delete an object of the cold tier before its time.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum ColdLock {
+    /// Whoever has the credentials.
+    #[default]
+    None,
+    /// Who has a right of its own to.
+    Governance,
+    /// Nobody.
+    Compliance,
 }
 
 /// One of `payload.custody.keepers`.

@@ -1,5 +1,6 @@
 //! Bodies of records and the drives that they are on.
 
+use stele_cold::ColdReport;
 use stele_storage::{DriveState, Status};
 
 use super::family::{Counter, Gauge, GaugeFamily, Total};
@@ -34,6 +35,12 @@ pub struct StorageMetrics {
     not_copied: Counter,
     kept: Counter,
     mended: Counter,
+    segments_cold: Gauge,
+    cold_copied: Counter,
+    cold_copied_bytes: Counter,
+    cold_dropped: Counter,
+    cold_failures: Counter,
+    cold_caught_up: Gauge,
 }
 
 impl StorageMetrics {
@@ -119,7 +126,45 @@ impl StorageMetrics {
                 "Bodies that could not be read here any more and were brought back from a copy.",
                 vec![()],
             ),
+            segments_cold: registry.gauges("stele_cold_segments", "Segments that the cold tier holds."),
+            cold_copied: registry.counters(
+                "stele_cold_copied_total",
+                "Segments that went to the cold tier and were read back.",
+                vec![()],
+            ),
+            cold_copied_bytes: registry.counters("stele_cold_copied_bytes_total", "Bytes of them.", vec![()]),
+            cold_dropped: registry.counters(
+                "stele_cold_dropped_total",
+                "Segments of which the drives gave up their copy, since room was scarce.",
+                vec![()],
+            ),
+            cold_failures: registry.counters(
+                "stele_cold_failures_total",
+                "Attempts to do something at the cold tier that failed.",
+                vec![()],
+            ),
+            cold_caught_up: registry.gauges(
+                "stele_cold_caught_up_timestamp_seconds",
+                "When everything that was to be done at the cold tier had been done last, seconds since 1970; 0: never, or there is none.",
+            ),
         }
+    }
+
+    /// What a step at the cold tier came to.
+    pub fn cold_moved(&self, report: &ColdReport) {
+        self.cold_copied.add((), report.copied);
+        self.cold_copied_bytes.add((), report.copied_bytes);
+        self.cold_dropped.add((), report.dropped);
+    }
+
+    /// Nothing is left to be done there, at this time.
+    pub fn cold_caught_up(&self, seconds: u64) {
+        self.cold_caught_up.set((), seconds);
+    }
+
+    /// Something failed there.
+    pub fn cold_failed(&self) {
+        self.cold_failures.add((), 1);
     }
 
     /// How the store is.
@@ -135,6 +180,7 @@ impl StorageMetrics {
         }
         self.segments.set(Room::Used, status.segments);
         self.segments.set(Room::Free, status.segments_free);
+        self.segments_cold.set((), status.segments_cold);
         self.records.set((), status.records);
         self.read_only.set((), u64::from(status.read_only.is_some()));
         let counters = &status.counters;

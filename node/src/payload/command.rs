@@ -7,9 +7,12 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use serde_json::json;
+use stele_accel_hash::HashAlgorithm;
+use stele_cold::{ColdError, ColdOptions, ColdTier, lost_stores};
 use stele_hsm::custody::{Custodian as _, SoftwareCustodian};
 use stele_hsm::{Signer as _, SoftwareSigner};
 use stele_storage::fsck::{CheckReport, check};
+use stele_storage::{LostStore, cold_prefix};
 use tracing::info;
 
 use super::drives;
@@ -26,8 +29,14 @@ const SHOWN_MAX: usize = 20;
 pub(crate) enum StorageCommand {
     /// Make a store on the drives of the configuration; whatever is on them is lost
     ///
-    /// Drives that are files are made by the node itself where there has never been a store.
+    /// Drives that are files are made by the node itself where there has never been a store. With `--from-cold` the new
+    /// store takes the place of one that was lost with all its drives: when the node starts, it takes back what the cold tier
+    /// has of that. Class keys come back from the other nodes, or from a backup of `data/payload/class-keys`.
     Format(Format),
+    /// Make the buckets of the cold tier if they are missing, and try whether it is safe to use
+    ///
+    /// It is tried whether what is there can be replaced, whether what was written is there at once, and whether locks hold.
+    Cold(Cold),
     /// Print what other nodes name this one by, to keep copies for each other (`payload.custody.keepers`)
     Identity(Identity),
     /// Check the store: every cell and every body is read, the index derived again and compared; nothing is changed
@@ -45,6 +54,20 @@ pub(crate) struct Format {
     /// Say that what is on the drives may be lost
     #[arg(long)]
     erase: bool,
+    /// Take the place of a lost store that has segments in the cold tier
+    #[arg(long)]
+    from_cold: bool,
+    /// Its id, if the cold tier has segments of several
+    #[arg(long, value_name = "ID", requires = "from_cold")]
+    store: Option<String>,
+}
+
+/// Arguments of `storage cold`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Cold {
+    /// Configuration file
+    #[arg(long, env = "STELED_CONFIG", default_value = "/etc/stele/steled.toml")]
+    config: PathBuf,
 }
 
 /// Arguments of `storage identity`.
@@ -77,6 +100,7 @@ impl StorageCommand {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Format(format) => format.run(),
+            Self::Cold(cold) => cold.run(),
             Self::Identity(identity) => identity.run(),
             Self::Fsck(fsck) => fsck.run(),
         }
@@ -95,9 +119,72 @@ impl Format {
             let paths: Vec<String> = section.drives.iter().map(|drive| drive.path.display().to_string()).collect();
             bail!("erase_missing: this would erase {}; say so with --erase", paths.join(", "));
         }
-        drives::format(section)?;
+        let successor_of = if self.from_cold { Some(self.lost_store(section)?) } else { None };
+        drives::make_missing(section)?;
+        drives::format(section, successor_of)?;
         Ok(ExitCode::SUCCESS)
     }
+
+    /// The store in the cold tier whose place the new one takes.
+    fn lost_store(&self, section: &PayloadSection) -> anyhow::Result<LostStore> {
+        with_tier(section, async |tier| {
+            let stores = lost_stores(&tier).await?;
+            let named = |lost: &LostStore| self.store.as_ref().is_none_or(|id| *id == cold_prefix(&lost.id));
+            let names = stores.iter().map(|lost| cold_prefix(&lost.id)).collect::<Vec<_>>().join(", ");
+            match stores.iter().filter(|lost| named(lost)).collect::<Vec<_>>()[..] {
+                [lost] => Ok(*lost),
+                [] if names.is_empty() => bail!("cold_not_found: the cold tier has no segments under this prefix"),
+                [] => bail!("cold_not_found: the cold tier has segments of these stores alone: {names}"),
+                _ => {
+                    bail!("store_missing: the cold tier has segments of several stores; name one with --store: {names}")
+                }
+            }
+        })
+    }
+}
+
+impl Cold {
+    #[expect(clippy::print_stdout, reason = "the answer of the command")]
+    fn run(&self) -> anyhow::Result<ExitCode> {
+        let config = Config::load(&self.config)?;
+        let section = section(&config)?;
+        let options = cold_options(section)?;
+        runtime()?.block_on(ColdTier::make_buckets(&options)).map_err(coded)?;
+        with_tier(section, async |tier| {
+            let stores = lost_stores(&tier).await?;
+            println!("endpoint     {}", tier.options().endpoint);
+            println!("buckets      {} and {}", tier.options().objects, tier.options().seals);
+            println!("replacing    refused, as it must be");
+            match tier.options().retention {
+                Some(retention) => println!("lock         {:?}, {} days", retention.mode, retention.days),
+                None => println!("lock         none: whoever has the credentials can delete"),
+            }
+            for LostStore { id, segments } in stores {
+                println!("store        {}, segments below {segments}", cold_prefix(&id));
+            }
+            Ok(ExitCode::SUCCESS)
+        })
+    }
+}
+
+fn cold_options(section: &PayloadSection) -> anyhow::Result<ColdOptions> {
+    let absent = "cold_absent: the configuration has no [payload.cold]: this node has no cold tier";
+    section.cold.as_ref().context(absent)?.options(HashAlgorithm::Sha256).map_err(coded)
+}
+
+/// Does something with the cold tier of the configuration.
+fn with_tier<T>(section: &PayloadSection, what: impl AsyncFnOnce(ColdTier) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let options = cold_options(section)?;
+    runtime()?.block_on(async { what(ColdTier::open(options).await.map_err(coded)?).await })
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+fn coded(error: ColdError) -> anyhow::Error {
+    let code = error.code();
+    anyhow::Error::new(error).context(code)
 }
 
 impl Identity {
@@ -125,7 +212,7 @@ impl Fsck {
         let index = config.node.data_dir.join("payload").join(drives::INDEX);
         let scratch = Scratch::new(&self.scratch)?;
         info!(drives = present.len(), "reading every cell and every body");
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let runtime = runtime()?;
         let options = stele_storage::Options::default();
         let checked = check(&present, &index, &scratch.0, &options, |_| ());
         let report = runtime.block_on(checked).map_err(|error| {

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate};
 use stele_accel_hash::HashAlgorithm;
-use stele_storage::{Layout, Options, Store};
+use stele_storage::{Layout, LostStore, Options, Store};
 
 use super::{PayloadError, keys};
-use crate::config::PayloadSection;
+use crate::config::{DriveEntry, PayloadSection};
 use crate::store::durable;
 
 /// Folder of the index, below that of the payload.
@@ -69,27 +69,42 @@ fn make_files(section: &PayloadSection, directory: &Path) -> Result<(), PayloadE
     let names: Vec<String> = section.drives.iter().map(|drive| format!("{}\n", drive.path.display())).collect();
     durable::replace_file(directory, MARK, names.concat().as_bytes()).map_err(failed(directory))?;
     for drive in &section.drives {
-        let parent = drive.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        durable::create_directory(parent).map_err(failed(parent))?;
-        preallocate(&drive.path, drive.bytes.unwrap_or_default()).map_err(failed(&drive.path))?;
-        durable::sync_directory(parent).map_err(failed(parent))?;
+        make_file(drive)?;
     }
-    format(section)?;
+    format(section, None)?;
     durable::remove_if_present(&directory.join(MARK)).map_err(failed(directory))?;
     durable::sync_directory(directory).map_err(failed(directory))
 }
 
-/// Makes a store on the drives of the section, whatever is on them.
+/// Makes the drives that are files and are missing.
+///
+/// # Errors
+/// `Drive`.
+pub(super) fn make_missing(section: &PayloadSection) -> Result<(), PayloadError> {
+    section.drives.iter().filter(|drive| drive.bytes.is_some() && !drive.path.exists()).try_for_each(make_file)
+}
+
+/// Makes a drive that is a file, whatever it holds.
+fn make_file(drive: &DriveEntry) -> Result<(), PayloadError> {
+    let failed = |error: io::Error| PayloadError::drive(&drive.path, error);
+    let parent = drive.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    durable::create_directory(parent).map_err(failed)?;
+    preallocate(&drive.path, drive.bytes.unwrap_or_default()).map_err(failed)?;
+    durable::sync_directory(parent).map_err(failed)
+}
+
+/// Makes a store on the drives of the section, whatever is on them; in the place of one that is lost, if it is to be.
 ///
 /// # Errors
 /// `Drive`, `Storage`.
-pub(super) fn format(section: &PayloadSection) -> Result<(), PayloadError> {
+pub(super) fn format(section: &PayloadSection, successor_of: Option<LostStore>) -> Result<(), PayloadError> {
     let paths: Vec<PathBuf> = section.drives.iter().map(|drive| drive.path.clone()).collect();
     let layout = Layout {
         data: section.data_columns,
         parity: section.parity_columns,
         hash: HashAlgorithm::Sha256,
         slot_bytes: section.slot_bytes,
+        successor_of,
     };
     Store::format_paths(&paths, &layout)?;
     tracing::info!(drives = paths.len(), data = layout.data, parity = layout.parity, "a payload store was made");

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use stele_cold::ColdError;
 use stele_hsm::SignerError;
 use stele_storage::StorageError;
 
@@ -14,6 +15,9 @@ pub enum PayloadError {
     /// The custody key.
     #[error(transparent)]
     Custody(#[from] SignerError),
+    /// The cold tier.
+    #[error(transparent)]
+    Cold(Box<ColdError>),
     /// The table of class keys.
     #[error("class keys: {reason}")]
     Keys {
@@ -64,6 +68,7 @@ impl PayloadError {
         match self {
             Self::Storage(error) => error.code(),
             Self::Custody(error) => error.code(),
+            Self::Cold(error) => error.code(),
             Self::Keys { .. } => "payload_class_keys",
             Self::Journal { .. } => "payload_journal",
             Self::TooManyWaiting => "payload_too_many_waiting",
@@ -86,5 +91,11 @@ impl PayloadError {
 
     pub(super) fn drive(path: &Path, reason: impl ToString) -> Self {
         Self::Drive { drive: path.display().to_string(), reason: reason.to_string() }
+    }
+}
+
+impl From<ColdError> for PayloadError {
+    fn from(error: ColdError) -> Self {
+        Self::Cold(Box::new(error))
     }
 }

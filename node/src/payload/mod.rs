@@ -11,6 +11,7 @@
 //!   body cannot try out commitments either, and what erases the key erases the salt.
 //! * A body that no applied statement refers to in time, a day unless configured otherwise, is removed.
 
+mod cold;
 mod command;
 mod custody;
 mod drives;
@@ -31,10 +32,11 @@ use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use stele_accel_hash::HashAlgorithm;
 use stele_hsm::custody::{Custodian, SealedClassKey};
-use stele_storage::{Group, Object, Store, Upload};
+use stele_storage::{Group, Object, StorageError, Store, Upload};
 use stele_types::record::RecordClass;
 use stele_types::{Hash, Height, NetworkId, ObjectId, PartyId};
 
+pub use cold::Cold;
 pub(crate) use command::StorageCommand;
 pub use custody::{AskedCopy, Copied, Custody, CustodyError, Kept, KeptBody};
 pub use error::PayloadError;
@@ -112,7 +114,7 @@ impl Ledger {
 
 /// Bodies of records on this node's drives.
 pub struct Payload {
-    store: Store,
+    store: Arc<Store>,
     keys: ClassKeys,
     unreferenced: Unreferenced,
     unreferenced_max: Duration,
@@ -140,13 +142,22 @@ impl Payload {
         let unreferenced = Unreferenced::open(&directory, ledger)?;
         let (section, bytes_max, at) = (section.clone(), section.blob_bytes_max, directory.clone());
         let unreferenced_max = Duration::from_millis(section.unreferenced_ms);
+        let has_keepers = section.custody.as_ref().is_some_and(|custody| !custody.keepers.is_empty());
         let opened = tokio::task::spawn_blocking(move || drives::open(&section, &at)).await;
         let store = match opened {
-            Ok(store) => store?,
+            Ok(store) => Arc::new(store?),
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         };
         if keys.is_empty().await && store.status().await?.records > 0 {
-            return Err(PayloadError::keys(&directory, "the table is gone and the store holds bodies; put it back"));
+            if !has_keepers {
+                return Err(PayloadError::keys(
+                    &directory,
+                    "the table is gone and the store holds bodies; put it back",
+                ));
+            }
+            tracing::error!(
+                "no class keys are here: those of bodies are fetched from other nodes when the bodies are read"
+            );
         }
         let ledger_ms = AtomicU64::new(ledger.time_ms);
         Ok(Self { store, keys, unreferenced, unreferenced_max, bytes_max, ledger_ms, directory })
@@ -222,11 +233,14 @@ impl Payload {
     /// # Errors
     /// `Storage`.
     pub async fn close(self) -> Result<(), PayloadError> {
-        Ok(self.store.close().await?)
+        match Arc::into_inner(self.store) {
+            Some(store) => Ok(store.close().await?),
+            None => Err(StorageError::Busy { retry_after: Duration::ZERO }.into()),
+        }
     }
 
     /// The store below.
-    pub const fn store(&self) -> &Store {
+    pub const fn store(&self) -> &Arc<Store> {
         &self.store
     }
 
@@ -271,7 +285,7 @@ impl Incoming<'_> {
         self.bytes = self.bytes.saturating_add(bytes.len() as u64);
         let bytes_max = self.payload.bytes_max;
         if self.bytes > bytes_max {
-            return Err(stele_storage::StorageError::TooLong { bytes: self.bytes, bytes_max }.into());
+            return Err(StorageError::TooLong { bytes: self.bytes, bytes_max }.into());
         }
         self.commitment.update(bytes);
         while !bytes.is_empty() {

@@ -8,9 +8,10 @@ use stele_hsm::custody::SoftwareCustodian;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Custody, CustodyError, Ledger, Payload, PayloadError, Upkeep};
+use super::cold::Absent;
+use super::{Cold, Custody, CustodyError, Ledger, Payload, PayloadError, Upkeep};
 use crate::chain::Chain;
-use crate::config::Config;
+use crate::config::{Config, CustodySection};
 use crate::metrics::Metrics;
 
 /// Where the payload store is, once it is open.
@@ -22,6 +23,7 @@ struct Opened {
     payload: Arc<Payload>,
     upkeep: Arc<Upkeep>,
     custody: Option<Arc<Custody>>,
+    cold: Option<Arc<Cold>>,
 }
 
 impl PayloadSlot {
@@ -38,6 +40,11 @@ impl PayloadSlot {
     /// Copies on other nodes, and for them.
     pub fn custody(&self) -> Option<Arc<Custody>> {
         self.open().as_ref()?.custody.clone()
+    }
+
+    /// The cold tier.
+    pub fn cold(&self) -> Option<Arc<Cold>> {
+        self.open().as_ref()?.cold.clone()
     }
 
     fn open(&self) -> std::sync::MutexGuard<'_, Option<Opened>> {
@@ -66,7 +73,8 @@ impl PayloadSlot {
                 return;
             }
         };
-        let (upkeep, custody) = (Arc::clone(&opened.upkeep), opened.custody.clone());
+        let Opened { upkeep, custody, cold, .. } = &opened;
+        let (upkeep, custody, cold) = (Arc::clone(upkeep), custody.clone(), cold.clone());
         *self.open() = Some(opened);
         metrics.storage.available(true);
         info!("bodies of records are kept");
@@ -75,7 +83,12 @@ impl PayloadSlot {
                 custody.run(stop.clone()).await;
             }
         };
-        tokio::join!(upkeep.run(stop.clone()), copies);
+        let segments = async {
+            if let Some(cold) = cold {
+                cold.run(stop.clone()).await;
+            }
+        };
+        tokio::join!(upkeep.run(stop.clone()), copies, segments);
         let Some(Opened { payload, .. }) = self.open().take() else { return };
         match Arc::into_inner(payload) {
             Some(payload) => {
@@ -105,6 +118,14 @@ async fn open(
         .as_ref()
         .map(|section| Custody::new(Arc::clone(&payload), Arc::clone(chain), signer, section, Arc::clone(metrics)));
     let custody = custody.transpose()?;
-    let upkeep = Upkeep::new(Arc::clone(&payload), Arc::clone(chain), Arc::clone(metrics), section, custody.clone());
-    Ok(Some(Opened { payload, upkeep, custody }))
+    let at_once = section.custody.as_ref().map(CustodySection::classes_at_once).unwrap_or_default();
+    let cold = section.cold.as_ref();
+    let cold =
+        cold.map(|section| Cold::new(Arc::clone(&payload), section, at_once, Arc::clone(metrics))).transpose()?;
+    if cold.is_none() {
+        payload.store().attach_cold(Arc::new(Absent { reason: "none is configured", retry_after: None }));
+    }
+    let upkeep = Upkeep::new(Arc::clone(&payload), Arc::clone(chain), Arc::clone(metrics), section);
+    let upkeep = upkeep.with(custody.clone(), cold.clone());
+    Ok(Some(Opened { payload, upkeep, custody, cold }))
 }

@@ -12,7 +12,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Custody, CustodyError, Payload, PayloadError};
+use super::{Cold, Custody, CustodyError, Payload, PayloadError};
 use crate::chain::{Chain, ChainError};
 use crate::config::PayloadSection;
 use crate::metrics::Metrics;
@@ -101,20 +101,21 @@ pub struct Upkeep {
     live_percent: u8,
     job: Mutex<JobState>,
     custody: Option<Arc<Custody>>,
+    cold: Option<Arc<Cold>>,
 }
 
 impl Upkeep {
     /// Of `payload`, with the statements of `chain`.
-    pub fn new(
-        payload: Arc<Payload>,
-        chain: Arc<Chain>,
-        metrics: Arc<Metrics>,
-        section: &PayloadSection,
-        custody: Option<Arc<Custody>>,
-    ) -> Arc<Self> {
+    pub fn new(payload: Arc<Payload>, chain: Arc<Chain>, metrics: Arc<Metrics>, section: &PayloadSection) -> Self {
         let scrub_period = Duration::from_secs(u64::from(section.scrub_days) * 24 * 3600);
         let live_percent = section.collect_live_percent;
-        Arc::new(Self { payload, chain, metrics, scrub_period, live_percent, job: Mutex::default(), custody })
+        let (job, custody, cold) = (Mutex::default(), None, None);
+        Self { payload, chain, metrics, scrub_period, live_percent, job, custody, cold }
+    }
+
+    /// The same, with what brings back what parity cannot: copies on other nodes, and the cold tier.
+    pub fn with(self, custody: Option<Arc<Custody>>, cold: Option<Arc<Cold>>) -> Arc<Self> {
+        Arc::new(Self { custody, cold, ..self })
     }
 
     /// Runs until `stop`.
@@ -337,8 +338,14 @@ impl Upkeep {
         match job {
             Job::Scrub => self.scrub_now().await,
             Job::Rebuild => {
-                let reason = "it names no nodes that keep copies".to_owned();
-                let custody = self.custody.as_ref().ok_or(CustodyError::Configuration { reason })?;
+                if self.custody.is_none() && self.cold.is_none() {
+                    let reason = "it names no nodes that keep copies, and there is no cold tier".to_owned();
+                    return Err(CustodyError::Configuration { reason });
+                }
+                if let Some(cold) = &self.cold {
+                    cold.reconcile().await?;
+                }
+                let Some(custody) = &self.custody else { return Ok(()) };
                 let rebuilt = custody.rebuild(|so_far| self.change(|state| state.bodies = so_far.bodies)).await?;
                 if rebuilt.failed > 0 {
                     Err(PayloadError::NotBroughtBack { bodies: rebuilt.failed }.into())
@@ -354,9 +361,17 @@ impl Upkeep {
         }
     }
 
-    /// What a scrub of a segment could not mend from parity comes from the copies on other nodes, if there are any.
+    /// What a scrub of a segment could not mend from parity comes from the cold tier, or from the copies on other nodes.
     async fn bring_back(&self, segment: u32, report: &ScrubReport) {
-        let Some(custody) = self.custody.as_ref().filter(|_| report.lost > 0) else { return };
+        let mut lost = report.lost;
+        if let Some(cold) = self.cold.as_ref().filter(|_| lost > 0) {
+            let scrubbed = segment..report.next.unwrap_or(u32::MAX);
+            match cold.restore(scrubbed, self.payload.now_ms()).await {
+                Ok(left) => lost = left,
+                Err(error) => warn!(code = error.code(), %error, segment, "the cold tier brings nothing back"),
+            }
+        }
+        let Some(custody) = self.custody.as_ref().filter(|_| lost > 0) else { return };
         for segment in segment..report.next.unwrap_or(segment + 1) {
             if let Err(error) = custody.mend_segment(segment).await {
                 warn!(code = error.code(), %error, segment, "what is lost cannot be brought back");

@@ -129,6 +129,7 @@ async fn status(session: &Session) -> Result<u8> {
                     .with("free_percent", drive["free_percent"].clone())
                     .with("segments", number("segments"))
                     .with("segments_free", number("segments_free"))
+                    .with("segments_cold", number("segments_cold"))
                     .with("records", number("records"))
                     .with("unreferenced", number("unreferenced"))
                     .with("alone", number("alone"))

@@ -7,7 +7,6 @@ use stele_types::record::RecordClass;
 use stele_types::{Hash, Height, NetworkId};
 
 use super::{Custody, CustodyError};
-use crate::config::CustodyLevel;
 use crate::payload::PayloadError;
 
 /// Objects that are looked at for one answer: each is read.
@@ -162,7 +161,7 @@ impl Custody {
             let key = self.payload.keys.sealed_for(&id, recipient).await?;
             // Of classes without copies nobody else needs the key.
             let class = u8::try_from(key.name.class).ok().and_then(RecordClass::from_number);
-            let shared = class.is_none_or(|class| self.level(class) == CustodyLevel::TwoCustodians);
+            let shared = class.is_none_or(|class| self.wants_copy(class));
             if origin == *recipient || shared {
                 views.push(key_view(&key, &origin));
             }

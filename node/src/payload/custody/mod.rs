@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use error::CustodyError;
+use exchange::read_key;
 pub use exchange::{AskedCopy, Kept, KeptBody};
 use keepers::{Keeper, Keepers, PULL_BYTES, ROOTS_MAX};
 
@@ -103,7 +104,16 @@ impl Custody {
 
     /// Where bodies of a class have to be.
     pub fn level(&self, class: RecordClass) -> CustodyLevel {
-        self.section.levels.get(class.as_str()).copied().unwrap_or(self.section.level)
+        self.section.level(class)
+    }
+
+    /// Whether another node is to have bodies of a class, too.
+    pub fn wants_copy(&self, class: RecordClass) -> bool {
+        match self.level(class) {
+            CustodyLevel::Local => false,
+            CustodyLevel::TwoCustodians => true,
+            CustodyLevel::Cold => !self.section.keepers.is_empty(),
+        }
     }
 
     /// How long whoever puts a body waits for its copy.
@@ -262,6 +272,31 @@ impl Custody {
             }
         }
         Err(foreign(keeper, "a body without the class key that opens it"))
+    }
+
+    /// Asks the other nodes for the class key of a body, which this one does not have; whether one brought it.
+    pub async fn learn_key(&self, root: Hash) -> bool {
+        let Ok(sealed) = self.payload.sealed(&root).await else { return false };
+        let header = sealed.header().clone();
+        drop(sealed);
+        for keeper in self.keepers.all() {
+            let learned = match self.class_keys_of(keeper).await {
+                Ok(keys) => self.learn(keeper, root, &header, &keys).await,
+                Err(error) => Err(error),
+            };
+            match learned {
+                Ok(()) => return true,
+                Err(error) => warn!(code = error.code(), %error, %root, keeper = keeper.name, "no class key was had"),
+            }
+        }
+        false
+    }
+
+    /// The class keys that another node has for this one.
+    async fn class_keys_of(&self, keeper: &Keeper) -> Result<Vec<(SealedClassKey, CustodyPublicKey)>, CustodyError> {
+        let keys = keeper.heard(keeper.client.class_keys(&hex::encode(self.own())).await)?;
+        let malformed = || foreign(keeper, "a malformed class key");
+        keys.keys.iter().map(|view| read_key(view, self.chain.network()).ok_or_else(malformed)).collect()
     }
 
     /// Fetches a sealed body from another node and stores it.
@@ -428,7 +463,7 @@ impl Custody {
             let Ok(sealed) = self.payload.sealed(&root).await else { continue };
             let header = sealed.header().clone();
             let origin = self.payload.keys.origin(&header.class_key).await.ok();
-            let is_own = origin.as_ref() == Some(self.own()) && self.level(header.class) == CustodyLevel::TwoCustodians;
+            let is_own = origin.as_ref() == Some(self.own()) && self.wants_copy(header.class);
             if is_own && !self.payload.unreferenced.is_alone(&root) {
                 own.push(root);
             }

@@ -4,7 +4,6 @@ use stele_hsm::custody::{CustodyPublicKey, SealedClassKey};
 use stele_types::{Hash, Height};
 use tracing::{info, warn};
 
-use super::exchange::read_key;
 use super::keepers::Keeper;
 use super::{BLOCKS_MAX, Custody, CustodyError, foreign};
 
@@ -42,10 +41,7 @@ impl Custody {
         rebuilt: &mut Rebuilt,
         progress: &mut impl FnMut(Rebuilt),
     ) -> Result<(), CustodyError> {
-        let keys = keeper.heard(keeper.client.class_keys(&hex::encode(self.own())).await)?;
-        let malformed = || foreign(keeper, "a malformed class key");
-        let read = keys.keys.iter().map(|view| read_key(view, self.chain.network()).ok_or_else(malformed));
-        let keys = read.collect::<Result<Vec<_>, _>>()?;
+        let keys = self.class_keys_of(keeper).await?;
         for origin in [*self.own(), keeper.custody_key] {
             let mut from = Some((0, 0));
             while let Some((segment, skip)) = from {

@@ -100,6 +100,13 @@ async fn a_node_that_lost_its_whole_store_is_made_again_from_copies() -> Result<
         ensure!(config.contains(&format!("receipt_key = \"{}\"", signed.key)), "{}", signed.key);
         let holders = holders(&cluster, &root).await?;
         ensure!(holders.len() == 2 && holders[0] == 0, "{holders:?}");
+        // Anybody can check it, with a program that asks nobody.
+        fs::write(stele.working_dir().join("copy.receipt"), hex::decode(&signed.receipt)?)?;
+        let genesis = cluster.network.dir().genesis().display().to_string();
+        let arguments = format!("copy.receipt --key {} --genesis {genesis} --json", signed.key);
+        let said = stele.run("stele-verify", &arguments).await?;
+        let verdict: serde_json::Value = serde_json::from_str(&said.out).with_context(|| said.err.clone())?;
+        ensure!(verdict["verdict"] == "vouched_by_one_node" && verdict["body_root"] == *blob.root, "{verdict}");
         kept.push((root, content));
     }
     // Bodies of other nodes, of some of which the first one keeps the copy.

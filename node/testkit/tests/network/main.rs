@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bodies;
+mod cold_tier;
 mod command_line_life;
 mod copies;
 mod damaged_stores;

@@ -1,0 +1,256 @@
+//! The cold tier of a node: whole segments of its store go to S3, and come back record by record.
+//!
+//! ```text
+//!  body of a class `cold` ──► its segment is full, or `seal_ms` old ──► copied, read back, held ──► whoever waits is told
+//!  every other segment    ──► `age_hours` old, or room is scarce    ──┘        └── room is scarce: its slots are given up
+//! ```
+//!
+//! The store opens without the tier: what the drives hold is given and taken while it cannot be reached, and what it alone
+//! holds is refused with the time to ask again. A store in which there is nothing, under the id of one that was lost
+//! (`steled storage format --from-cold`), takes back what the tier has of that.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use stele_cold::{ColdDriver, ColdError, ColdOptions, ColdPolicy, ColdTier};
+use stele_storage::{ColdReader, Group, StorageError};
+use stele_types::Hash;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::{Payload, PayloadError};
+use crate::config::ColdSection;
+use crate::metrics::Metrics;
+
+/// How often is looked for segments that are to go.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// The longest pause after a failure.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// How often what attempts left is looked for: it takes a listing of all objects.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(24 * 3_600);
+
+/// Segments that one step copies, or drops, at most.
+const SEGMENTS_MAX: usize = 8;
+
+/// The cold tier of a payload store.
+pub struct Cold {
+    payload: Arc<Payload>,
+    options: ColdOptions,
+    policy: ColdPolicy,
+    seal_after: Duration,
+    metrics: Arc<Metrics>,
+    /// As soon as the endpoint has answered, and was found to be safe.
+    driver: OnceLock<ColdDriver>,
+    /// Groups that a body waits in for its segment to go, and since when.
+    waiting: Mutex<BTreeMap<Group, Instant>>,
+    moved: Notify,
+}
+
+impl Cold {
+    /// Of `payload`, as the section says; segments of `at_once` go as soon as nothing is added to them.
+    ///
+    /// # Errors
+    /// `Cold`: the section, or the file of the credentials.
+    pub fn new(
+        payload: Arc<Payload>,
+        section: &ColdSection,
+        at_once: Vec<u8>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Arc<Self>, PayloadError> {
+        let options = section.options(payload.store().hash())?;
+        let policy = ColdPolicy {
+            age: Duration::from_secs(u64::from(section.age_hours) * 3_600),
+            at_once,
+            free_percent_min: section.free_percent_min,
+            segments_max: SEGMENTS_MAX,
+        };
+        payload.store().attach_cold(Arc::new(Absent { reason: "it was not reached yet", retry_after: Some(INTERVAL) }));
+        let seal_after = Duration::from_millis(section.seal_ms);
+        let (driver, waiting, moved) = (OnceLock::new(), Mutex::default(), Notify::new());
+        Ok(Arc::new(Self { payload, options, policy, seal_after, metrics, driver, waiting, moved }))
+    }
+
+    /// Has the segment of a body that was just put go soon, and waits until it is there, for `wait` at most; whether it is.
+    pub async fn reached_within(&self, root: Hash, wait: Duration) -> bool {
+        if let Ok(group) = self.payload.store().group(&root.0).await {
+            self.waiting.lock().unwrap_or_else(PoisonError::into_inner).entry(group).or_insert_with(Instant::now);
+        }
+        let deadline = Instant::now() + wait;
+        loop {
+            // Before it is looked: what moves meanwhile is not missed.
+            let moved = self.moved.notified();
+            if self.holds(&root).await {
+                return true;
+            }
+            if tokio::time::timeout_at(deadline, moved).await.is_err() {
+                return false;
+            }
+        }
+    }
+
+    /// Whether the tier holds a body.
+    pub async fn holds(&self, root: &Hash) -> bool {
+        self.payload.store().is_cold(&root.0).await.unwrap_or(false)
+    }
+
+    /// Writes again, from the tier, what the drives have lost of some segments, as far as it has them; batches that are
+    /// beyond repair afterwards.
+    pub async fn restore(&self, segments: Range<u32>, now_ms: u64) -> Result<u64, PayloadError> {
+        let store = self.payload.store();
+        let mut lost = 0;
+        for status in store.cold_list().await?.into_iter().filter(|status| segments.contains(&status.segment)) {
+            if let Some(driver) = self.driver.get().filter(|_| status.held && status.local) {
+                let cells = driver.restore(status.segment).await?;
+                info!(cells, segment = status.segment, "what the drives had lost came back from the cold tier");
+            }
+        }
+        let mut next = Some(segments.start);
+        while let Some(from) = next.filter(|from| segments.contains(from)) {
+            let report = store.scrub_some(from, 1, now_ms).await?;
+            lost += report.lost;
+            next = report.next;
+        }
+        Ok(lost)
+    }
+
+    /// Takes back objects that the tier has of this store, and the store does not know; how many.
+    ///
+    /// # Errors
+    /// `Cold`.
+    pub async fn reconcile(&self) -> Result<u64, PayloadError> {
+        let driver = self.driver.get().ok_or_else(|| self.unreachable())?;
+        let adopted = driver.reconcile().await?;
+        driver.recall().await?;
+        Ok(adopted)
+    }
+
+    fn unreachable(&self) -> PayloadError {
+        let reason = format!("{} was not reached since the node started", self.options.endpoint);
+        PayloadError::Cold(Box::new(ColdError::Unavailable { reason, retry_after: INTERVAL }))
+    }
+
+    /// Carries segments until `stop`.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        tokio::select! {
+            () = self.carry() => {}
+            () = stop.cancelled() => {}
+        }
+    }
+
+    async fn carry(&self) {
+        let driver = self.open().await;
+        let mut swept: Option<Instant> = None;
+        let mut pause = INTERVAL;
+        loop {
+            if swept.is_none_or(|swept| swept.elapsed() > SWEEP_INTERVAL) {
+                match driver.sweep().await {
+                    Ok(leftovers) => info!(leftovers, "the cold tier was swept"),
+                    Err(error) => warn!(code = error.code(), %error, "the cold tier cannot be swept"),
+                }
+                swept = Some(Instant::now());
+            }
+            pause = match self.step(driver).await {
+                Ok(busy) => {
+                    self.metrics.storage.cold_caught_up(now());
+                    if busy { Duration::ZERO } else { INTERVAL.min(self.seal_after.max(Duration::from_millis(100))) }
+                }
+                Err(error) => {
+                    self.metrics.storage.cold_failed();
+                    warn!(code = error.code(), %error, "segments cannot go to the cold tier");
+                    (2 * pause.max(Duration::from_secs(1))).min(PAUSE_MAX).max(error.retry_after().unwrap_or_default())
+                }
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Asks the endpoint until it answers and is safe.
+    async fn open(&self) -> &ColdDriver {
+        let mut pause = Duration::from_secs(1);
+        loop {
+            match ColdTier::open(self.options.clone()).await {
+                Ok(tier) => {
+                    let driver = ColdDriver::new(Arc::clone(self.payload.store()), tier, self.policy.clone());
+                    let driver = self.driver.get_or_init(|| driver);
+                    match self.take_back_if_empty(driver).await {
+                        Ok(()) => info!(endpoint = self.options.endpoint, "the cold tier is open"),
+                        Err(error) => error!(code = error.code(), %error, "what the cold tier has was not taken back"),
+                    }
+                    return driver;
+                }
+                Err(error) => {
+                    self.metrics.storage.cold_failed();
+                    error!(code = error.code(), %error, "the cold tier cannot be used; the drives alone are");
+                    pause = (2 * pause).min(PAUSE_MAX);
+                    tokio::time::sleep(error.retry_after().unwrap_or(pause).max(pause)).await;
+                }
+            }
+        }
+    }
+
+    /// A store that was made in the place of one that is lost.
+    async fn take_back_if_empty(&self, driver: &ColdDriver) -> Result<(), ColdError> {
+        let status = self.payload.store().status().await?;
+        if status.records > 0 || status.segments_cold > 0 {
+            return Ok(());
+        }
+        let objects = driver.reconcile().await?;
+        if objects > 0 {
+            info!(objects, "the store is empty; what the cold tier has of it is taken back");
+            driver.recall().await?;
+        }
+        Ok(())
+    }
+
+    /// Does what is to be done now; whether there may be more.
+    async fn step(&self, driver: &ColdDriver) -> Result<bool, ColdError> {
+        let due: Vec<Group> = {
+            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            waiting.extract_if(.., |_, since| since.elapsed() >= self.seal_after).map(|(group, _)| group).collect()
+        };
+        for group in due {
+            driver.seal(group).await?;
+        }
+        let report = driver.step(self.payload.now_ms()).await?;
+        self.metrics.storage.cold_moved(&report);
+        if report.copied > 0 {
+            info!(segments = report.copied, bytes = report.copied_bytes, "segments went to the cold tier");
+            self.moved.notify_waiters();
+        }
+        if report.dropped > 0 {
+            info!(segments = report.dropped, "room was freed: these segments are in the cold tier alone");
+        }
+        Ok(report.copied.max(report.dropped) >= SEGMENTS_MAX as u64)
+    }
+}
+
+/// Stands for a tier that is not there.
+pub(super) struct Absent {
+    pub(super) reason: &'static str,
+    pub(super) retry_after: Option<Duration>,
+}
+
+impl ColdReader for Absent {
+    fn read<'r>(
+        &'r self,
+        _name: &'r str,
+        _root: [u8; 32],
+        _range: Range<u64>,
+    ) -> Pin<Box<dyn Future<Output = Result<Bytes, StorageError>> + Send + 'r>> {
+        let error = StorageError::Cold { reason: self.reason.to_owned(), retry_after: self.retry_after };
+        Box::pin(std::future::ready(Err(error)))
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
