@@ -17,7 +17,8 @@ use crate::tree::{Standing, Tree, Update, Written};
 use crate::values::{FileId, FileSet, Place};
 use crate::write_log::{Position, WriteLog};
 use crate::{
-    Durability, Figures, Hash, HistoryBounds, Key, Layout, MULTI_KEYS_MAX, Options, StateError, StateHash, Write,
+    CHUNK_BYTES_MAX, Durability, Figures, Hash, HistoryBounds, Key, Layout, MULTI_KEYS_MAX, Options, StateError,
+    StateHash, Write,
 };
 
 /// Values moved to the newest snapshot per commit, whatever its size, and one more for so many writes. The next snapshot
@@ -539,7 +540,12 @@ impl StateMap for TreeMap {
     fn export(&mut self, directory: &Path) -> Result<bool, StateError> {
         self.check()?;
         let Some(newest) = self.history.newest().filter(|_| self.export.is_none()) else { return Ok(false) };
-        let depth = SnapshotHeader::depth_for(self.tree.pair_bytes());
+        let (depth, bytes) = SnapshotHeader::division(self.tree.sizes());
+        if bytes > CHUNK_BYTES_MAX as u64 {
+            // Nobody could fetch it.
+            self.figures.snapshot_failures += 1;
+            return Err(StateError::ChunkTooLong { bytes, most: CHUNK_BYTES_MAX });
+        }
         let (height, root) = (newest.height, newest.root_hash());
         let header = SnapshotHeader { hash: self.tree.hash(), height, root, pairs: 0, depth };
         let started = SnapshotJob::start(directory, header, &mut self.tree);

@@ -109,6 +109,7 @@ pub trait StateMap: Send + Sync + Sized {
     /// write, or the one before is not finished.
     ///
     /// # Errors
+    /// [`StateError::ChunkTooLong`] when somebody has ground so many keys into one range that no division helps;
     /// [`StateError::Io`]; the map stays usable.
     fn export(&mut self, directory: &Path) -> Result<bool, StateError>;
 

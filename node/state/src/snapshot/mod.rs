@@ -30,7 +30,7 @@ mod relocation;
 
 pub use builder::SnapshotBuilder;
 pub use chunk::{CHUNK_BYTES_MAX, Chunk, ChunkError};
-pub(crate) use format::SnapshotHeader;
+pub(crate) use format::{SNAPSHOT_DEPTH_MAX, SnapshotHeader};
 pub(crate) use job::SnapshotJob;
 pub(crate) use listing::{GENERATIONS, Listing, file_name, list, prune};
 pub use reader::SnapshotReader;
