@@ -6,10 +6,10 @@
 //! engine for them and never decides a root itself.
 //!
 //! ```text
-//!             stage (no side effects)                    commit(height)
-//!  writes ──► descend, copy the path, hash ──► Staged ──► write-set log ── fdatasync ──► tree moves to the new root
-//!             level by level                   + root      │                                │
-//!                                                          └─ redo at open ◄── checkpoint ◄─┘ (beside the commits)
+//!             stage (no side effects)                 commit(height)
+//!  writes ──► descend, hash what is new ──► Staged ──► write-set log ── fdatasync ──► tree changed in place
+//!             level by level                + root      │                                │   (and the way back kept)
+//!                                                       └─ redo at open ◄── checkpoint ◄─┘ (beside the commits)
 //! ```
 //!
 //! * [`StateMap`] is the interface. An engine may be replaced by another without changing a root.
