@@ -201,8 +201,11 @@ impl Tree {
             let mut old = std::mem::replace(&mut leaf.value, value);
             // Older versions read it from its file.
             self.values.leave(&mut old);
-            self.sizes.add(&leaf.key, LEAF_DEPTH, value.length() as u64);
-            self.sizes.remove(&leaf.key, LEAF_DEPTH, old.length() as u64);
+            // Most values are as long as the one before, and a range is one more place of cold memory.
+            if value.length() != old.length() {
+                self.sizes.add(&leaf.key, LEAF_DEPTH, value.length() as u64);
+                self.sizes.remove(&leaf.key, LEAF_DEPTH, old.length() as u64);
+            }
             undo.value_bytes += old.bytes();
             undo.values.push((*slot, old));
         }
