@@ -56,7 +56,7 @@ pub use interface::{
     Durability, Figures, Layout, Opened, Options, Pairs, Proven, ProvenMany, Recovery, StateMap, Write,
 };
 pub use record::BATCH_BYTES_MAX;
-pub use snapshot::{CHUNK_BYTES_MAX, Chunk, ChunkError, SnapshotBuilder, SnapshotReader};
+pub use snapshot::{CHUNK_BYTES_MAX, Chunk, ChunkError, SNAPSHOT_DEPTH_MAX, SnapshotBuilder, SnapshotReader};
 pub use stele_merkle::Hash;
 pub use stele_merkle::state::{Key, KeyRange, MULTI_KEYS_MAX, MultiProof, Proof, RangeProof, StateHash};
 

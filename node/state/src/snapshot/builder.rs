@@ -81,6 +81,12 @@ impl SnapshotBuilder {
         missing.filter_map(|(index, _)| KeyRange::new(self.header.depth, index as u64))
     }
 
+    /// Pairs of the chunks that are there.
+    #[must_use]
+    pub fn pairs(&self) -> u64 {
+        self.header.pairs
+    }
+
     /// Whether all chunks are there.
     #[must_use]
     pub fn is_complete(&self) -> bool {

@@ -19,8 +19,8 @@ const CHUNK_BYTES: u64 = 512 << 10;
 /// between nodes has to be short.
 pub(super) const FILE_CHUNK_BYTES_MAX: usize = BATCH_BYTES_MAX;
 
-/// The deepest division: a million chunks, enough for half a TB.
-pub(crate) const SNAPSHOT_DEPTH_MAX: u8 = 20;
+/// The depth of the finest division: a million chunks, enough for half a TB.
+pub const SNAPSHOT_DEPTH_MAX: u8 = 20;
 
 /// Header of a snapshot file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
