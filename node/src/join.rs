@@ -8,14 +8,13 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use stele_client::SnapshotView;
 use stele_merkle::log::Frontier;
-use stele_types::{Genesis, Height, Outcome, cbor};
+use stele_types::{Genesis, Outcome, cbor};
 use stele_verify::TrustAnchor;
 
 use crate::chain::{Adoption, JoinPoint};
 use crate::config::Config;
-use crate::fetch::{self, Fetched, Peers, Source};
+use crate::fetch::{self, Fetched, Offer, Peers, Source};
 use crate::node::read_genesis;
 
 /// Begin at a snapshot of the state, fetched from nodes of the network, instead of at genesis
@@ -50,11 +49,10 @@ impl Join {
         let sources = self.peers.sources()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let (point, fetched) = runtime.block_on(async {
-            let prove = async |source: &Source, snapshot: &SnapshotView| prove(source, snapshot, &anchor).await;
-            let (snapshot, point) = fetch::newest(&sources, self.height, prove).await?;
             let adoption = Adoption::begin(&config.node.data_dir.join("chain"))?;
-            let builder = adoption.state(&genesis, &point, snapshot.depth)?;
-            let fetched = fetch::chunks(&sources, builder, point.height(), &snapshot).await?;
+            let prove = async |source: &Source, offer: &Offer| prove(source, offer, &anchor).await;
+            let begin = |offer: &Offer, point: &JoinPoint| anyhow::Ok(adoption.state(&genesis, point, offer.depth)?);
+            let (point, fetched) = fetch::newest(&sources, self.height, prove, begin).await?;
             adoption.finish(genesis.network(), &point)?;
             anyhow::Ok((point, fetched))
         })?;
@@ -75,10 +73,10 @@ impl Join {
 }
 
 /// Everything but the state, checked against a header that is verified from genesis.
-async fn prove(source: &Source, snapshot: &SnapshotView, anchor: &TrustAnchor) -> anyhow::Result<JoinPoint> {
-    let (client, height) = (&source.client, Height(snapshot.height));
+async fn prove(source: &Source, offer: &Offer, anchor: &TrustAnchor) -> anyhow::Result<JoinPoint> {
+    let (client, height) = (&source.client, offer.height);
     let certifying = fetch::certified(client, height, anchor).await?;
-    fetch::check_root(snapshot, &certifying)?;
+    fetch::check_root(offer, &certifying)?;
     let (block, next) = (client.block(height).await?.block, client.block(height.next()).await?.block);
     let standpoint = client.standpoint(height).await?;
     let log_frontier =

@@ -341,8 +341,9 @@ async fn open_chain(
     section: &StateSection,
 ) -> Result<(Arc<Chain>, Writer), NodeError> {
     let directory = directory.join("chain");
-    let StateSection { snapshot_interval, values_memory_bytes, page_cache_bytes, .. } = *section;
-    let options = ChainOptions { snapshot_interval, values_memory_bytes, layout: section.layout(), page_cache_bytes };
+    let StateSection { snapshot_interval, values_memory_bytes, page_cache_bytes, threads, .. } = *section;
+    let layout = section.layout();
+    let options = ChainOptions { snapshot_interval, values_memory_bytes, layout, page_cache_bytes, threads };
     let opened = tokio::task::spawn_blocking(move || Chain::open(&directory, &bytes, genesis, options)).await;
     match opened {
         Ok(opened) => Ok(opened?),

@@ -11,7 +11,6 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use stele_client::SnapshotView;
 use stele_state::{Finding, KeyRange, Report, SnapshotBuilder, SnapshotReader, StateError, StateHash};
 use stele_types::exchange::CertifiedHeader;
 use stele_types::limits::BUNDLE_BYTES_MAX;
@@ -19,7 +18,7 @@ use stele_types::{Hash, Height, cbor};
 use stele_verify::TrustAnchor;
 use tracing::{info, warn};
 
-use crate::fetch::{self, Peers, Source};
+use crate::fetch::{self, Offer, Peers, Source};
 use crate::store::durable;
 
 /// Exit status of a check that found damage; that of `fsck(8)` for errors which are left as they are.
@@ -105,20 +104,21 @@ impl Fetch {
         let sources = self.peers.sources()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let (certifying, fetched) = runtime.block_on(async {
-            let prove = async |source: &Source, snapshot: &SnapshotView| {
-                let certifying = fetch::certified(&source.client, Height(snapshot.height), &anchor).await?;
-                fetch::check_root(snapshot, &certifying)?;
+            let prove = async |source: &Source, offer: &Offer| {
+                let certifying = fetch::certified(&source.client, offer.height, &anchor).await?;
+                fetch::check_root(offer, &certifying)?;
                 anyhow::Ok(certifying)
             };
-            let (snapshot, certifying) = fetch::newest(&sources, self.height, prove).await?;
-            let (height, root) = (snapshot.height, certifying.header.state_root.0);
-            let builder = builder(&self.out, anchor.state_hash(), height, root, snapshot.depth)?;
-            let name = header_name(certifying.header.height);
-            // Before the snapshot has its name: it never stands there without its header.
-            durable::replace_file(&self.out, &name, &cbor::to_vec(&certifying))
-                .context("write the certified header")?;
-            let fetched = fetch::chunks(&sources, builder, Height(height), &snapshot).await?;
-            anyhow::Ok((certifying, fetched))
+            let begin = |offer: &Offer, certifying: &CertifiedHeader| {
+                let root = certifying.header.state_root.0;
+                let builder = builder(&self.out, anchor.state_hash(), offer.height.0, root, offer.depth)?;
+                let name = header_name(certifying.header.height);
+                // Before the snapshot has its name: it never stands there without its header.
+                durable::replace_file(&self.out, &name, &cbor::to_vec(certifying))
+                    .context("write the certified header")?;
+                anyhow::Ok(builder)
+            };
+            fetch::newest(&sources, self.height, prove, begin).await
         })?;
         let height = certifying.header.height.0.saturating_sub(1);
         let seconds = fetched.elapsed.as_secs_f64();

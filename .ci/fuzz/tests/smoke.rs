@@ -9,6 +9,8 @@ use stele_fuzz::{TARGETS, Target};
 const ROUNDS: usize = 20_000;
 /// Rounds of targets that verify signatures, which takes a thousand times as long as decoding.
 const ROUNDS_WITH_SIGNATURES: usize = 1_000;
+/// Rounds of targets that read files, which are written for it.
+const ROUNDS_WITH_FILES: usize = 500;
 const SEED: u64 = 0x5354_454c_4531;
 
 fn number(name: &str) -> Option<u64> {
@@ -32,7 +34,14 @@ fn smoke(target: &Target, rounds: usize) {
 
 #[test]
 fn decoders_keep_their_promises() {
-    TARGETS.iter().filter(|target| !target.name.ends_with("_verify")).for_each(|target| smoke(target, ROUNDS));
+    let others = |target: &&Target| ["_verify", "_file"].iter().all(|kind| !target.name.ends_with(kind));
+    TARGETS.iter().filter(others).for_each(|target| smoke(target, ROUNDS));
+}
+
+#[test]
+fn readers_of_files_keep_their_promises() {
+    let targets = TARGETS.iter().filter(|target| target.name.ends_with("_file"));
+    targets.for_each(|target| smoke(target, ROUNDS_WITH_FILES));
 }
 
 #[test]

@@ -57,13 +57,18 @@ impl JoinPoint {
         let outcomes_root = tree::root_of(&tree::leaf_hashes(outcomes.iter().map(Vec::as_slice)));
         let entries =
             |block: &Block| Hash(tree::root_of(&tree::leaf_hashes(block.entries.iter().map(|entry| &**entry))));
-        let parent = self.parent_certificate();
+        // A certificate is not part of a block's id: the header has its hash, and the first block has none.
+        let certificate = |block: &Block| {
+            block.parent_certificate.as_ref().map(CommitCertificate::hash).unwrap_or_default()
+                == block.header.parent_certificate
+        };
         let parts = [
             ("next block", self.next.header == *header),
             ("block", self.block.header.id() == header.parent && self.height().next() == header.height),
             ("entries of the block", entries(&self.block) == self.block.header.statements_root),
             ("entries of the next block", entries(&self.next) == header.statements_root),
-            ("block's certificate", parent.is_some_and(|parent| parent.hash() == header.parent_certificate)),
+            ("certificate in the block", certificate(&self.block)),
+            ("block's certificate", certificate(&self.next) && self.parent_certificate().is_some()),
             ("log's frontier", self.log_frontier.root() == header.log_root.0),
             ("log's size", self.log_frontier.size() == header.log_size),
             ("outcomes", outcomes_root == header.outcomes_root.0 && outcomes.len() == self.block.entries.len()),
@@ -233,11 +238,14 @@ mod tests {
         /// The part that does not fit after a change, and the change.
         type Change = (&'static str, fn(&mut JoinPoint));
         assert_eq!(point().check(), Ok(()));
-        let changes: [Change; 9] = [
+        let changes: [Change; 10] = [
             ("next block", |point| point.next.header.time_ms += 1),
             ("block", |point| point.block.header.time_ms += 1),
             ("entries of the block", |point| point.block.entries[0] = Arc::from(&b"another"[..])),
             ("entries of the next block", |point| point.next.entries[0] = Arc::from(&b"another"[..])),
+            ("certificate in the block", |point| {
+                point.block.parent_certificate = Some(certificate(6, BlockId([3; 32]), VoteKey::Direct));
+            }),
             ("block's certificate", |point| point.next.parent_certificate = None),
             ("block's certificate", |point| {
                 point.next.parent_certificate = Some(certificate(7, BlockId([0; 32]), VoteKey::Direct));

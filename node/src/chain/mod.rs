@@ -72,6 +72,8 @@ pub struct ChainOptions {
     pub layout: stele_state::Layout,
     /// Bytes of its pages that stay in memory.
     pub page_cache_bytes: usize,
+    /// Threads that may work on the writes of one block.
+    pub threads: usize,
 }
 
 impl Default for ChainOptions {
@@ -81,6 +83,7 @@ impl Default for ChainOptions {
             values_memory_bytes: stele_state::Options::VALUES_MEMORY_BYTES,
             layout: stele_state::Layout::Auto { keys: stele_state::Options::PAGED_FROM_KEYS },
             page_cache_bytes: stele_state::Options::PAGE_CACHE_BYTES,
+            threads: 1,
         }
     }
 }

@@ -76,6 +76,7 @@ impl Chain {
             values_memory_bytes: options.values_memory_bytes,
             layout: options.layout,
             page_cache_bytes: options.page_cache_bytes,
+            threads: options.threads,
             ..stele_state::Options::new(hash)
         };
         let opened = TreeMap::open(&directory.join("state"), state_options)?;

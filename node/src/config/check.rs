@@ -262,6 +262,7 @@ impl Config {
         faults.within("admission.party_share_percent", u64::from(admission.party_share_percent), 1, 100);
         faults.within("accel.threads", wide(self.accel.threads), 0, 1_024);
         faults.within("accel.key_table_bytes_max", wide(self.accel.key_table_bytes_max), 0, 1 << 40);
+        faults.within("state.threads", wide(self.state.threads), 1, 256);
         let gpu = &self.accel.gpu;
         faults.within("accel.gpu.slots", wide(gpu.slots), 1, 64);
         // A slot holds at least one subtree of a Merkle job.

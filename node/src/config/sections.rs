@@ -358,6 +358,9 @@ pub struct StateSection {
     pub paged_from_keys: u64,
     /// Bytes of pages that stay in memory, those used last.
     pub page_cache_bytes: usize,
+    /// Threads that may work on one block's writes. Small blocks take one anyway, and order, admission and execution want
+    /// the other cores: more are worth it where cores idle while a large block is committed.
+    pub threads: usize,
 }
 
 impl StateSection {
@@ -380,6 +383,7 @@ impl Default for StateSection {
             layout: StateLayout::Auto,
             paged_from_keys: 100_000_000,
             page_cache_bytes: 1 << 30,
+            threads: 1,
         }
     }
 }

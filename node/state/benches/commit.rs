@@ -151,6 +151,7 @@ fn measure(keys: u64, directory: &Path, arguments: &Arguments, figures: &mut Fig
         page_cache_bytes: arguments.page_cache_bytes,
         ..Options::new(StateHash::Sha256)
     };
+    forget_peak();
     let state = directory.join("state");
     let mut driver = Driver { map: TreeMap::open(&state, options).expect("a new map").map, height: 0, keys };
     let mut random = Random(7);
@@ -200,6 +201,7 @@ fn measure(keys: u64, directory: &Path, arguments: &Arguments, figures: &mut Fig
     figures.add(format!("ram.bytes_per_key.{suffix}"), tree as f64 / held.keys as f64, "B");
     figures.add(format!("ram.history.{suffix}"), held.history_bytes as f64 / 1e6, "MB");
     figures.add(format!("ram.resident.{suffix}"), status_bytes("VmRSS:") / 1e6, "MB");
+    figures.add(format!("ram.peak.{suffix}"), status_bytes("VmHWM:") / 1e6, "MB");
     if paged {
         let without_cache = tree.saturating_sub(arguments.page_cache_bytes as u64);
         figures.add(format!("ram.bytes_per_key.{suffix}.without_cache"), without_cache as f64 / held.keys as f64, "B");
@@ -384,6 +386,11 @@ fn status_bytes(field: &str) -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let kilobytes = status.lines().find_map(|line| line.strip_prefix(field)?.trim().strip_suffix(" kB"));
     1024.0 * kilobytes.and_then(|number| number.parse::<f64>().ok()).unwrap_or(0.0)
+}
+
+/// The peak begins anew with each map; where the system does not forget it, it is that of all maps so far.
+fn forget_peak() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
 /// Time that this thread has spent on a processor: unlike wall-clock time it is hardly disturbed by a busy machine.

@@ -9,8 +9,8 @@ use crate::pages::{TableHeader, TableJob};
 use crate::snapshot::{SnapshotHeader, SnapshotJob};
 use crate::tree::{Tree, Undo};
 
-/// Pairs copied into a running snapshot per commit, whatever the commit's size: a million pairs take a thousand empty
-/// blocks.
+/// Pairs and ranges copied into a running snapshot per commit, whatever the commit's size: a million of them take a
+/// thousand empty blocks.
 const PAIRS_PER_COMMIT: usize = 1024;
 
 /// Pairs copied per write of a commit, so that a snapshot ends before the map has changed by a quarter.
@@ -63,7 +63,7 @@ impl Checkpoint {
         let (hash, height, root) = (tree.hash(), newest.height, newest.root_hash());
         let count = tree.live_pages() as u64;
         let Some(pages) = tree.pages_mut() else {
-            let depth = SnapshotHeader::depth_for(tree.pair_bytes());
+            let (depth, _) = SnapshotHeader::division(tree.sizes());
             let header = SnapshotHeader { hash, height, root, pairs: 0, depth };
             return Ok(Self::Snapshot(SnapshotJob::start(directory, header, tree)?));
         };

@@ -17,7 +17,8 @@ use crate::tree::{Standing, Tree, Update, Written};
 use crate::values::{FileId, FileSet, Place};
 use crate::write_log::{Position, WriteLog};
 use crate::{
-    Durability, Figures, Hash, HistoryBounds, Key, Layout, MULTI_KEYS_MAX, Options, StateError, StateHash, Write,
+    CHUNK_BYTES_MAX, Durability, Figures, Hash, HistoryBounds, Key, Layout, MULTI_KEYS_MAX, Options, StateError,
+    StateHash, Write,
 };
 
 /// Values moved to the newest snapshot per commit, whatever its size, and one more for so many writes. The next snapshot
@@ -135,9 +136,9 @@ impl TreeMap {
         }
     }
 
-    /// Goes on with a running snapshot, and starts one when the log has grown enough. What fails here is counted and
-    /// tried again; the commit before it is unaffected.
-    fn maintain(&mut self, writes: u32) {
+    /// Goes on with a running snapshot, and starts one when the log has grown enough, after a commit of so many writes whose
+    /// record had so many bytes. What fails here is counted and tried again; the commit before it is unaffected.
+    fn maintain(&mut self, writes: u32, record: u64) {
         // A disk that cannot keep up must slow the commits down: what is retained for it is memory.
         let pace = Pace::Commit { writes, wait: self.history.is_burdened() };
         self.go_on_exporting(pace);
@@ -155,11 +156,8 @@ impl TreeMap {
             return;
         }
         if files.moving.is_some() {
-            // The log that it reads goes on until it is done, and a snapshot for others ends with the tree that it began with.
-            if self.export.is_none() && files.moving.as_ref().is_some_and(Moving::is_finished) {
-                self.end_moving();
-            }
-            return;
+            // The log that it reads goes on until it is done.
+            return self.go_on_moving(record);
         }
         if files.relocation.is_some() {
             return;
@@ -259,6 +257,24 @@ impl TreeMap {
         let log = (files.log.path().to_owned(), files.log.sequence());
         files.moving = Some(Moving::start(&files.directory, height, log, self.options)?);
         Ok(())
+    }
+
+    /// Ends a move when its thread has, if little of the log is left to redo. A snapshot for others ends with the tree that
+    /// it began with; meanwhile the thread keeps up with the log.
+    fn go_on_moving(&mut self, record: u64) {
+        let Some(files) = &mut self.files else { return };
+        let length = files.log.length();
+        let Some(moving) = files.moving.as_ref().filter(|moving| moving.is_finished()) else { return };
+        if moving.is_near(length, record) {
+            if self.export.is_none() {
+                self.end_moving();
+            }
+            return;
+        }
+        match files.moving.take().map(Moving::go_on) {
+            Some(Ok(moving)) => files.moving = Some(moving),
+            _ => self.figures.snapshot_failures += 1,
+        }
     }
 
     /// Waits for a move and takes the tree with pages for the one in memory. Roots from before the snapshot are not provable
@@ -459,7 +475,7 @@ impl StateMap for TreeMap {
             job.record(&self.tree, &undo);
         }
         self.history.push(&mut self.tree, height, undo);
-        self.maintain(writes);
+        self.maintain(writes, record.len() as u64);
         self.figures.commit_time = start.elapsed();
         Ok(root)
     }
@@ -539,7 +555,12 @@ impl StateMap for TreeMap {
     fn export(&mut self, directory: &Path) -> Result<bool, StateError> {
         self.check()?;
         let Some(newest) = self.history.newest().filter(|_| self.export.is_none()) else { return Ok(false) };
-        let depth = SnapshotHeader::depth_for(self.tree.pair_bytes());
+        let (depth, bytes) = SnapshotHeader::division(self.tree.sizes());
+        if bytes > CHUNK_BYTES_MAX as u64 {
+            // Nobody could fetch it.
+            self.figures.snapshot_failures += 1;
+            return Err(StateError::ChunkTooLong { bytes, most: CHUNK_BYTES_MAX });
+        }
         let (height, root) = (newest.height, newest.root_hash());
         let header = SnapshotHeader { hash: self.tree.hash(), height, root, pairs: 0, depth };
         let started = SnapshotJob::start(directory, header, &mut self.tree);
@@ -675,6 +696,53 @@ mod tests {
         let root = commit(&mut map, next..next + 500, 1).expect("room");
         drop(map);
         assert_eq!(TreeMap::open(directory.path(), Options::new(StateHash::Sha256)).expect("recovery").root, root);
+    }
+
+    /// A move waits for a snapshot for others, and the log goes on meanwhile. One commit then redid all that had come.
+    #[test]
+    fn a_move_that_waits_keeps_up_with_the_log() {
+        let [directory, exports] = [(); 2].map(|()| tempfile::TempDir::new().expect("a temporary directory"));
+        let options = Options {
+            layout: Layout::Auto { keys: 2_000 },
+            durability: Durability::None,
+            snapshot_log_bytes: 1,
+            ..Options::new(StateHash::Sha256)
+        };
+        let mut map = TreeMap::open(directory.path(), options).expect("a new map").map;
+        let mut model = TreeMap::ephemeral(StateHash::Sha256);
+        let mut both = |map: &mut TreeMap, keys: std::ops::Range<u64>, length: usize| {
+            let mut writes: Vec<Write> =
+                keys.map(|key| (StateHash::Sha256.value(&key.to_be_bytes()), Some(vec![7; length]))).collect();
+            writes.sort_unstable();
+            for map in [map, &mut model] {
+                let staged = map.stage(&map.root(), writes.clone()).expect("a valid batch");
+                let height = map.height().map_or(0, |height| height + 1);
+                map.commit(staged, height).expect("a working disk");
+            }
+            (model.root(), writes.len() as u64 * (34 + length as u64))
+        };
+        both(&mut map, 0..60_000, 20);
+        while map.files.as_ref().is_some_and(|files| files.moving.is_none()) {
+            both(&mut map, 0..1, 20);
+        }
+        assert!(map.export(exports.path()).expect("a writable directory"));
+        let begun = map.figures().log_bytes;
+        while map.export.is_some() {
+            let (_, record) = both(&mut map, 0..50, 4096);
+            let files = map.files.as_ref().expect("files");
+            let Some(moving) = &files.moving else { break };
+            while !moving.is_finished() {
+                std::thread::yield_now();
+            }
+            // What is too much for the next commit is the thread's again.
+            assert!(moving.is_near(files.log.length(), record), "{} bytes of log", files.log.length());
+        }
+        assert!(map.figures().log_bytes - begun > 8 << 20, "the log grew by more than a commit may redo");
+        while map.tree.pages().is_none() {
+            both(&mut map, 0..1, 20);
+        }
+        let (root, _) = both(&mut map, 0..1, 30);
+        assert_eq!((map.root(), map.figures().snapshot_failures), (root, 0));
     }
 
     #[test]

@@ -71,6 +71,14 @@ pub enum StateError {
         /// The greatest possible.
         most: u8,
     },
+    /// So many bytes of pairs lie in one of the smallest ranges that a snapshot is divided into.
+    #[error("{bytes} bytes of the state lie in one range of keys: a chunk of a snapshot has at most {most}")]
+    ChunkTooLong {
+        /// Their bytes.
+        bytes: u64,
+        /// The most that are possible.
+        most: usize,
+    },
     /// A snapshot is not complete.
     #[error("{missing} chunks of the snapshot are missing")]
     Incomplete {
@@ -154,6 +162,7 @@ impl StateError {
             Self::NoBase { .. } => "state_no_base",
             Self::NotEmpty { .. } => "state_not_empty",
             Self::Depth { .. } => "state_depth",
+            Self::ChunkTooLong { .. } => "state_chunk_too_long",
             Self::Incomplete { .. } => "state_incomplete",
             Self::OtherHash { .. } => "state_other_hash",
             Self::UnknownParent => "state_unknown_parent",

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use stele_merkle::state::{EMPTY, StateHash};
 
-use crate::pages::{Page, Pages, Table, check_pages, table_name};
+use crate::pages::{Page, PageAt, Pages, Store, Table, check_pages, offset, table_name};
 use crate::recovery::{PAGES_FILE, Redo};
 use crate::snapshot::{SnapshotReader, file_name as snapshot_name, list, load};
 use crate::tree::Tree;
@@ -259,22 +259,35 @@ impl Check<'_> {
             self.find(FindingKind::Damaged, path.to_owned(), 0, "the pages are not those of the root");
             return Ok(None);
         }
-        let blocks: Vec<Page> = table.pages.iter().map(|page| page.wanted.page).collect();
-        let mut wanted = table.pages.iter().map(|page| page.wanted);
-        let read = store.read(&blocks, |bodies| {
-            for page in check_pages(hash, wanted.by_ref().take(bodies.len()).zip(bodies).collect()) {
+        self.pages(&store, &table.pages)?;
+        let position = Position { height: Some(height), root: table.header.root };
+        Ok((self.report.damages == before).then_some(Base { path, position, is_table: true }))
+    }
+
+    /// Reads pages and compares each with its hash, also behind one that cannot be read.
+    fn pages(&mut self, store: &Store, pages: &[PageAt]) -> Result<(), StateError> {
+        let blocks: Vec<Page> = pages.iter().map(|page| page.wanted.page).collect();
+        let mut wanted = pages.iter().map(|page| page.wanted);
+        store.read_each(&blocks, |bodies| {
+            let mut read = Vec::with_capacity(bodies.len());
+            for (body, wanted) in bodies.into_iter().zip(wanted.by_ref()) {
+                match body {
+                    Ok(body) => read.push((wanted, body)),
+                    Err(StateError::Device { path, source }) => {
+                        let what = format!("a page cannot be read: {source}");
+                        self.find(FindingKind::Damaged, path, offset(wanted.page.block), what);
+                    }
+                    Err(error) => self.note(error)?,
+                }
+            }
+            for page in check_pages(self.options.hash, read) {
                 match page {
                     Ok(_) => self.report.pages += 1,
                     Err(page) => self.note(store.corrupt(page))?,
                 }
             }
             Ok(())
-        });
-        if let Err(error) = read {
-            self.note(error)?;
-        }
-        let position = Position { height: Some(height), root: table.header.root };
-        Ok((self.report.damages == before).then_some(Base { path, position, is_table: true }))
+        })
     }
 
     /// The log files whose headers are sound.
@@ -424,5 +437,45 @@ impl Check<'_> {
             self.find(FindingKind::Torn, path, offset, what);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pages::faulty::Faults;
+    use crate::{Layout, StateMap as _, TreeMap, Write};
+
+    /// The check ended at the first page that the device did not give, and whatever else was damaged stayed unknown.
+    #[test]
+    fn every_page_that_cannot_be_read_is_told_and_those_behind_it_too() {
+        let (hash, directory) = (StateHash::Sha256, tempfile::TempDir::new().expect("a temporary directory"));
+        let paged = Options { layout: Layout::Paged, ..Options::new(hash) };
+        let mut map = TreeMap::open(directory.path(), paged).expect("a new map").map;
+        let mut writes: Vec<Write> =
+            (0..20_000_u64).map(|seed| (hash.value(&seed.to_be_bytes()), Some(vec![1; 200]))).collect();
+        writes.sort_unstable();
+        let staged = map.stage(&map.root(), writes).expect("a valid batch");
+        map.commit(staged, 0).expect("a working disk");
+        map.checkpoint().expect("a working disk");
+        drop(map);
+
+        let table = Table::read(&directory.path().join(table_name(0))).expect("a sound table");
+        let faults = Arc::new(Faults::default());
+        for count in [table.pages.len(), 5] {
+            let pages = &table.pages[..count];
+            let mut device = Pages::open(&directory.path().join(PAGES_FILE), hash, 0).expect("a sound device");
+            device.break_by(&faults);
+            let mut damaged: Vec<u64> =
+                pages.iter().step_by(count / 5).map(|page| offset(page.wanted.page.block)).collect();
+            damaged.sort_unstable();
+            faults.unreadable.lock().expect("no panic").clone_from(&damaged);
+            let mut check = Check { directory: directory.path(), options: options(hash), report: Report::default() };
+            check.pages(device.store(), pages).expect("damage is no error");
+            let mut told: Vec<u64> = check.report.findings.iter().map(|finding| finding.offset).collect();
+            told.sort_unstable();
+            assert_eq!((&told, check.report.damages), (&damaged, damaged.len() as u64));
+            assert_eq!(check.report.pages, (count - damaged.len()) as u64, "the others are sound");
+        }
     }
 }

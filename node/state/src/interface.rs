@@ -109,6 +109,7 @@ pub trait StateMap: Send + Sync + Sized {
     /// write, or the one before is not finished.
     ///
     /// # Errors
+    /// [`StateError::ChunkTooLong`] when somebody has ground so many keys into one range that no division helps;
     /// [`StateError::Io`]; the map stays usable.
     fn export(&mut self, directory: &Path) -> Result<bool, StateError>;
 
@@ -151,8 +152,8 @@ pub struct Options {
     pub hash: StateHash,
     /// When a commit is on disk.
     pub durability: Durability,
-    /// A snapshot is written once the log since the last one has this many bytes and twice the snapshot's size. Smaller
-    /// values shorten recovery and write more.
+    /// A snapshot is written once the log since the last one has this many bytes and twice the snapshot's size, a table of
+    /// pages once it has this many and the table's. Smaller values shorten the recovery of small maps and write more.
     pub snapshot_log_bytes: u64,
     /// How far back roots can be proven.
     pub history: HistoryBounds,
@@ -170,7 +171,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// Bytes of log that start a snapshot unless configured otherwise: recovered in about a second.
+    /// The least log that starts a snapshot unless configured otherwise, see [`Options::snapshot_log_bytes`]: half a million
+    /// writes of 100 bytes. What an open redoes grows with the map.
     pub const SNAPSHOT_LOG_BYTES: u64 = 64 << 20;
 
     /// Bytes of values in memory unless configured otherwise.

@@ -6,10 +6,10 @@
 //! engine for them and never decides a root itself.
 //!
 //! ```text
-//!             stage (no side effects)                    commit(height)
-//!  writes ──► descend, copy the path, hash ──► Staged ──► write-set log ── fdatasync ──► tree moves to the new root
-//!             level by level                   + root      │                                │
-//!                                                          └─ redo at open ◄── checkpoint ◄─┘ (beside the commits)
+//!             stage (no side effects)                 commit(height)
+//!  writes ──► descend, hash what is new ──► Staged ──► write-set log ── fdatasync ──► tree changed in place
+//!             level by level                + root      │                                │   (and the way back kept)
+//!                                                       └─ redo at open ◄── checkpoint ◄─┘ (beside the commits)
 //! ```
 //!
 //! * [`StateMap`] is the interface. An engine may be replaced by another without changing a root.
@@ -56,7 +56,7 @@ pub use interface::{
     Durability, Figures, Layout, Opened, Options, Pairs, Proven, ProvenMany, Recovery, StateMap, Write,
 };
 pub use record::BATCH_BYTES_MAX;
-pub use snapshot::{CHUNK_BYTES_MAX, Chunk, ChunkError, SnapshotBuilder, SnapshotReader};
+pub use snapshot::{CHUNK_BYTES_MAX, Chunk, ChunkError, SNAPSHOT_DEPTH_MAX, SnapshotBuilder, SnapshotReader};
 pub use stele_merkle::Hash;
 pub use stele_merkle::state::{Key, KeyRange, MULTI_KEYS_MAX, MultiProof, Proof, RangeProof, StateHash};
 

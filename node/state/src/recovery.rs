@@ -282,7 +282,7 @@ fn load_table(
             height: header.height,
             root: header.root,
             pairs: 0,
-            depth: SnapshotHeader::depth_for(tree.pair_bytes()),
+            depth: SnapshotHeader::division(tree.sizes()).0,
         };
         let mut job = SnapshotJob::start(directory, header, &mut tree)?;
         job.step(&tree, usize::MAX, true);

@@ -110,6 +110,11 @@ impl WriteLog {
         self.sequence
     }
 
+    /// Bytes so far.
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
     /// Removes the file of a log that has no record.
     pub(crate) fn remove(&self) {
         // What stays is found by the next open, which says so.

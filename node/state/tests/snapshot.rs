@@ -7,8 +7,8 @@ use std::fs;
 use std::path::Path;
 
 use stele_state::{
-    Chunk, ChunkError, Hash, Key, KeyRange, Options, SnapshotBuilder, SnapshotReader, StateError, StateHash, StateMap,
-    TreeMap, Write,
+    CHUNK_BYTES_MAX, Chunk, ChunkError, Hash, Key, KeyRange, Layout, Options, SnapshotBuilder, SnapshotReader,
+    StateError, StateHash, StateMap, TreeMap, VALUE_BYTES_MAX, Write,
 };
 use tempfile::TempDir;
 
@@ -186,4 +186,88 @@ fn the_two_newest_exports_are_kept() {
     let kept: Vec<u64> = files.iter().map(|(_, path)| SnapshotReader::open(path).unwrap().height()).collect();
     wanted.reverse();
     assert_eq!(kept, wanted[..2], "of {wanted:?}");
+}
+
+/// Pairs of `bits` common bits, of so many bytes in all.
+fn ground(bits: usize, bytes: usize) -> Vec<Write> {
+    let pairs = u64::try_from(bytes / (34 + VALUE_BYTES_MAX)).unwrap();
+    let mut writes: Vec<Write> = (0..pairs)
+        .map(|seed| {
+            let mut ground = key(seed);
+            ground[..bits / 8].fill(0xa5);
+            ground[bits / 8] >>= bits % 8;
+            (ground, Some(vec![1; VALUE_BYTES_MAX]))
+        })
+        .collect();
+    writes.sort_unstable();
+    writes
+}
+
+/// Whoever chooses what keys are hashes of can try until they begin with the same bits. The division followed the mean, so
+/// a range of 6 bits held all of this, a chunk longer than readers take: such a snapshot was complete, older ones were
+/// deleted for it, and it could not be opened.
+#[test]
+fn keys_that_were_ground_into_one_range_make_a_finer_division() {
+    for layout in [Layout::Memory, Layout::Paged] {
+        let (directory, exports) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        let options = Options { layout, ..Options::new(HASH) };
+        let mut map = TreeMap::open(directory.path(), options).unwrap().map;
+        let root = commit(&mut map, 0, ground(13, 20 << 20));
+        assert!(map.export(exports.path()).unwrap());
+        for height in 1.. {
+            commit(&mut map, height, batch(height, 0..500));
+            if map.figures().export_height.is_some() {
+                break;
+            }
+        }
+        map.checkpoint().unwrap();
+        let newest_root = map.root();
+        drop(map);
+        let reader = newest(exports.path());
+        assert_eq!(reader.root(), root);
+        reader.check().unwrap();
+        let longest = ranges(reader.depth()).map(|range| reader.chunk(range).unwrap().unwrap().encode().len()).max();
+        assert!(longest.unwrap() < CHUNK_BYTES_MAX, "depth {}: {longest:?}", reader.depth());
+        assert!((14..18).contains(&reader.depth()), "{} is deeper than necessary", reader.depth());
+        let opened = TreeMap::open(directory.path(), options).unwrap();
+        assert_eq!((opened.root, opened.recovery.records_redone), (newest_root, 0));
+        // What has gone counts no more.
+        let mut map = opened.map;
+        let keys: Vec<Key> = pairs(&map).into_iter().map(|(key, _)| key).filter(|key| key[0] == 0xa5).collect();
+        commit(&mut map, 200, keys.into_iter().map(|key| (key, None)).collect());
+        map.checkpoint().unwrap();
+        drop(map);
+        if layout == Layout::Memory {
+            assert!(newest(directory.path()).depth() < 4);
+        }
+    }
+}
+
+#[test]
+fn keys_that_no_division_parts_keep_a_snapshot_from_others_and_nothing_else() {
+    let (directory, exports) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let mut map = TreeMap::open(directory.path(), Options::new(HASH)).unwrap().map;
+    commit(&mut map, 0, batch(0, 0..10));
+    assert!(map.export(exports.path()).unwrap());
+    let root = commit(&mut map, 1, ground(40, 20 << 20));
+    while map.figures().export_height.is_none() {
+        let height = map.height().unwrap() + 1;
+        commit(&mut map, height, Vec::new());
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let refused = map.export(exports.path()).unwrap_err();
+    assert_eq!(
+        (refused.code(), refused.is_fatal(), map.figures().snapshot_failures),
+        ("state_chunk_too_long", false, 1)
+    );
+    assert_eq!(newest(exports.path()).height(), 0, "the one before stays");
+    // The map's own is nobody else's to take.
+    map.checkpoint().unwrap();
+    drop(map);
+    let opened = TreeMap::open(directory.path(), Options::new(HASH)).unwrap();
+    assert_eq!((opened.root, opened.recovery.records_redone), (root, 0));
+    let reader = newest(directory.path());
+    let range = ranges(reader.depth()).find(|range| range.contains(&[0xa5; 32])).unwrap();
+    assert_eq!(reader.chunk(range).unwrap_err().code(), "state_chunk_too_long");
+    reader.check().unwrap();
 }

@@ -32,6 +32,7 @@ fn the_example_states_the_defaults() {
     assert_eq!(format!("{:?}", config.admission), format!("{:?}", super::super::AdmissionSection::default()));
     assert_eq!(format!("{:?}", config.order), format!("{:?}", super::super::OrderSection::default()));
     assert_eq!(format!("{:?}", config.accel), format!("{:?}", super::super::AccelSection::default()));
+    assert_eq!(config.state, super::super::StateSection::default());
     for key in ["connections_max", "shutdown_grace_ms", "watchdog_pause_max_ms", "party_share_percent", "threads"] {
         assert!(EXAMPLE.contains(key), "{key}");
     }
@@ -53,6 +54,19 @@ fn a_plain_listener_outside_loopback_is_refused() {
     let text = EXAMPLE.replace("plain_listen = \"127.0.0.1:", "plain_listen = \"0.0.0.0:");
     assert_ne!(text, EXAMPLE);
     assert_eq!(keys(&parse(&text).unwrap_err()), ["api.plain_listen"]);
+}
+
+#[test]
+fn threads_of_the_state_are_bounded() {
+    let with = |threads: &str| {
+        let text = EXAMPLE.replace("threads = 1 ", &format!("threads = {threads} "));
+        parse(&text).map(|config| config.state.threads)
+    };
+    assert_eq!(with("16").unwrap(), 16);
+    for threads in ["0", "257"] {
+        let error = with(threads).unwrap_err();
+        assert_eq!((keys(&error), error.code()), (vec!["state.threads"], "config_invalid"));
+    }
 }
 
 #[test]

@@ -93,6 +93,14 @@ impl PageData {
         &self.leaves[0].0
     }
 
+    /// Bits that all keys begin with.
+    pub(crate) fn shared_bits(&self) -> usize {
+        let (first, last) = (self.first(), self.leaves.last().map_or(self.first(), |(key, _)| key));
+        let equal = first.iter().zip(last).take_while(|(first, last)| first == last).count();
+        let differ = first.iter().zip(last).nth(equal);
+        equal * 8 + differ.map_or(0, |(first, last)| (first ^ last).leading_zeros() as usize)
+    }
+
     pub(crate) fn pairs(&self) -> impl ExactSizeIterator<Item = PairRef<'_>> {
         (0..self.leaves.len()).map(|at| self.pair(at))
     }

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use stele_device::{Access, BlockDevice, Completed, Completion, DeviceError, Geometry, Operation, Request};
 
@@ -14,10 +14,16 @@ pub(crate) struct Faults {
     pub(crate) write: AtomicBool,
     pub(crate) flush: AtomicBool,
     pub(crate) grow: AtomicBool,
+    /// Offsets that cannot be read.
+    pub(crate) unreadable: Mutex<Vec<u64>>,
 }
 
 impl Faults {
-    fn hits(&self, operation: Operation) -> bool {
+    fn hits(&self, operation: Operation, offset: u64) -> bool {
+        let unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+        if operation == Operation::Read && unreadable.contains(&offset) {
+            return true;
+        }
         let fault = match operation {
             Operation::Read => &self.read,
             Operation::Write | Operation::WriteDurable | Operation::Append | Operation::ResetZone => &self.write,
@@ -75,7 +81,7 @@ struct Between {
 
 impl Completion for Between {
     fn complete(&self, mut completed: Completed) {
-        if self.faults.hits(completed.operation) {
+        if self.faults.hits(completed.operation, completed.offset) {
             let source = io::Error::from_raw_os_error(5);
             completed.result = Err(DeviceError::Io { action: "use", offset: completed.offset, source });
         }

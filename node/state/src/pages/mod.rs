@@ -84,7 +84,9 @@ impl Page {
     pub(crate) fn is_possible(self) -> bool {
         let least = usize::from(self.pairs) * PairRef::HEAD_BYTES;
         let most = if self.pairs == 1 { PairRef::HEAD_BYTES + VALUE_BYTES_MAX } else { BLOCK_BYTES };
-        self.pairs > 0 && self.depth <= 256 && (least..=most).contains(&self.bytes.into())
+        self.pairs > 0
+            && (self.depth < 256 || self.pairs == 1 && self.depth == 256)
+            && (least..=most).contains(&self.bytes.into())
     }
 
     /// The blocks that it takes.
@@ -350,7 +352,11 @@ impl Pages {
 pub(crate) fn check_pages(hash: StateHash, pages: Vec<(Wanted, Vec<u8>)>) -> Vec<Result<PageData, Page>> {
     let (wanted, bodies): (Vec<Wanted>, Vec<Vec<u8>>) = pages.into_iter().unzip();
     let bodies = bodies.into_iter().zip(&wanted).map(|(body, wanted)| (body, wanted.page.pairs.into())).collect();
-    let data = PageData::decode(hash, bodies);
+    let data: Vec<Option<PageData>> = PageData::decode(hash, bodies)
+        .into_iter()
+        .zip(&wanted)
+        .map(|(data, wanted)| data.filter(|data| data.shared_bits() >= wanted.page.depth.into()))
+        .collect();
     let leaves = data.iter().map(|data| data.as_ref().map_or(&[][..], PageData::leaves));
     let depths = wanted.iter().map(|wanted| usize::from(wanted.page.depth));
     let subtrees: Vec<Subtree<'_>> = leaves.zip(depths).map(|(leaves, depth)| Subtree { leaves, depth }).collect();
@@ -366,3 +372,75 @@ pub(crate) fn offset(block: u32) -> u64 {
 
 /// The pages that a batch touches, by slot.
 pub(crate) type Loaded = HashMap<u32, Arc<PageData>>;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::record::push_pair;
+
+    const HASH: StateHash = StateHash::Sha256;
+
+    fn page(depth: u16, keys: &[[u8; 32]]) -> (Wanted, Vec<u8>) {
+        let mut body = Vec::new();
+        keys.iter().for_each(|key| push_pair(&mut body, key, Some(b"value")));
+        let bytes = u16::try_from(body.len()).expect("few keys");
+        let page = Page { block: 1, bytes, depth, pairs: u8::try_from(keys.len()).expect("few keys") };
+        (Wanted { page, hash: [0; 32] }, body)
+    }
+
+    fn check(wanted: Wanted, body: Vec<u8>) -> Result<PageData, Page> {
+        check_pages(HASH, vec![(wanted, body)]).pop().expect("one for one")
+    }
+
+    proptest! {
+        /// A page whose keys did not share the bits of its place was divided by bits that no key has.
+        #[test]
+        fn what_is_no_page_of_its_place_is_refused(depth in 0_u16..=256, at in 0_usize..256, key: [u8; 32]) {
+            let mut other = key;
+            other[at / 8] ^= 0x80 >> (at % 8);
+            let keys = [key.min(other), key.max(other)];
+            let (wanted, body) = page(depth, &keys);
+            prop_assert_eq!(check(wanted, body.clone()).err(), Some(wanted.page));
+            if let Some(data) = PageData::decode(HASH, vec![(body, 2)]).pop().flatten() {
+                prop_assert_eq!(data.shared_bits(), at);
+            }
+        }
+
+        #[test]
+        fn arbitrary_pages_never_panic(
+            depth: u16, pairs: u8, body in proptest::collection::vec(any::<u8>(), 0..300), long in 0_u8..4,
+        ) {
+            // Bodies that are mostly well formed: short values of few lengths.
+            let mut made = Vec::new();
+            for (at, bytes) in body.chunks(33).filter(|bytes| bytes.len() == 33).enumerate() {
+                let mut key: [u8; 32] = bytes[..32].try_into().expect("32 bytes");
+                key[..31].fill(0);
+                key[31] = at.to_le_bytes()[0];
+                push_pair(&mut made, &key, Some(&bytes[..long.into()]));
+            }
+            for (body, pairs) in [(body, pairs), (made.clone(), u8::try_from(made.len() / (34 + usize::from(long))).expect("few"))] {
+                let page = Page { block: 1, bytes: 0, depth: depth % 257, pairs };
+                let refused = check(Wanted { page, hash: [0; 32] }, body).is_err();
+                prop_assert!(refused);
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_page_of_one_pair_can_stand_below_all_bits() {
+        let (one, _) = page(256, &[[1; 32]]);
+        let (two, _) = page(256, &[[1; 32], [2; 32]]);
+        assert!(one.page.is_possible() && !two.page.is_possible());
+        assert!(Page { depth: 255, ..two.page }.is_possible() && !Page { depth: 257, ..one.page }.is_possible());
+    }
+
+    #[test]
+    fn a_page_of_its_place_is_taken() {
+        let (mut wanted, body) = page(7, &[[0xa4; 32], [0xa5; 32]]);
+        let data = PageData::decode(HASH, vec![(body.clone(), 2)]).pop().flatten().expect("two pairs");
+        wanted.hash = subtree_roots(HASH, &[Subtree { leaves: data.leaves(), depth: 7 }])[0];
+        assert!(check(wanted, body).is_ok());
+    }
+}

@@ -137,16 +137,25 @@ impl Store {
         pages: &[Page],
         mut visit: impl FnMut(Vec<Vec<u8>>) -> Result<(), StateError>,
     ) -> Result<(), StateError> {
+        self.read_each(pages, |bodies| visit(bodies.into_iter().collect::<Result<_, _>>()?))
+    }
+
+    /// The same for who goes on past pages that cannot be read.
+    pub(crate) fn read_each(
+        &self,
+        pages: &[Page],
+        mut visit: impl FnMut(Vec<Result<Vec<u8>, StateError>>) -> Result<(), StateError>,
+    ) -> Result<(), StateError> {
         if pages.len() < BULK_PAGES_MIN {
-            let bodies: Result<_, StateError> = pages.iter().map(|page| self.read_one(*page)).collect();
-            return visit(bodies?);
+            return visit(pages.iter().map(|page| self.read_one(*page)).collect());
         }
         let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         let mut chunks = pages.chunks(LOAD_PAGES);
         let mut next = chunks.next().map(|chunk| self.begin(chunk));
         while let Some(reading) = next.take() {
             next = chunks.next().map(|chunk| self.begin(chunk));
-            visit(reading.finish().map_err(StateError::device(&self.path))?)?;
+            let bodies = reading.finish().into_iter();
+            visit(bodies.map(|body| body.map_err(StateError::device(&self.path))).collect())?;
         }
         Ok(())
     }
@@ -247,13 +256,13 @@ struct Reading<'s> {
 }
 
 impl Reading<'_> {
-    fn finish(mut self) -> Result<Vec<Vec<u8>>, DeviceError> {
-        let mut bodies = vec![Vec::new(); self.pages.len()];
+    fn finish(mut self) -> Vec<Result<Vec<u8>, DeviceError>> {
+        let mut bodies: Vec<_> = self.pages.iter().map(|_| Ok(Vec::new())).collect();
         while let Some(completed) = self.batch.wait() {
             let at = usize::try_from(completed.tag).expect("an index of a slice");
-            bodies[at] = completed.into_buffer()?[..self.pages[at].bytes.into()].to_vec();
+            bodies[at] = completed.into_buffer().map(|buffer| buffer[..self.pages[at].bytes.into()].to_vec());
         }
-        Ok(bodies)
+        bodies
     }
 }
 

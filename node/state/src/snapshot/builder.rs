@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use stele_merkle::state::{KeyRange, StateHash};
 
 use super::chunk::content;
-use super::format::{Entry, HEADER_BYTES, SNAPSHOT_DEPTH_MAX, SnapshotHeader, UpperTree};
+use super::format::{Entry, FILE_CHUNK_BYTES_MAX, HEADER_BYTES, SNAPSHOT_DEPTH_MAX, SnapshotHeader, UpperTree};
 use super::listing::file_name;
-use super::{Chunk, ChunkError};
+use super::{Chunk, ChunkError, SnapshotReader};
 use crate::record::read_pairs;
 use crate::recovery::lock;
 use crate::write_log::sync_directory;
@@ -81,6 +81,12 @@ impl SnapshotBuilder {
         missing.filter_map(|(index, _)| KeyRange::new(self.header.depth, index as u64))
     }
 
+    /// Pairs of the chunks that are there.
+    #[must_use]
+    pub fn pairs(&self) -> u64 {
+        self.header.pairs
+    }
+
     /// Whether all chunks are there.
     #[must_use]
     pub fn is_complete(&self) -> bool {
@@ -111,6 +117,9 @@ impl SnapshotBuilder {
 
     /// Writes the pairs of the next range; the whole is checked by [`SnapshotBuilder::finish`].
     pub(super) fn append(&mut self, range: KeyRange, count: u32, body: &[u8]) -> Result<(), StateError> {
+        if body.len() > FILE_CHUNK_BYTES_MAX {
+            return Err(StateError::ChunkTooLong { bytes: body.len() as u64, most: FILE_CHUNK_BYTES_MAX });
+        }
         let content = read_pairs(body, count).and_then(|pairs| content(self.header.hash, range, &pairs));
         let content = content.ok_or_else(|| self.corrupt("pairs of the snapshot are not in order"))?;
         let index = usize::try_from(range.index()).expect("at most 2^20 ranges");
@@ -125,7 +134,7 @@ impl SnapshotBuilder {
         content: stele_merkle::state::RangeContent,
     ) -> Result<(), StateError> {
         self.file.write_all(body).map_err(StateError::io("write", &self.temporary))?;
-        let length = u32::try_from(body.len()).map_err(|_| self.corrupt("a chunk is too long"))?;
+        let length = u32::try_from(body.len()).expect("a chunk is bounded by 1 GiB");
         let entry = Entry { offset: self.offset, length, pairs, crc: crc32c::crc32c(body), content };
         self.entries[index] = Some(entry);
         self.offset += u64::from(length);
@@ -134,13 +143,15 @@ impl SnapshotBuilder {
         Ok(())
     }
 
-    /// Gives the complete file its name, durably; returns its size in bytes.
+    /// Gives the complete file its name, durably; returns its size in bytes. It is opened as readers do before: older
+    /// snapshots go because of it.
     ///
     /// # Errors
-    /// [`StateError::Incomplete`] when chunks are missing, [`StateError::Corrupt`] when they do not lead to the root,
-    /// [`StateError::Io`]. The temporary file is removed then.
+    /// [`StateError::Incomplete`] when chunks are missing, [`StateError::Corrupt`] when they do not lead to the root or the
+    /// file is not one that readers take, [`StateError::Io`]. The temporary file is removed then.
     pub fn finish(mut self) -> Result<u64, StateError> {
-        let size = self.complete().inspect_err(|_| {
+        let opened = self.complete().and_then(|()| SnapshotReader::open(&self.temporary));
+        let size = opened.map(|reader| reader.size()).inspect_err(|_| {
             // What is incomplete has no use; when it cannot be deleted now, the next open does it.
             let _ = std::fs::remove_file(&self.temporary);
         })?;
@@ -154,7 +165,7 @@ impl SnapshotBuilder {
         let _ = std::fs::remove_file(&self.temporary);
     }
 
-    fn complete(&mut self) -> Result<u64, StateError> {
+    fn complete(&mut self) -> Result<(), StateError> {
         let entries: Option<Vec<Entry>> = self.entries.iter().copied().collect();
         let entries = entries.ok_or(StateError::Incomplete { missing: self.missing })?;
         let upper = UpperTree::new(self.header.hash, entries.iter().map(|entry| entry.content).collect());
@@ -170,11 +181,54 @@ impl SnapshotBuilder {
             .and_then(|()| self.file.seek(SeekFrom::Start(0)))
             .and_then(|_| self.file.write_all(&self.header.encode()))
             .and_then(|()| self.file.sync_all());
-        written.map_err(StateError::io("write", &self.temporary))?;
-        Ok(self.offset + table.len() as u64)
+        written.map_err(StateError::io("write", &self.temporary))
     }
 
     fn corrupt(&self, what: &'static str) -> StateError {
         StateError::Corrupt { path: self.temporary.clone(), offset: self.offset, what }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stele_merkle::state::EMPTY;
+
+    use super::*;
+    use crate::record::push_pair;
+
+    const HASH: StateHash = StateHash::Sha256;
+
+    /// A builder of one chunk with one pair, and that chunk's bytes.
+    fn one_pair(directory: &Path) -> (SnapshotBuilder, Vec<u8>) {
+        let root = HASH.leaf(&[7; 32], &HASH.value(b"value"));
+        let header = SnapshotHeader { hash: HASH, height: 1, root, pairs: 0, depth: 0 };
+        let mut body = Vec::new();
+        push_pair(&mut body, &[7; 32], Some(b"value"));
+        (SnapshotBuilder::begin(directory, header).expect("a writable directory"), body)
+    }
+
+    #[test]
+    fn a_file_that_readers_would_refuse_never_gets_its_name() {
+        let directory = tempfile::TempDir::new().expect("a temporary directory");
+        let whole = KeyRange::new(0, 0).expect("all keys");
+        let (mut builder, body) = one_pair(directory.path());
+        builder.append(whole, 1, &body).expect("a pair of the range");
+        builder.header.pairs += 1;
+        assert!(matches!(builder.finish(), Err(StateError::Corrupt { .. })));
+        assert_eq!(std::fs::read_dir(directory.path()).expect("a directory").count(), 0);
+        let (mut builder, body) = one_pair(directory.path());
+        builder.append(whole, 1, &body).expect("a pair of the range");
+        assert_eq!(builder.finish().expect("a sound file"), (HEADER_BYTES + body.len() + 85 + 4) as u64);
+    }
+
+    #[test]
+    fn a_chunk_that_readers_would_refuse_is_not_written() {
+        let directory = tempfile::TempDir::new().expect("a temporary directory");
+        let header = SnapshotHeader { hash: HASH, height: 1, root: EMPTY, pairs: 0, depth: 0 };
+        let mut builder = SnapshotBuilder::begin(directory.path(), header).expect("a writable directory");
+        // Nobody looks at what it holds, so the system gives it no memory.
+        let long = vec![0; FILE_CHUNK_BYTES_MAX + 1];
+        let refused = builder.append(KeyRange::new(0, 0).expect("all keys"), 1, &long);
+        assert_eq!(refused.map_err(|error| error.code()), Err("state_chunk_too_long"));
     }
 }

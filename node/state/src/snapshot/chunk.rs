@@ -6,8 +6,8 @@ use crate::record::{Reader, decode_batch, read_pairs};
 use crate::tree::{Subtree, subtree_roots};
 use crate::{Hash, Key, VALUE_BYTES_MAX, Write, hashing};
 
-/// The longest pairs of a chunk, in bytes. Keys are uniform, so chunks are rarely half as long again as the usual
-/// 512 KiB.
+/// The longest pairs of a chunk that travels, in bytes. The usual ones have 512 KiB, and a snapshot is divided more finely
+/// when somebody has ground many keys into one range.
 pub const CHUNK_BYTES_MAX: usize = 16 << 20;
 
 const HEAD_BYTES: usize = 1 + 8 + 4 + 4 + 2;

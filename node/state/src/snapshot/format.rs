@@ -2,8 +2,10 @@
 
 use stele_merkle::state::{EMPTY, KeyRange, RANGE_DEPTH_MAX, RangeContent, RangeEnd, RangeProof, StateHash, key_bit};
 
+use super::chunk::CHUNK_BYTES_MAX;
 use crate::Hash;
-use crate::record::{Reader, open_header};
+use crate::record::{BATCH_BYTES_MAX, Reader, open_header};
+use crate::tree::RangeSizes;
 
 const MAGIC: [u8; 8] = *b"STELESNP";
 const FORMAT_VERSION: u16 = 2;
@@ -13,8 +15,12 @@ pub(super) const ENTRY_BYTES: usize = 85;
 /// A chunk has about so many bytes: small beside a block's time on a slow link, large beside its proof.
 const CHUNK_BYTES: u64 = 512 << 10;
 
-/// The deepest division: a million chunks, enough for half a TB.
-pub(super) const SNAPSHOT_DEPTH_MAX: u8 = 20;
+/// The longest chunk of a file. A file is its owner's, and so is the memory that reading a chunk takes; only what travels
+/// between nodes has to be short.
+pub(super) const FILE_CHUNK_BYTES_MAX: usize = BATCH_BYTES_MAX;
+
+/// The depth of the finest division: a million chunks, enough for half a TB.
+pub const SNAPSHOT_DEPTH_MAX: u8 = 20;
 
 /// Header of a snapshot file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,10 +33,16 @@ pub(crate) struct SnapshotHeader {
 }
 
 impl SnapshotHeader {
-    /// The depth at which chunks of that many bytes in all have a good size. Keys are uniform.
-    pub(crate) fn depth_for(bytes: u64) -> u8 {
-        let chunks = bytes.div_ceil(CHUNK_BYTES).max(1).next_power_of_two();
-        u8::try_from(chunks.trailing_zeros()).map_or(SNAPSHOT_DEPTH_MAX, |depth| depth.min(SNAPSHOT_DEPTH_MAX))
+    /// The depth at which chunks have a good size on the whole and none is too long, as far as the deepest division helps;
+    /// and the bytes of the longest.
+    pub(crate) fn division(sizes: &RangeSizes) -> (u8, u64) {
+        let chunks = sizes.total().div_ceil(CHUNK_BYTES).max(1).next_power_of_two();
+        let usual = u8::try_from(chunks.trailing_zeros()).unwrap_or(SNAPSHOT_DEPTH_MAX);
+        let fullest = sizes.fullest();
+        let bytes = |depth: u8| fullest[usize::from(depth)];
+        let depth = (usual..SNAPSHOT_DEPTH_MAX).find(|depth| bytes(*depth) <= CHUNK_BYTES_MAX as u64);
+        let depth = depth.unwrap_or(SNAPSHOT_DEPTH_MAX);
+        (depth, bytes(depth))
     }
 
     /// The ranges in order.

@@ -16,8 +16,12 @@ use crate::record::{push_head, push_pair};
 use crate::tree::{Standing, Tree, Undo};
 use crate::values::{Files, ValueRef};
 
-/// Chunks that wait for the writer: enough to keep the disk busy, little memory.
-const CHUNKS_WAITING_MAX: usize = 4;
+/// Parts that wait for the writer: enough to keep the disk busy, little memory.
+const PARTS_WAITING_MAX: usize = 4;
+
+/// A part has about so many pairs, those of a usual chunk: of ranges that hold little, several go to the writer at once. A
+/// range counts as a pair more than it has, so that one commit does not copy a million that hold nothing.
+const PART_PAIRS: usize = 4096;
 
 /// The pairs of a range, on their way to the writer.
 struct Copied {
@@ -57,7 +61,7 @@ pub(crate) struct SnapshotJob {
     source: Source,
     /// Whether the owner still keeps the version for it.
     pinned: bool,
-    chunks: Handover<Copied>,
+    parts: Handover<Vec<Copied>>,
     writer: JoinHandle<Result<u64, StateError>>,
 }
 
@@ -78,15 +82,15 @@ impl SnapshotJob {
                 Source::Pages { copy: PageCopy::new(), last: None, store: Arc::clone(pages.store()) }
             }
         };
-        let (sender, chunks) = sync_channel(CHUNKS_WAITING_MAX);
+        let (sender, parts) = sync_channel(PARTS_WAITING_MAX);
         let path = directory.join(file_name(header.height));
         let builder = SnapshotBuilder::begin(directory, header)?;
         let directory = directory.to_owned();
         let writer = std::thread::Builder::new()
             .name("state-snapshot".to_owned())
-            .spawn(move || write(&directory, builder, &chunks))
+            .spawn(move || write(&directory, builder, &parts))
             .map_err(StateError::io("start the writer of", &path))?;
-        Ok(Self { header, next: 0, source, pinned: true, chunks: Handover::new(sender), writer })
+        Ok(Self { header, next: 0, source, pinned: true, parts: Handover::new(sender), writer })
     }
 
     pub(crate) fn height(&self) -> u64 {
@@ -95,7 +99,7 @@ impl SnapshotJob {
 
     /// Whether the version is not needed any more.
     fn is_copied(&self) -> bool {
-        !self.chunks.is_open()
+        !self.parts.is_open()
     }
 
     /// The height whose version the owner need not keep any more; told once. Pages are needed until the writer has read
@@ -120,7 +124,7 @@ impl SnapshotJob {
 
     /// Takes note of what a commit changed. It has been applied to `tree`.
     pub(crate) fn record(&mut self, tree: &Tree, undo: &Undo) {
-        let Some(range) = self.range().filter(|_| self.chunks.is_open()) else { return };
+        let Some(range) = self.range().filter(|_| self.parts.is_open()) else { return };
         match &mut self.source {
             Source::Leaves(before) => {
                 let first = range.first();
@@ -136,11 +140,19 @@ impl SnapshotJob {
     /// stops early.
     pub(crate) fn step(&mut self, tree: &Tree, pairs_max: usize, wait: bool) {
         let mut pairs = 0;
-        while self.chunks.pass(wait) && pairs < pairs_max {
-            let Some(range) = self.range() else { return self.chunks.close() };
-            let chunk = self.copy(tree, range);
-            pairs += chunk.size();
-            self.chunks.put(chunk);
+        while self.parts.pass(wait) && pairs < pairs_max {
+            if self.range().is_none() {
+                return self.parts.close();
+            }
+            let (mut part, until) = (Vec::new(), pairs_max.min(pairs.saturating_add(PART_PAIRS)));
+            while pairs < until
+                && let Some(range) = self.range()
+            {
+                let chunk = self.copy(tree, range);
+                pairs += 1 + chunk.size();
+                part.push(chunk);
+            }
+            self.parts.put(part);
         }
     }
 
@@ -199,7 +211,7 @@ impl SnapshotJob {
     /// Waits for the writer: the size of the file, or why there is none. Before everything was copied this abandons
     /// the snapshot.
     pub(crate) fn finish(self) -> Result<u64, StateError> {
-        drop(self.chunks);
+        drop(self.parts);
         // A writer that panicked left no complete file, which is the same as one that failed.
         self.writer.join().unwrap_or(Err(StateError::Poisoned))
     }
@@ -245,8 +257,8 @@ impl Copied {
 }
 
 /// Writes the file; returns its size, or 0 when the owner gave up before the last chunk.
-fn write(directory: &Path, mut builder: SnapshotBuilder, chunks: &Receiver<Copied>) -> Result<u64, StateError> {
-    while let Ok(mut chunk) = chunks.recv() {
+fn write(directory: &Path, mut builder: SnapshotBuilder, parts: &Receiver<Vec<Copied>>) -> Result<u64, StateError> {
+    for mut chunk in parts.iter().flatten() {
         let filled = chunk.fill(builder.hash());
         if let Err(error) = filled.and_then(|()| builder.append(chunk.range, chunk.pairs, &chunk.body)) {
             builder.abandon();

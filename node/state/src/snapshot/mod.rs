@@ -30,6 +30,7 @@ mod relocation;
 
 pub use builder::SnapshotBuilder;
 pub use chunk::{CHUNK_BYTES_MAX, Chunk, ChunkError};
+pub use format::SNAPSHOT_DEPTH_MAX;
 pub(crate) use format::SnapshotHeader;
 pub(crate) use job::SnapshotJob;
 pub(crate) use listing::{GENERATIONS, Listing, file_name, list, prune};

@@ -8,11 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use stele_merkle::state::{KeyRange, StateHash};
 
 use super::chunk::{CHUNK_BYTES_MAX, Chunk, content, pairs};
-use super::format::{ENTRY_BYTES, Entry, HEADER_BYTES, SnapshotHeader, UpperTree};
+use super::format::{ENTRY_BYTES, Entry, FILE_CHUNK_BYTES_MAX, HEADER_BYTES, SnapshotHeader, UpperTree};
 use crate::record::{read_pairs, value_offsets};
 use crate::tree::{Moved, Tree, Written};
 use crate::values::Place;
 use crate::{Hash, StateError};
+
+/// Places of values that are shown together, about: those of a usual chunk.
+const PLACES_SHOWN: usize = 4096;
 
 /// A sound snapshot file, from which chunks are read.
 #[derive(Debug)]
@@ -54,7 +57,7 @@ impl SnapshotReader {
         let entries = entries.ok_or_else(|| corrupt(start, "the table is malformed"))?;
         let fits = |entry: &Entry| {
             let end = entry.offset.checked_add(entry.length.into());
-            entry.length as usize <= CHUNK_BYTES_MAX && entry.offset >= HEADER_BYTES as u64 && end <= Some(start)
+            entry.length as usize <= FILE_CHUNK_BYTES_MAX && entry.offset >= HEADER_BYTES as u64 && end <= Some(start)
         };
         let bytes: u64 = entries.iter().map(|entry| u64::from(entry.length)).sum();
         if !entries.iter().all(fits) || bytes != start - HEADER_BYTES as u64 {
@@ -116,28 +119,36 @@ impl SnapshotReader {
     ///
     /// # Errors
     /// [`StateError::Corrupt`] names the chunk by its place when its bytes are not those that were written;
-    /// [`StateError::Io`].
+    /// [`StateError::ChunkTooLong`] when it is too long to travel; [`StateError::Io`].
     pub fn chunk(&self, range: KeyRange) -> Result<Option<Chunk>, StateError> {
         let index = usize::try_from(range.index()).unwrap_or(usize::MAX);
         let entry = self.entries.get(index).filter(|_| range.depth() == self.header.depth);
         let Some(entry) = entry else { return Ok(None) };
+        if entry.length as usize > CHUNK_BYTES_MAX {
+            return Err(StateError::ChunkTooLong { bytes: entry.length.into(), most: CHUNK_BYTES_MAX });
+        }
         let body = self.body(entry)?;
         Ok(Some(Chunk { range, pairs: entry.pairs, body, proof: self.upper.prove(index) }))
     }
 
-    /// Shows, chunk by chunk, where each value begins in the file and how long it is, until somebody has seen enough.
+    /// Shows, at least one chunk at a time, where each value begins in the file and how long it is, until somebody has seen
+    /// enough.
     pub(crate) fn places(&self, mut show: impl FnMut(Vec<Moved>) -> bool) -> Result<(), StateError> {
-        for entry in &self.entries {
+        let mut places = Vec::new();
+        for entry in self.entries.iter().filter(|entry| entry.pairs > 0) {
             let pairs = pairs(&self.body(entry)?, entry.pairs);
             let pairs = pairs.ok_or_else(|| self.corrupt(entry, "a chunk's pairs are malformed"))?;
-            let places = pairs.iter().zip(value_offsets(&pairs)).map(|((key, value), offset)| Moved {
+            places.extend(pairs.iter().zip(value_offsets(&pairs)).map(|((key, value), offset)| Moved {
                 key: *key,
                 offset: entry.offset + u64::from(offset),
                 length: value.as_ref().map_or(0, Vec::len),
-            });
-            if !show(places.collect()) {
-                break;
+            }));
+            if places.len() >= PLACES_SHOWN && !show(std::mem::take(&mut places)) {
+                return Ok(());
             }
+        }
+        if !places.is_empty() {
+            show(places);
         }
         Ok(())
     }
@@ -195,6 +206,9 @@ pub(crate) fn load(
     for (at, (range, entry)) in reader.header.ranges().zip(&reader.entries).enumerate() {
         if stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
             return Err(StateError::Incomplete { missing: reader.entries.len() - at });
+        }
+        if (entry.length, entry.pairs) == (0, 0) {
+            continue;
         }
         let pairs = pairs(&reader.body(entry)?, entry.pairs)
             .filter(|pairs| pairs.iter().all(|(key, _)| range.contains(key)))

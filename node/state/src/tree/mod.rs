@@ -12,12 +12,14 @@ mod forest;
 mod level;
 mod page;
 mod read;
+mod sizes;
 mod stage;
 mod undo;
 mod walk;
 
 pub(crate) use forest::{Subtree, subtree_roots};
 pub(crate) use read::View;
+pub(crate) use sizes::RangeSizes;
 pub(crate) use stage::Update;
 pub(crate) use undo::{RetiredPage, Undo};
 pub(crate) use walk::Standing;
@@ -221,8 +223,8 @@ pub(crate) struct Tree {
     live_pages: usize,
     /// Leaves of the newest tree.
     keys: usize,
-    /// Bytes of all pairs of the newest tree as files hold them.
-    pair_bytes: u64,
+    /// Bytes of the newest tree's pairs.
+    sizes: RangeSizes,
     /// Changes with every applied update, so that a stale one is recognised.
     generation: u64,
 }
@@ -250,7 +252,7 @@ impl Tree {
             root: Child::EMPTY,
             live_pages: 0,
             keys: 0,
-            pair_bytes: 0,
+            sizes: RangeSizes::new(),
             generation: 0,
         }
     }
@@ -269,9 +271,9 @@ impl Tree {
         self.keys
     }
 
-    /// Bytes of all pairs of the newest tree in a file.
-    pub(crate) fn pair_bytes(&self) -> u64 {
-        self.pair_bytes
+    /// Bytes of the newest tree's pairs, as files hold them.
+    pub(crate) fn sizes(&self) -> &RangeSizes {
+        &self.sizes
     }
 
     /// Takes the place of another tree with the same root: what was staged on that one is stale.
@@ -329,7 +331,12 @@ impl Tree {
     /// Bytes of memory held.
     pub(crate) fn bytes(&self) -> usize {
         let pages = self.pages.as_ref().map_or(0, Pages::memory_bytes) + self.page_slots.bytes();
-        self.inners.bytes() + self.links.bytes() + self.leaves.bytes() + self.values.bytes() + pages
+        self.inners.bytes()
+            + self.links.bytes()
+            + self.leaves.bytes()
+            + self.values.bytes()
+            + self.sizes.bytes()
+            + pages
     }
 
     fn child(&self, slot: Slot) -> &Child {

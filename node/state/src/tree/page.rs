@@ -114,14 +114,15 @@ impl Tree {
     fn rise(&mut self, places: &[PageAt], depth: usize) -> Option<Child> {
         let (left, right) = match places {
             [] => return Some(Child::EMPTY),
-            [PageAt { wanted, .. }] if usize::from(wanted.page.depth) == depth => {
+            [place] if usize::from(place.wanted.page.depth) == depth => {
+                let PageAt { wanted, .. } = place;
                 let page = wanted.page;
                 if self.page_slots.used() >= SLOTS_MAX || !self.pages.as_mut()?.claim(page) {
                     return None;
                 }
                 self.live_pages += 1;
                 self.keys += usize::from(page.pairs);
-                self.pair_bytes += u64::from(page.bytes);
+                self.sizes.add(&place.low, depth, page.bytes.into());
                 return Some(Child { node: NodeRef::page(self.page_slots.insert(page)), hash: wanted.hash });
             }
             places => {

@@ -18,6 +18,9 @@ const PREFETCH_DISTANCE: usize = 8;
 /// Bytes of a pair in a file beside its value: the key, and the value's length.
 const PAIR_HEAD_BYTES: u64 = 34;
 
+/// A leaf is in no range but that of its own key.
+const LEAF_DEPTH: usize = 256;
+
 /// Nodes that a version has no more and the one before it had.
 #[derive(Debug, Default)]
 pub(crate) struct Retired {
@@ -149,7 +152,7 @@ impl Tree {
         for (key, write) in update.leaves {
             let (bytes, place) = written.value(write);
             let value = self.values.insert(bytes, place);
-            self.pair_bytes += PAIR_HEAD_BYTES + value.length() as u64;
+            self.sizes.add(&key, LEAF_DEPTH, PAIR_HEAD_BYTES + value.length() as u64);
             let slot = self.leaves.insert(Leaf { key, value });
             self.values.belongs(slot, value);
             undo.inserted.push(slot);
@@ -194,10 +197,15 @@ impl Tree {
             let (bytes, place) = written.value(*write);
             let value = self.values.insert(bytes, place);
             self.values.belongs(*slot, value);
-            let mut old = std::mem::replace(&mut self.leaves.at_mut(*slot).value, value);
+            let leaf = self.leaves.at_mut(*slot);
+            let mut old = std::mem::replace(&mut leaf.value, value);
             // Older versions read it from its file.
             self.values.leave(&mut old);
-            self.pair_bytes = self.pair_bytes + value.length() as u64 - old.length() as u64;
+            // Most values are as long as the one before, and a range is one more place of cold memory.
+            if value.length() != old.length() {
+                self.sizes.add(&leaf.key, LEAF_DEPTH, value.length() as u64);
+                self.sizes.remove(&leaf.key, LEAF_DEPTH, old.length() as u64);
+            }
             undo.value_bytes += old.bytes();
             undo.values.push((*slot, old));
         }
@@ -205,7 +213,7 @@ impl Tree {
             let leaf = self.leaves.at_mut(*slot);
             self.values.leave(&mut leaf.value);
             let value = leaf.value;
-            self.pair_bytes -= PAIR_HEAD_BYTES + value.length() as u64;
+            self.sizes.remove(&leaf.key, LEAF_DEPTH, PAIR_HEAD_BYTES + value.length() as u64);
             undo.value_bytes += value.bytes();
         }
         self.generation += 1;
@@ -221,19 +229,19 @@ impl Tree {
             new.map(|(index, page)| (index, (page.page(), page.data))).unzip();
         pages.write(&mut new)?;
         let mut slots = vec![u32::MAX; indices.last().map_or(0, |last| last + 1)];
-        for (index, (page, _)) in indices.into_iter().zip(new) {
+        for (index, (page, data)) in indices.into_iter().zip(new) {
             let slot = self.page_slots.insert(page);
             slots[index] = slot;
             undo.new_pages.push(slot);
             self.live_pages += 1;
             self.keys += usize::from(page.pairs);
-            self.pair_bytes += u64::from(page.bytes);
+            self.sizes.add(data.first(), page.depth.into(), page.bytes.into());
         }
         for retired in &undo.retired.pages {
             let page = self.page_slots.at(retired.slot);
             self.live_pages -= 1;
             self.keys -= usize::from(page.pairs);
-            self.pair_bytes -= u64::from(page.bytes);
+            self.sizes.remove(&retired.first, page.depth.into(), page.bytes.into());
         }
         Ok(slots)
     }
