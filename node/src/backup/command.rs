@@ -329,7 +329,10 @@ impl Point {
             ("point", format!("height {height}, header {header}")),
             ("time", format!("{} by the network's clock", utc(*time_ms))),
             ("log", format!("{} leaves, root {}", log.size, log.root)),
-            ("lost", "whatever was acknowledged at a greater height: it has to be submitted again".to_owned()),
+            (
+                "lost",
+                "whatever was acknowledged at a greater height: it has to be signed and submitted again".to_owned(),
+            ),
             (
                 "guards",
                 format!(

@@ -38,6 +38,9 @@ pub(super) const JOURNAL_BYTES_MAX: u64 = 1 << 30;
 /// The table of class keys at most.
 pub(super) const KEYS_BYTES_MAX: u64 = 64 << 20;
 
+/// In the data directory: when the newest backup was finished, and its height. The node shows both as metrics.
+const LAST_FILE: &str = "backup";
+
 /// What is asked for.
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
@@ -130,6 +133,10 @@ pub(crate) fn create(
         files: making.files.into_values().collect(),
     };
     making.repository.put(&manifest)?;
+    let word = format!("{} {}\n", manifest.finished_ms / 1000, manifest.height);
+    if let Err(error) = durable::replace_file(data_dir, LAST_FILE, word.as_bytes()) {
+        warn!(%error, "the node is not told of its backup");
+    }
     info!(number, height = manifest.height, bodies = manifest.bodies.count, "a backup was made");
     let Copied { new, unreadable, .. } = copied;
     Ok(Made { manifest, new_bytes: making.new_bytes, new_blocks, new_bodies: new, unreadable })
@@ -460,6 +467,14 @@ fn copy(root: &Path, name: &str, mut from: File) -> Result<FileEntry, BackupErro
             count => file.write(&buffer[..count])?,
         }
     }
+}
+
+/// When the newest backup of a node was finished, seconds since 1970, and its height; none if there was none.
+pub(crate) fn last(data_dir: &Path) -> Option<(u64, u64)> {
+    let bytes = file::read_bounded(&data_dir.join(LAST_FILE), 64).ok()?;
+    let text = String::from_utf8(bytes).ok()?;
+    let (seconds, height) = text.trim().split_once(' ')?;
+    Some((seconds.parse().ok()?, height.parse().ok()?))
 }
 
 /// Keeps the node from starting as long as it lives.

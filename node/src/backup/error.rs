@@ -226,7 +226,6 @@ impl BackupError {
                 | Self::Chain { .. }
                 | Self::State { .. }
                 | Self::Body { .. }
-                | Self::Foreign { .. }
         )
     }
 

@@ -28,4 +28,5 @@ mod source;
 mod trust;
 
 pub(crate) use command::{BackupCommand, Restore};
+pub(crate) use create::last;
 use error::BackupError;
