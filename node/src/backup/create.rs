@@ -20,7 +20,7 @@ use tracing::{info, warn};
 use super::BackupError;
 use super::blocks::{BlockFiles, each_block};
 use super::bodies::{self, Packs, Place, decode_list, encode_list, listed_in};
-use super::file::{self, FileEntry, NewFile, check_room, measured};
+use super::file::{self, CheckedFile, FileEntry, NewFile, check_room, measured};
 use super::manifest::{
     Bodies, LogHead, Manifest, StateHead, block_heights, blocks_name, pack_name, pack_number, state_name,
 };
@@ -101,6 +101,7 @@ pub(crate) fn create(
     let before = numbers.last().map(|number| repository.manifest(*number)).transpose()?;
     let number = numbers.last().map_or(1, |last| last + 1);
     let mut making = Making { config, repository, chain, before, number, files: BTreeMap::new(), new_bytes: 0 };
+    making.check_files()?;
     making.check_room()?;
     making.take_over_genesis()?;
     let journal = making.journal()?;
@@ -109,7 +110,7 @@ pub(crate) fn create(
     let state = making.state(&tip)?;
     let source = Source::open(config, runtime, wanted.stopped)?;
     let copied = making.bodies(&source)?;
-    drop(source);
+    source.close()?;
     let keys = making.class_keys(genesis, wanted, runtime)?;
     making.own("journal", &journal)?;
     let manifest = Manifest {
@@ -166,6 +167,12 @@ impl Making<'_> {
         };
         let blocks = directory_bytes(&self.config.node.data_dir.join("chain/blocks"));
         check_room(self.repository.root(), blocks.saturating_sub(held("blocks/")))
+    }
+
+    /// What the backup before needs has to be there still: this one needs most of it.
+    fn check_files(&self) -> Result<(), BackupError> {
+        let entries = self.before.iter().flat_map(|before| &before.files);
+        entries.map(|entry| CheckedFile::open(self.repository.root(), entry)).try_for_each(|opened| opened.map(drop))
     }
 
     fn keep(&mut self, entry: FileEntry) {
@@ -341,7 +348,9 @@ impl Making<'_> {
                     }
                     fresh = true;
                     match copy_body(source, &mut packs, root, group)? {
-                        Ok(place) => drop(places.insert(root, place)),
+                        Ok(place) => {
+                            places.insert(root, place);
+                        }
                         Err(Unread::Unreadable(reason)) => {
                             warn!(%root, reason, "a body cannot be read and is not in the backup");
                             lost.insert(root);
@@ -418,6 +427,12 @@ impl Making<'_> {
         // A table that does not open would be found out when it is needed.
         runtime.block_on(table.check(&custodian))?;
         self.own(archive::CLASS_KEYS, &bytes)?;
+        if wanted.recovery_key.is_none() && self.before.as_ref().is_some_and(|before| before.recovery_key.is_some()) {
+            // Not taken from there: whoever can write to the repository could name a key of his own.
+            warn!(
+                "the backup before was sealed for a recovery key, too, and this one is not: name it with --recovery-key"
+            );
+        }
         if let Some(recovery) = &wanted.recovery_key {
             let sealed = runtime.block_on(table.sealed_for(&custodian, recovery))?;
             self.own("class-keys.recovery", &sealed.encode())?;

@@ -185,3 +185,72 @@ pub(super) fn pack_number(name: &str) -> Option<u64> {
     let number = name.strip_prefix("bodies/")?.strip_suffix(".pack")?.parse().ok()?;
     (pack_name(number) == name).then_some(number)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest() -> Manifest {
+        let names = [GENESIS_FILE.to_owned(), backup_name(7, "trust"), backup_name(7, "bodies")];
+        let names = names.into_iter().chain([blocks_name(1, 40), blocks_name(41, 50), state_name(30), pack_name(2)]);
+        let entry = |path| FileEntry { path, bytes: 1, sha256: "00".repeat(32) };
+        Manifest {
+            version: VERSION,
+            number: 7,
+            network: "01".repeat(32),
+            node: "node-1".to_owned(),
+            begun_ms: 1,
+            finished_ms: 2,
+            oldest: 1,
+            height: 50,
+            header: "02".repeat(32),
+            time_ms: 3,
+            log: LogHead { size: 9, root: "03".repeat(32) },
+            state: Some(StateHead { height: 30, root: "04".repeat(32) }),
+            bodies: Bodies::default(),
+            custody_key: None,
+            recovery_key: None,
+            class_keys: 0,
+            newest_pack: 2,
+            files: names.map(entry).collect(),
+        }
+    }
+
+    #[test]
+    fn a_manifest_comes_back_and_says_which_files_are_what() {
+        let manifest = manifest();
+        let bytes = serde_json::to_vec(&manifest).unwrap();
+        let again = Manifest::read(Path::new("manifest.json"), &bytes).unwrap();
+        assert_eq!(again, manifest);
+        let heights: Vec<_> = again.block_files().into_iter().map(|(first, last, _)| (first, last)).collect();
+        assert_eq!(heights, [(1, 40), (41, 50)]);
+        assert_eq!(again.packs().into_iter().map(|(number, _)| number).collect::<Vec<_>>(), [2]);
+        assert!(again.state_file().is_some() && again.own_file("trust").is_some() && again.own_file("keys").is_none());
+    }
+
+    #[test]
+    fn a_manifest_that_cannot_be_one_is_refused() {
+        /// What is changed, and what is said.
+        type Change = (&'static str, fn(&mut Manifest));
+        let changes: [Change; 11] = [
+            ("another version", |manifest| manifest.version += 1),
+            ("outside the repository", |manifest| manifest.files[6].path = "bodies/../../key".to_owned()),
+            ("outside the repository", |manifest| manifest.files[6].path = "/etc/passwd".to_owned()),
+            ("a file twice", |manifest| manifest.files[6].path = manifest.files[5].path.clone()),
+            ("no genesis", |manifest| drop(manifest.files.remove(0))),
+            ("no blocks", |manifest| manifest.height = 0),
+            ("blocks are missing", |manifest| drop(manifest.files.remove(3))),
+            ("blocks are missing", |manifest| manifest.height = 51),
+            ("certifies its state", |manifest| manifest.state.as_mut().unwrap().height = 50),
+            ("no file of the state", |manifest| manifest.state.as_mut().unwrap().height = 31),
+            ("an id or root is none", |manifest| manifest.header = "../..".to_owned()),
+        ];
+        for (reason, change) in changes {
+            let mut changed = manifest();
+            change(&mut changed);
+            let bytes = serde_json::to_vec(&changed).unwrap();
+            let error = Manifest::read(Path::new("manifest.json"), &bytes).unwrap_err();
+            assert!(error.to_string().contains(reason), "{error}, not {reason}");
+        }
+    }
+}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use stele_client::{Bounds, Client, ClientError, Endpoint, RetryPolicy};
+use stele_client::{Bounds, Client, ClientError, ClientIdentity, Endpoint, RetryPolicy, TlsSettings};
 use stele_storage::{Group, StorageError, Store};
 use stele_types::Hash;
 use tokio::runtime::Runtime;
@@ -86,8 +86,21 @@ impl Source {
             answer_bytes_max: usize::try_from(2 * READ_BYTES).unwrap_or(usize::MAX),
             ..Bounds::default()
         };
-        let client =
-            Client::builder().bounds(bounds).retry(RETRY).endpoint(Endpoint::http(&listen.to_string())?).build()?;
+        let builder = Client::builder().bounds(bounds).retry(RETRY);
+        // The listener is plain on loopback alone.
+        let client = if listen.ip().is_loopback() {
+            builder.endpoint(Endpoint::http(&listen.to_string())?).build()?
+        } else {
+            let custody = section.custody.as_ref().ok_or_else(|| {
+                away("the operator's listener asks for a certificate, and the configuration has none of an operator, as \
+                      payload.custody names one"
+                    .to_owned())
+            })?;
+            let read = |path: &Path| std::fs::read_to_string(path).map_err(BackupError::io("read", path));
+            let identity = ClientIdentity::from_pem(&read(&custody.certificate)?, &read(&custody.key)?)?;
+            let tls = TlsSettings::new(&read(&custody.authorities)?)?.with_identity(identity);
+            builder.tls(tls).endpoint(Endpoint::https(&listen.to_string())?).build()?
+        };
         Ok(Self::Running { runtime: Arc::clone(runtime), client: Box::new(client), token })
     }
 
@@ -107,6 +120,17 @@ impl Source {
                 let next = page.next.map(|next| (next, page.skip)).filter(|next| *next > (from, skip));
                 Ok(Page { bodies: page.bodies.iter().filter_map(body).collect(), unreadable: page.unreadable, next })
             }
+        }
+    }
+
+    /// Ends it; a store that was opened here has nothing to replay when its node starts.
+    ///
+    /// # Errors
+    /// Failure of the store.
+    pub(super) fn close(self) -> Result<(), BackupError> {
+        match self {
+            Self::Stopped { runtime, store } => Ok(runtime.block_on(store.close())?),
+            Self::None | Self::Running { .. } => Ok(()),
         }
     }
 
