@@ -10,7 +10,7 @@ use serde_json::Value;
 use stele_ctl::localnet::READY_WAIT_MAX;
 use stele_ctl::network::init::{InitOptions, PayloadDrives};
 use stele_testkit::command_line::text_of;
-use stele_testkit::{Cluster, CommandLine};
+use stele_testkit::{Cluster, CommandLine, Load, LoadOptions};
 
 const WAIT: Duration = Duration::from_secs(120);
 const NODES: usize = 4;
@@ -95,6 +95,18 @@ async fn is_served(stele: &CommandLine, put: &Put) -> Result<()> {
     Ok(())
 }
 
+/// Has blocks made until a snapshot of the state is among them.
+async fn blocks(cluster: &Cluster) -> Result<()> {
+    let load = Load::start(cluster, "agency-1", LoadOptions::default())?;
+    let deadline = std::time::Instant::now() + WAIT;
+    while cluster.height(0).await? < 25 {
+        ensure!(std::time::Instant::now() < deadline, "blocks are slow");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    load.finish().await?;
+    Ok(())
+}
+
 fn destroy(cluster: &Cluster, node: usize) -> Result<()> {
     let node = cluster.network.dir().node(&name(node));
     fs::remove_dir_all(node.file("drives"))?;
@@ -107,11 +119,11 @@ async fn a_node_that_lost_everything_is_made_again_from_its_backup() -> Result<(
     let (mut cluster, stele) = start().await?;
     let recovery = stele.text("backup recovery-key --out recovery.key").await?;
     let first = put(&stele, 0, 1, 3_000_000).await?;
-    cluster.wait_height(0, 25, WAIT).await?;
+    blocks(&cluster).await?;
     let create = format!("--node node-1 backup create --repository repository --recovery-key {}", recovery.trim());
     let one = stele.json(&create).await?;
     ensure!(one["bodies"] == 1 && one["new_bodies"] == 1 && one["unreadable"] == 0, "{one}");
-    ensure!(one["state_height"].as_u64() >= Some(10) && one["height"].as_u64() >= Some(25), "{one}");
+    ensure!(one["state_height"].as_u64() >= Some(10) && one["height"].as_u64() > Some(10), "{one}");
 
     let second = put(&stele, 0, 2, 200_000).await?;
     let two = stele.json(&create).await?;
@@ -403,7 +415,7 @@ async fn a_network_that_was_lost_goes_on_from_its_recovery_point() -> Result<()>
     let (mut cluster, stele) = start().await?;
     let kept = [put(&stele, 0, 1, 400_000).await?, put(&stele, 1, 2, 50_000).await?];
     stele.json(&format!("receipt get {} --out kept.bundle", kept[0].statement)).await?;
-    cluster.wait_height(0, 25, WAIT).await?;
+    blocks(&cluster).await?;
     for node in 0..NODES {
         let create = format!("--node {} backup create --repository repository-{node}", name(node));
         stele.json(&create).await?;
