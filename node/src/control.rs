@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::store::durable;
 
 /// File in the data directory.
-const FILE: &str = "control.token";
+pub(crate) const FILE: &str = "control.token";
 
 /// A secret that is another at every start, in a file for the owner alone.
 pub struct ControlToken(Zeroizing<String>);

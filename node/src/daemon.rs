@@ -11,6 +11,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
+use crate::backup::{BackupCommand, Restore};
 use crate::bench::AccelBench;
 use crate::config::{Config, ConfigError, LogFormat, LogSection};
 use crate::join::Join;
@@ -48,6 +49,10 @@ enum Command {
     /// Make and check the payload store of a stopped node.
     #[command(subcommand)]
     Storage(StorageCommand),
+    /// Back up a node, and prove that the backup is one.
+    #[command(subcommand)]
+    Backup(BackupCommand),
+    Restore(Restore),
     /// Measure how fast this machine verifies and hashes, on its cores and on a GPU.
     BenchAccel(AccelBench),
 }
@@ -94,6 +99,14 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Storage(command) => {
             start_terminal_log();
             command.run()
+        }
+        Command::Backup(command) => {
+            start_terminal_log();
+            command.run()
+        }
+        Command::Restore(restore) => {
+            start_terminal_log();
+            restore.run()
         }
         Command::State(command) => {
             start_terminal_log();

@@ -18,6 +18,7 @@ pub mod admission;
 pub mod alarm;
 pub mod api;
 pub mod backend;
+mod backup;
 mod bench;
 pub mod chain;
 pub mod config;

@@ -222,6 +222,7 @@ impl Node {
             engine,
             payload: storage.clone(),
             metrics: Arc::clone(&metrics),
+            data_dir: data_dir.clone(),
             validator,
             queue_limit: limits.pool_statements_max,
         };

@@ -1,5 +1,6 @@
 //! Once a second: figures that the stages keep of themselves become metrics.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::admission::Admission;
+use crate::backup;
 use crate::chain::Chain;
 use crate::metrics::label::Stage;
 use crate::metrics::{Metrics, OrderFigures};
@@ -31,6 +33,8 @@ pub struct Observed {
     pub payload: Option<Arc<PayloadSlot>>,
     /// Where it goes.
     pub metrics: Arc<Metrics>,
+    /// Where its backups leave word.
+    pub data_dir: PathBuf,
     /// This node's validator.
     pub validator: ValidatorId,
     /// Statements that may wait.
@@ -52,6 +56,9 @@ impl Observed {
             self.chain();
             self.accelerator(&mut device);
             self.storage().await;
+            if let Some((seconds, height)) = backup::last(&self.data_dir) {
+                self.metrics.storage.backed_up(seconds, height);
+            }
             let waiting = self.admission.verifying() + self.admission.pool().len();
             self.metrics.admission.queue(waiting, self.queue_limit);
         }

@@ -28,7 +28,7 @@ pub use error::ClientError;
 pub use model::{
     BlobView, BodyCustodyView, CheckpointKeyView, ClassKeyView, ClassKeysView, CopyRequest, CopyView,
     CustodyReceiptView, FeedData, FeedEvent, FeedPage, KeptPage, KeptView, LimitsView, NetworkView, Problem, RootsView,
-    SnapshotView, StandpointView, ValidatorView,
+    SnapshotView, StandpointView, StoredPage, StoredView, ValidatorView,
 };
 pub use resources::Wait;
 pub use retry::RetryPolicy;

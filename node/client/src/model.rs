@@ -230,6 +230,33 @@ pub struct KeptPage {
     pub skip: u32,
 }
 
+/// A body that a node stores.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredView {
+    /// Root of the sealed form.
+    pub root: String,
+    /// Number of its class of records.
+    pub class: u8,
+    /// Year in which its retention ends; 0: it does not.
+    pub retention_year: u16,
+}
+
+/// Some of the bodies that a node stores.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredPage {
+    /// The bodies.
+    pub bodies: Vec<StoredView>,
+    /// Directories of segments that the node could not read.
+    #[serde(default)]
+    pub unreadable: u64,
+    /// Where to go on, if there is more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u32>,
+    /// Objects to skip there.
+    #[serde(default)]
+    pub skip: u32,
+}
+
 /// Class keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClassKeysView {

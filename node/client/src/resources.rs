@@ -13,7 +13,7 @@ use stele_types::{Hash, Height, ObjectId, StatementId};
 use crate::error::ClientError;
 use crate::model::{
     BlobView, BodyCustodyView, ClassKeysView, ConsistencyView, CopyRequest, CopyView, FeedPage, KeptPage, NetworkView,
-    RootsView, SnapshotView, SnapshotsView, StandpointView,
+    RootsView, SnapshotView, SnapshotsView, StandpointView, StoredPage,
 };
 use crate::transport::{Ask, Client, Response};
 
@@ -315,8 +315,12 @@ impl Client {
     }
 
     async fn range(&self, path: &str, from: u64, bytes_max: u64) -> Result<(Bytes, u64), ClientError> {
+        self.range_of(Ask::get(path, OCTETS), from, bytes_max).await
+    }
+
+    async fn range_of(&self, ask: Ask<'_>, from: u64, bytes_max: u64) -> Result<(Bytes, u64), ClientError> {
         let last = from.saturating_add(bytes_max.max(1)) - 1;
-        let ask = Ask::get(path, OCTETS).range(from, last).waiting(Duration::from_secs(bytes_max / TRANSFER_RATE_MIN));
+        let ask = ask.range(from, last).waiting(Duration::from_secs(bytes_max / TRANSFER_RATE_MIN));
         let response = self.ask(ask).await?;
         // A node, or something before it, that ignores ranges must not be taken for one that gives them.
         let span = response.content_range.as_deref().and_then(content_range);
@@ -352,6 +356,31 @@ impl Client {
     pub async fn rebuild_storage(&self, token: &str) -> Result<serde_json::Value, ClientError> {
         let ask = Ask::post("/v1/storage/rebuild", JSON, JSON, Bytes::new()).showing(token);
         json(&self.ask(ask).await?)
+    }
+
+    /// `GET /v1/storage/bodies` of the operator's listener: some of the bodies that are stored, from where the answer before
+    /// says.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn stored_bodies(&self, token: &str, from: u32, skip: u32) -> Result<StoredPage, ClientError> {
+        let path = format!("/v1/storage/bodies?from={from}&skip={skip}");
+        json(&self.ask(Ask::get(&path, JSON).showing(token)).await?)
+    }
+
+    /// `GET /v1/storage/bodies/{root}` of the operator's listener: as [`Client::sealed_body`].
+    ///
+    /// # Errors
+    /// As [`Client::body`].
+    pub async fn stored_body(
+        &self,
+        token: &str,
+        root: &Hash,
+        from: u64,
+        bytes_max: u64,
+    ) -> Result<(Bytes, u64), ClientError> {
+        let path = format!("/v1/storage/bodies/{}", root.to_hex());
+        self.range_of(Ask::get(&path, OCTETS).showing(token), from, bytes_max).await
     }
 
     /// `POST /v1/storage/drives/{drive}` of the operator's listener.

@@ -165,7 +165,7 @@ pub(super) async fn body(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    give(&state, caller, Form::Open, &root, query.as_deref(), &headers).await
+    give(&state, Some(caller), Form::Open, &root, query.as_deref(), &headers).await
 }
 
 /// The sealed form of a body, which has the root. For regulators and operators, and for the party that put it.
@@ -185,12 +185,12 @@ pub(super) async fn sealed(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    give(&state, caller, Form::Sealed, &root, query.as_deref(), &headers).await
+    give(&state, Some(caller), Form::Sealed, &root, query.as_deref(), &headers).await
 }
 
 /// In which form a body is given.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Form {
+pub(super) enum Form {
     Open,
     Sealed,
 }
@@ -201,15 +201,16 @@ struct Begun {
     span: Result<Option<(u64, u64)>, Unsatisfiable>,
 }
 
-async fn give(
+/// Gives a body, to a party or, if there is none, to the operator who has shown the node's token.
+pub(super) async fn give(
     state: &State,
-    caller: Caller,
+    caller: Option<Caller>,
     form: Form,
     root: &str,
     query: Option<&str>,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
-    let party = caller.party()?.party;
+    let party = caller.map(|caller| caller.party()).transpose()?.map(|client| client.party);
     Parameters::read(query, &[])?;
     format::choose(headers, &[OCTETS])?;
     let root = Hash::from_hex(root).ok_or_else(|| Problem::parameter("root", "64 hexadecimal digits, lower case"))?;
@@ -219,7 +220,7 @@ async fn give(
         Form::Sealed => format!("\"{root}\""),
     };
     let wanted = Wanted::read(headers, &tag);
-    let transfer = state.transfers.take(Some(party), 1).map_err(Problem::new)?;
+    let transfer = state.transfers.take(party, 1).map_err(Problem::new)?;
     let (begun, opened) = oneshot::channel();
     let (pieces, received) = mpsc::channel(PIECES_AHEAD);
     let custody = state.backend.custody();
@@ -265,7 +266,7 @@ fn content_range(response: &mut Response, value: &str) {
 struct Giving {
     payload: Arc<Payload>,
     custody: Option<Arc<Custody>>,
-    caller: Caller,
+    caller: Option<Caller>,
     form: Form,
     root: Hash,
     wanted: Wanted,
@@ -371,7 +372,7 @@ impl Giving {
     }
 
     fn may_read(&self, owner: PartyId) -> bool {
-        self.caller.is(&owner) || (self.form == Form::Sealed && self.caller.may_copy())
+        self.caller.is_none_or(|caller| caller.is(&owner) || (self.form == Form::Sealed && caller.may_copy()))
     }
 }
 

@@ -94,6 +94,10 @@ routes! {
     RebuildStorage POST "/v1/storage/rebuild" Control;
     /// Takes a device in the place of a drive.
     ReplaceDrive POST "/v1/storage/drives/{drive}" Control;
+    /// Some of the bodies that are stored.
+    StoredBodies GET "/v1/storage/bodies" Control;
+    /// The sealed form of a body that is stored.
+    StoredBody GET "/v1/storage/bodies/{root}" Control;
     /// The cursor feed of registered statements.
     Feed GET "/v1/feed" Party;
     /// The network: id, parameters, validators, checkpoint key.

@@ -126,6 +126,8 @@ fn handler(route: Route) -> MethodRouter<State> {
         Route::Storage => get(storage::status),
         Route::ScrubStorage => post(storage::scrub),
         Route::RebuildStorage => post(storage::rebuild),
+        Route::StoredBodies => get(storage::bodies),
+        Route::StoredBody => get(storage::body),
         Route::ReplaceDrive => post(storage::replace),
         Route::Feed => get(feed::feed),
         Route::Network => get(network::network),

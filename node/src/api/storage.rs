@@ -2,20 +2,21 @@
 
 use std::path::PathBuf;
 
-use axum::extract::{Request, State as Extract};
-use axum::http::StatusCode;
+use axum::extract::{RawQuery, Request, State as Extract};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use http_body_util::{BodyExt as _, Limited};
 use stele_types::Code;
 
+use super::blobs::{self, Form};
 use super::body::content_type;
 use super::cache;
 use super::format::{self, JSON};
-use super::parameters::Named;
+use super::parameters::{Named, Parameters};
 use super::problem::Problem;
 use super::router::State;
-use super::view::{ReplacementView, StorageView};
-use crate::payload::Job;
+use super::view::{OctetsView, ReplacementView, StorageView, StoredBodiesView, StoredBodyView};
+use crate::payload::{Job, archive};
 
 /// Longest request.
 const REQUEST_BYTES_MAX: usize = 8 * 1024;
@@ -85,6 +86,56 @@ pub(super) async fn replace(
         return Err(Problem::parameter("drive", &format!("a number below {drives}")));
     }
     begin(&state, Job::Replace { drive, path }).await
+}
+
+/// Some of the bodies that are stored, for a backup.
+#[utoipa::path(
+    get, path = "/v1/storage/bodies", tag = "health",
+    params(
+        ("from" = Option<u32>, Query, description = "Where to go on: `next` of the answer before"),
+        ("skip" = Option<u32>, Query, description = "`skip` of the answer before"),
+    ),
+    responses(
+        (status = 200, description = "Bodies, and where to go on", body = StoredBodiesView),
+        (status = "4XX", description = "Refused", body = super::problem::ProblemView, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn bodies(
+    Extract(state): Extract<State>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let parameters = Parameters::read(query.as_deref(), &["from", "skip"])?;
+    format::choose(&headers, &[JSON])?;
+    let number = |name| {
+        let number = parameters.number(name, 0, u64::from(u32::MAX))?.unwrap_or_default();
+        Ok::<u32, Problem>(u32::try_from(number).unwrap_or(u32::MAX))
+    };
+    let payload = blobs::payload(&state)?;
+    let page = archive::page(payload.store(), number("from")?, number("skip")?).await;
+    let page = page.map_err(|error| blobs::problem(error.into()))?;
+    let (next, skip) = page.next.map_or((None, 0), |(next, skip)| (Some(next), skip));
+    let bodies = page.bodies.iter().map(StoredBodyView::from).collect();
+    Ok(cache::volatile(format::json(&StoredBodiesView { bodies, unreadable: page.unreadable, next, skip })))
+}
+
+/// The sealed form of a body that is stored, for a backup.
+#[utoipa::path(
+    get, path = "/v1/storage/bodies/{root}", tag = "health",
+    params(("root" = String, Path, description = "Root of the sealed form: 64 hexadecimal digits")),
+    responses(
+        (status = 200, description = "The sealed form", body = OctetsView, content_type = "application/octet-stream"),
+        (status = 206, description = "The range of it", body = OctetsView, content_type = "application/octet-stream"),
+        (status = "4XX", description = "Refused", body = super::problem::ProblemView, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn body(
+    Extract(state): Extract<State>,
+    Named(root): Named<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    blobs::give(&state, None, Form::Sealed, &root, query.as_deref(), &headers).await
 }
 
 async fn begin(state: &State, job: Job) -> Result<Response, Problem> {

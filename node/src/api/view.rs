@@ -5,12 +5,12 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use stele_accel_hash::HashAlgorithm;
-use stele_storage::{DriveState, Status};
+use stele_storage::{DriveState, Group, Status};
 use stele_types::cbor::{self, Field};
 use stele_types::exchange::{CertifiedHeader, StatementStatus, Submitted};
 use stele_types::parameters::Timeouts;
 use stele_types::record::ContentHash;
-use stele_types::{CommitCertificate, Header, Parameters, Validator, VoteKey};
+use stele_types::{CommitCertificate, Hash, Header, Parameters, Validator, VoteKey};
 use utoipa::ToSchema;
 
 use super::backend::{Snapshot, Standpoint};
@@ -213,6 +213,38 @@ pub(super) struct KeptBodiesView {
     pub(super) height: u64,
     pub(super) bodies: Vec<KeptBodyView>,
     /// Bodies that could not be read, or told whose they are.
+    pub(super) unreadable: u64,
+    /// Where to go on, if there is more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) next: Option<u32>,
+    /// Objects to skip there.
+    pub(super) skip: u32,
+}
+
+/// A body that is stored.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = StoredBody)]
+pub(super) struct StoredBodyView {
+    /// Root of the sealed form.
+    root: String,
+    /// Number of its class of records.
+    class: u8,
+    /// Year in which its retention ends; 0: it does not.
+    retention_year: u16,
+}
+
+impl From<&(Hash, Group)> for StoredBodyView {
+    fn from((root, group): &(Hash, Group)) -> Self {
+        Self { root: root.to_hex(), class: group.class, retention_year: group.year }
+    }
+}
+
+/// Some of the bodies that are stored.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = StoredBodies)]
+pub(super) struct StoredBodiesView {
+    pub(super) bodies: Vec<StoredBodyView>,
+    /// Directories of segments that could not be read: what they list is missing.
     pub(super) unreadable: u64,
     /// Where to go on, if there is more.
     #[serde(skip_serializing_if = "Option::is_none")]

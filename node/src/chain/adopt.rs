@@ -154,7 +154,7 @@ impl Adoption {
 }
 
 /// The hash function of a network's state.
-pub(super) const fn state_hash(genesis: &Genesis) -> StateHash {
+pub(crate) const fn state_hash(genesis: &Genesis) -> StateHash {
     match genesis.parameters.state_hash {
         ContentHash::Sha256 => StateHash::Sha256,
         ContentHash::Sm3 => StateHash::Sm3,

@@ -12,11 +12,13 @@
 
 mod adopt;
 mod bundles;
+mod copy;
 mod error;
 mod exports;
 mod open;
 mod outcomes;
 mod records;
+mod restore;
 mod seals;
 mod state;
 pub(crate) mod tree;
@@ -37,11 +39,15 @@ use stele_types::{
 };
 use tokio::sync::{SetOnce, watch};
 
+pub(crate) use adopt::state_hash;
 pub use adopt::{Adoption, JoinPoint, Unfit};
+pub(crate) use copy::{ChainFiles, CopiedBlock};
 pub use error::ChainError;
 pub use exports::{Snapshot, Standpoint};
+pub(crate) use restore::{Restoration, RestoredBlock};
 pub use seals::SignedCheckpoint;
 pub use state::{ProvenState, StateReader};
+pub(crate) use trust_path::named_epochs;
 pub(crate) use writer::check_results;
 pub use writer::{Prepared, Writer};
 

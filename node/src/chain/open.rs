@@ -284,6 +284,12 @@ fn is_derived(error: &ChainError) -> bool {
     )
 }
 
+/// Compares the network of a chain's directory, which there has to be, with the one that is expected.
+pub(super) fn check_network(directory: &Path, network: NetworkId) -> Result<(), ChainError> {
+    std::fs::metadata(directory.join(NETWORK_FILE)).map_err(ChainError::io("find a chain in the data directory"))?;
+    mark_network(directory, network)
+}
+
 /// Writes the network's id into a new directory, or compares it with the one that is there.
 pub(super) fn mark_network(directory: &Path, network: NetworkId) -> Result<(), ChainError> {
     let path = directory.join(NETWORK_FILE);

@@ -102,6 +102,23 @@ impl OutcomeStore {
         Ok(store)
     }
 
+    /// Opens the arrays to read them beside their node: nothing is written or cut off.
+    pub(super) fn open_to_read(directory: &Path) -> Result<Self, ChainError> {
+        let open = |name: &str| File::open(directory.join(name)).map_err(ChainError::io("open the outcomes"));
+        Ok(Self {
+            outcomes: open("outcomes.dat")?,
+            heights: open("heights.dat")?,
+            end: RwLock::default(),
+            checked: Mutex::default(),
+        })
+    }
+
+    /// Height of the newest outcomes, as far as the file's length tells.
+    pub(super) fn written(&self) -> Result<u64, ChainError> {
+        let length = self.heights.metadata().map_err(ChainError::io("measure the outcomes"))?.len();
+        Ok(length / HEIGHT_BYTES)
+    }
+
     /// Makes the arrays of a node that begins after `height`: they know the outcomes of that height and none below.
     pub(super) fn adopt(directory: &Path, height: u64, outcomes: &[Outcome], log_size: u64) -> Result<(), ChainError> {
         let store = Self::open(directory, 0)?;

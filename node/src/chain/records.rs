@@ -64,8 +64,24 @@ impl EpochRecords {
     }
 }
 
+/// Changes of validators in `directory`, ascending.
+pub(super) fn links(directory: &Path) -> Result<Vec<ChainLink>, ChainError> {
+    let mut links: Vec<ChainLink> = read(directory)?;
+    links.sort_by_key(|link| link.header.height);
+    Ok(links)
+}
+
+/// Epoch certificates in `directory`.
+pub(super) fn epochs(directory: &Path) -> Result<Vec<EpochCertificate>, ChainError> {
+    read(directory)
+}
+
 fn load<T: Field>(directory: &Path) -> Result<Vec<T>, ChainError> {
     durable::create_directory(directory).map_err(ChainError::io("create a record directory"))?;
+    read(directory)
+}
+
+fn read<T: Field>(directory: &Path) -> Result<Vec<T>, ChainError> {
     let mut records = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(ChainError::io("list records"))? {
         let path = entry.map_err(ChainError::io("list records"))?.path();

@@ -60,7 +60,7 @@ impl Chain {
 }
 
 /// Hashes of the epoch certificates that the signatures of `certificate` and of the links name.
-pub(super) fn named_epochs(certificate: &CommitCertificate, links: &[ChainLink]) -> BTreeSet<Hash> {
+pub(crate) fn named_epochs(certificate: &CommitCertificate, links: &[ChainLink]) -> BTreeSet<Hash> {
     let certificates = std::iter::once(certificate).chain(links.iter().map(|link| &link.certificate));
     let keys = certificates.flat_map(|certificate| certificate.signatures.iter()).map(|vote| vote.signature.key);
     keys.filter_map(|key| match key {

@@ -25,6 +25,8 @@ pub struct StorageMetrics {
     lost: Total,
     scrub_segments: Gauge,
     scrub_completed: Gauge,
+    backup_completed: Gauge,
+    backup_height: Gauge,
     scrub_repairs: Counter,
     scrub_lost: Counter,
     unreferenced: Gauge,
@@ -84,6 +86,11 @@ impl StorageMetrics {
                 "stele_storage_scrub_completed_timestamp_seconds",
                 "When everything had been read last, seconds since 1970; 0: never.",
             ),
+            backup_completed: registry.gauges(
+                "stele_backup_completed_timestamp_seconds",
+                "When the newest backup of this node was finished, seconds since 1970; 0: never.",
+            ),
+            backup_height: registry.gauges("stele_backup_height", "Height of the newest block in that backup."),
             scrub_repairs: registry.counters(
                 "stele_storage_scrub_repairs_total",
                 "Damaged cells that scrubs found and wrote again.",
@@ -226,6 +233,11 @@ impl StorageMetrics {
     /// When everything had been read last.
     pub fn scrub_completed(&self) -> u64 {
         u64::try_from(self.scrub_completed.value(())).unwrap_or(0)
+    }
+    /// The node was backed up last at `seconds` since 1970, up to `height`.
+    pub fn backed_up(&self, seconds: u64, height: u64) {
+        self.backup_completed.set((), seconds);
+        self.backup_height.set((), height);
     }
     /// Whether the store is open.
     pub fn available(&self, available: bool) {

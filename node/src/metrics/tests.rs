@@ -157,8 +157,13 @@ fn alerts_use_registered_metrics_and_have_runbooks_and_tests() {
         assert!(rules.contains(&format!("runbook_url: docs/runbooks/{alert}.md")), "{alert} links its runbook");
         assert!(tests.contains(&format!("alertname: {alert}\n")), "{alert} has a test");
     }
+    // Done by decision, and not because an alert fires.
+    let procedures = ["RestoreFromBackup.md"];
     for runbook in std::fs::read_dir(docs.join("runbooks")).unwrap() {
         let name = runbook.unwrap().file_name().into_string().unwrap();
+        if procedures.contains(&name.as_str()) {
+            continue;
+        }
         let alert = name.trim_end_matches(".md");
         assert!(rules.contains(&format!("- alert: {alert}\n")), "docs/runbooks/{name} belongs to no alert");
     }

@@ -34,7 +34,7 @@ pub(super) struct ClassKeys {
 }
 
 #[derive(Clone, Default)]
-struct Table {
+pub(super) struct Table {
     keys: BTreeMap<[u8; 16], Entry>,
     /// The key that new bodies of a class are sealed with.
     current: BTreeMap<u8, [u8; 16]>,
@@ -74,11 +74,7 @@ impl ClassKeys {
     /// # Errors
     /// `Custody`.
     pub(super) async fn check(&self) -> Result<(), PayloadError> {
-        let table = self.table.lock().await;
-        for entry in table.keys.values() {
-            self.custodian.blob_key(&entry.key, &[0; 32]).await?;
-        }
-        Ok(())
+        self.table.lock().await.check(&*self.custodian).await
     }
 
     /// Whether there is no key at all.
@@ -195,6 +191,50 @@ impl ClassKeys {
 }
 
 impl Table {
+    pub(super) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Opens every key.
+    ///
+    /// # Errors
+    /// `Custody`.
+    pub(super) async fn check(&self, custodian: &dyn Custodian) -> Result<(), PayloadError> {
+        for entry in self.keys.values() {
+            custodian.blob_key(&entry.key, &[0; 32]).await?;
+        }
+        Ok(())
+    }
+
+    /// The same keys, sealed for another custody key.
+    ///
+    /// # Errors
+    /// `Custody`.
+    pub(super) async fn sealed_for(
+        &self,
+        custodian: &dyn Custodian,
+        recipient: &CustodyPublicKey,
+    ) -> Result<Self, PayloadError> {
+        let mut sealed = self.clone();
+        for entry in sealed.keys.values_mut() {
+            entry.key = custodian.reseal(&entry.key, recipient).await?;
+        }
+        Ok(sealed)
+    }
+
+    /// The table of a node that has another custody key now. What was sealed for the old one was read with it, so nothing new
+    /// is sealed under keys from then.
+    pub(super) fn moved(mut self, old: &CustodyPublicKey, new: &CustodyPublicKey) -> Self {
+        for entry in self.keys.values_mut() {
+            entry.made = false;
+            if entry.origin == *old {
+                entry.origin = *new;
+            }
+        }
+        self.current.clear();
+        self
+    }
+
     fn insert(&mut self, entry: Entry) {
         let ClassKeyName { class, id, .. } = entry.key.name;
         if let Some(class) = u8::try_from(class).ok().filter(|_| entry.made) {
@@ -204,7 +244,7 @@ impl Table {
     }
 }
 
-fn encode(table: &Table) -> Vec<u8> {
+pub(super) fn encode(table: &Table) -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
     // The current key of a class is the last of its own.
     let (current, others): (Vec<&Entry>, Vec<&Entry>) =
@@ -223,7 +263,7 @@ fn encode(table: &Table) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8], network: NetworkId) -> Option<Table> {
+pub(super) fn decode(bytes: &[u8], network: NetworkId) -> Option<Table> {
     let (entries, rest) = bytes.strip_prefix(&MAGIC)?.as_chunks::<ENTRY_BYTES>();
     if !rest.is_empty() || entries.len() > ENTRIES_MAX {
         return None;

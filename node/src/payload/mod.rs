@@ -11,6 +11,7 @@
 //!   body cannot try out commitments either, and what erases the key erases the salt.
 //! * A body that no applied statement refers to in time, a day unless configured otherwise, is removed.
 
+pub(crate) mod archive;
 mod cold;
 mod command;
 mod custody;

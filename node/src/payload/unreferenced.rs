@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use super::{Ledger, PayloadError};
 use crate::store::durable;
 
-const FILE: &str = "unreferenced";
+pub(super) const FILE: &str = "unreferenced";
 
 /// Kind, root, number, checksum.
 const LINE_BYTES: usize = 1 + 32 + 8 + 4;

@@ -16,7 +16,8 @@ use super::log::LogStore;
 /// Names the directory to a child process of the test below.
 const CHILD_DIRECTORY: &str = "STELE_STORE_TEST_DIRECTORY";
 
-const BLOCKS: BlockStoreOptions = BlockStoreOptions { segment_bytes_max: 64 << 10, extend_bytes: 16 << 10 };
+const BLOCKS: BlockStoreOptions =
+    BlockStoreOptions { segment_bytes_max: 64 << 10, extend_bytes: 16 << 10, durable: true };
 const INDEX: IndexOptions = IndexOptions { memtable_entries: 100, lag_statements_max: 200, fresh_runs_max: 4 };
 
 /// Statements in the block of a height.

@@ -1,6 +1,7 @@
 //! The commands of `stele`, one module for each noun.
 
 pub mod asset;
+pub mod backup;
 pub mod bench;
 pub mod feed;
 pub mod governed;
@@ -111,6 +112,15 @@ pub enum Command {
     /// The drives on which a node keeps bodies of records
     #[command(subcommand)]
     Storage(storage::StorageCommand),
+    /// Back up a node, and prove that the backup is one
+    #[command(subcommand)]
+    Backup(backup::BackupCommand),
+    /// Restore a node from a backup, onto an empty data directory (`steled restore`)
+    ///
+    /// Keys, guards and configuration are in place already; they are in no backup. Everything is verified from the genesis
+    /// file on while it is restored; one that is broken off is begun again by the same command. The node catches up with the
+    /// others when it starts. Exit codes: 0 restored, 1 not restored, 4 the backup is damaged.
+    Restore(backup::RestoreArguments),
     /// Registered statements in log order
     Feed(feed::FeedArguments),
     /// Measure a network under load
@@ -155,6 +165,8 @@ impl Cli {
             Command::Query(command) => block_on(command.run(&session)),
             Command::State(command) => command.run(&session),
             Command::Storage(command) => command.run(&session),
+            Command::Backup(command) => command.run(&session),
+            Command::Restore(arguments) => arguments.run(&session),
             Command::Feed(arguments) => block_on(arguments.run(&session)),
             Command::Bench(arguments) => block_on(arguments.run(&session)),
             Command::Man { dir } => manual::man(&dir),

@@ -143,7 +143,7 @@ async fn status(session: &Session) -> Result<u8> {
 }
 
 /// The one node that was named.
-fn one_node(session: &Session) -> Result<NodeProfile> {
+pub(crate) fn one_node(session: &Session) -> Result<NodeProfile> {
     let mut nodes = session.chosen_nodes()?;
     match (nodes.pop(), nodes.is_empty()) {
         (Some(node), true) => Ok(node),

@@ -6,7 +6,7 @@ use stele_types::{Statement, StatementId};
 use super::certificates::Authority;
 use super::client::{Answer, Ask, Client};
 use super::{Bench, Party};
-use crate::api::Route;
+use crate::api::{Route, Rule};
 use crate::metrics::label::{Handshake, Listener};
 
 /// Who asks.
@@ -114,6 +114,7 @@ impl Scene {
             Route::ScrubStorage | Route::RebuildStorage | Route::ReplaceDrive => {
                 Ask::post(path.replace("{drive}", "0"), "application/json", "{\"path\":\"/dev/null\"}")
             }
+            Route::StoredBody => Ask::get(path.replace("{root}", &"01".repeat(32))),
             Route::Consistency => Ask::get("/v1/consistency?old=1&new=2"),
             Route::State => Ask::get(format!("/v1/state/certificate/{}", self.number())),
             _ => Ask::get(path),
@@ -154,7 +155,7 @@ async fn every_route_answers_everyone_as_its_rule_says() {
             );
             let body = matches!(route, Route::PutBody | Route::Blob | Route::SealedBlob | Route::BodyCustody);
             let copies = matches!(route, Route::CopyBody | Route::MissingBodies | Route::KeptBodies | Route::ClassKeys);
-            let control = matches!(route, Route::ScrubStorage | Route::RebuildStorage | Route::ReplaceDrive);
+            let control = route.rule() == Rule::Control;
             let bulk = matches!(route, Route::Block | Route::Snapshots | Route::Snapshot | Route::SnapshotChunk);
             let expected = match (who, route) {
                 (Who::Suspended, _) => "party_suspended",

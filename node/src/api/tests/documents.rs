@@ -54,7 +54,9 @@ fn the_rules_are_these() {
     let copies = [Route::CopyBody, Route::MissingBodies, Route::KeptBodies, Route::ClassKeys];
     assert_eq!(of(Rule::Operator), copies);
     assert_eq!(of(Rule::Administrator), [Route::Storage, Route::Metrics]);
-    assert_eq!(of(Rule::Control), [Route::ScrubStorage, Route::RebuildStorage, Route::ReplaceDrive]);
+    let control =
+        [Route::ScrubStorage, Route::RebuildStorage, Route::ReplaceDrive, Route::StoredBodies, Route::StoredBody];
+    assert_eq!(of(Rule::Control), control);
     assert_eq!(of(Rule::Health), [Route::Live, Route::Ready]);
-    assert_eq!(of(Rule::Anyone).len(), Route::ALL.len() - 24);
+    assert_eq!(of(Rule::Anyone).len(), Route::ALL.len() - 26);
 }

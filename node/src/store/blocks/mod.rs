@@ -26,6 +26,7 @@
 
 mod error;
 mod heights;
+mod reader;
 mod record;
 mod segment;
 mod store;
@@ -33,5 +34,6 @@ mod store;
 mod tests;
 
 pub use error::BlockStoreError;
+pub use reader::{BlockReader, Blocks};
 pub use record::{BLOCK_BYTES_MAX, BlockId, CERTIFICATE_BYTES_MAX, StoredBlock};
 pub use store::{BlockFigures, BlockStore, BlockStoreOptions};

@@ -10,10 +10,10 @@ use super::segment::{SEGMENT_HEADER_BYTES, file_name};
 use super::{BLOCK_BYTES_MAX, BlockId, BlockStore, BlockStoreError, BlockStoreOptions, CERTIFICATE_BYTES_MAX};
 
 /// Small zero extension, so that cuts inside it are few; large enough for the test's blocks to use it.
-const SMALL: BlockStoreOptions = BlockStoreOptions { segment_bytes_max: 1 << 20, extend_bytes: 4096 };
+const SMALL: BlockStoreOptions = BlockStoreOptions { segment_bytes_max: 1 << 20, extend_bytes: 4096, durable: true };
 
 /// Every segment takes three of the test's blocks.
-const ROLLING: BlockStoreOptions = BlockStoreOptions { segment_bytes_max: 1024, extend_bytes: 4096 };
+const ROLLING: BlockStoreOptions = BlockStoreOptions { segment_bytes_max: 1024, extend_bytes: 4096, durable: true };
 
 fn id(height: u64) -> BlockId {
     let mut id = [0xAB; 32];

@@ -144,7 +144,7 @@ impl Files {
     }
 }
 
-fn level_name(level: u8) -> String {
+pub(super) fn level_name(level: u8) -> String {
     format!("level-{level:02}")
 }
 

@@ -20,6 +20,7 @@
 //! A node that joins from a snapshot starts at its [`Frontier`](stele_merkle::log::Frontier): such a log
 //! proves everything about entries from its *base* on, and answers `log_before_base` for older ones.
 
+mod base;
 mod error;
 mod files;
 mod synced;
@@ -28,6 +29,7 @@ mod tests;
 mod tree;
 mod writer;
 
+pub use base::base;
 pub use error::LogStoreError;
 pub use tree::{LogFigures, LogStore};
 pub use writer::LogWriter;

@@ -1,0 +1,103 @@
+//! What a backup takes of a payload store, and gives back: the store itself, the journal, and the table of class keys.
+
+use std::path::Path;
+
+use stele_hsm::custody::{Custodian, CustodyPublicKey};
+use stele_storage::{Group, StorageError, Store};
+use stele_types::{Hash, NetworkId};
+
+use super::{PayloadError, drives, keys, unreferenced};
+use crate::config::PayloadSection;
+
+/// Folder of the payload, below the data directory.
+pub(crate) const DIRECTORY: &str = "payload";
+/// File of the journal in it.
+pub(crate) const JOURNAL: &str = unreferenced::FILE;
+/// File of the table of class keys in it.
+pub(crate) const CLASS_KEYS: &str = keys::FILE;
+/// Folder of the index in it.
+pub(crate) const INDEX: &str = drives::INDEX;
+
+/// Opens the store on the drives of the section, and makes it where all drives are to be files and there are none.
+///
+/// # Errors
+/// `Drive`, `Storage`.
+pub(crate) fn open_store(section: &PayloadSection, directory: &Path) -> Result<Store, PayloadError> {
+    drives::open(section, directory)
+}
+
+/// Bodies of one page at most.
+const PAGE_BODIES: u32 = 4096;
+
+/// Some of the bodies of a store.
+pub(crate) struct Page {
+    pub(crate) bodies: Vec<(Hash, Group)>,
+    /// Directories that could not be read: what they list is missing.
+    pub(crate) unreadable: u64,
+    /// Segment to go on with, and objects to skip in it.
+    pub(crate) next: Option<(u32, u32)>,
+}
+
+/// Bodies of segment `from`, or the one after it, without the first `skip`. A body that is moved meanwhile comes again in a
+/// later segment, and perhaps another one in its segment is passed over: who wants all asks again until nothing new comes.
+///
+/// # Errors
+/// `Stopped`.
+pub(crate) async fn page(store: &Store, from: u32, skip: u32) -> Result<Page, StorageError> {
+    let listing = store.list(from, 1).await?;
+    let skipped = usize::try_from(skip).unwrap_or(usize::MAX);
+    let taken = usize::try_from(PAGE_BODIES).unwrap_or(usize::MAX);
+    let rest = listing.roots.len() > skipped.saturating_add(taken);
+    let segment = listing.segment.unwrap_or(from);
+    let here = rest.then(|| (segment, skip.saturating_add(PAGE_BODIES)));
+    Ok(Page {
+        bodies: listing.roots.into_iter().skip(skipped).take(taken).map(|(root, group)| (Hash(root), group)).collect(),
+        unreadable: if skip == 0 { listing.unreadable } else { 0 },
+        next: here.or(listing.next.map(|next| (next, 0))),
+    })
+}
+
+/// A table of class keys outside its node.
+pub(crate) struct KeyTable(keys::Table);
+
+impl KeyTable {
+    /// None if the bytes are no table.
+    pub(crate) fn decode(bytes: &[u8], network: NetworkId) -> Option<Self> {
+        keys::decode(bytes, network).map(Self)
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        keys::encode(&self.0)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Opens every key.
+    ///
+    /// # Errors
+    /// `Custody` if one was not sealed for the custodian.
+    pub(crate) async fn check(&self, custodian: &dyn Custodian) -> Result<(), PayloadError> {
+        self.0.check(custodian).await
+    }
+
+    /// The same keys, sealed for `recipient` by who can open them.
+    ///
+    /// # Errors
+    /// `Custody` if one was not sealed for the custodian, or `recipient` is no key.
+    pub(crate) async fn sealed_for(
+        &self,
+        custodian: &dyn Custodian,
+        recipient: &CustodyPublicKey,
+    ) -> Result<Self, PayloadError> {
+        Ok(Self(self.0.sealed_for(custodian, recipient).await?))
+    }
+
+    /// The table for a node whose custody key is `new` and was `old`: bodies that came to it are its own still, and no new
+    /// ones are sealed under keys that were elsewhere.
+    #[must_use]
+    pub(crate) fn moved(self, old: &CustodyPublicKey, new: &CustodyPublicKey) -> Self {
+        Self(self.0.moved(old, new))
+    }
+}
