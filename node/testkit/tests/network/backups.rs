@@ -136,7 +136,7 @@ async fn a_node_that_lost_everything_is_made_again_from_its_backup() -> Result<(
     holds_no_secret(&cluster, &stele)?;
     killed_backups_leave_a_sound_repository(&cluster, &stele).await?;
     damage_is_refused(&stele).await?;
-    rehearsed(&stele).await?;
+    println!("{}", rehearsed(&stele).await?);
 
     // The network goes on while the node is away, and its keys and guards stay.
     cluster.network.kill(0)?;
@@ -172,7 +172,8 @@ async fn a_node_that_lost_everything_is_made_again_from_its_backup() -> Result<(
 }
 
 /// The drill says that it can be restored, also with the recovery key alone, and leaves nothing behind.
-async fn rehearsed(stele: &CommandLine) -> Result<()> {
+async fn rehearsed(stele: &CommandLine) -> Result<Value> {
+    let mut last = Value::Null;
     let scratch = stele.working_dir().join("scratch");
     fs::create_dir(&scratch)?;
     for key in ["", "--unseal-key recovery.key"] {
@@ -180,11 +181,12 @@ async fn rehearsed(stele: &CommandLine) -> Result<()> {
         let drilled = stele.json(&drill).await?;
         ensure!(drilled["verdict"] == "restorable" && drilled["opened_bodies"] == 2, "{drilled}");
         ensure!(fs::read_dir(&scratch)?.next().is_none(), "something was left behind");
+        last = drilled;
     }
     let other = stele.run("stele", "--node node-2 backup drill --repository repository --scratch scratch").await?;
     ensure!(other.code == 1 && other.err.contains("backup_keys"), "another node's custody key: {}", other.err);
     ensure!(fs::read_dir(&scratch)?.next().is_none(), "something was left behind");
-    Ok(())
+    Ok(last)
 }
 
 /// Kills backups at various moments, then makes one.
