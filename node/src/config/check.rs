@@ -74,13 +74,12 @@ impl Config {
             }
         }
         if let Some(cold) = self.payload.as_ref().and_then(|payload| payload.cold.as_ref()) {
-            private(&mut faults, "payload.cold.credentials", &cold.credentials);
-            if let Err(error) = Credentials::read(&cold.credentials) {
-                faults.add(
-                    "payload.cold.credentials",
-                    error.to_string(),
-                    "write the key's id and its secret, a line each",
-                );
+            match Credentials::read(&cold.credentials) {
+                Ok(_) => private(&mut faults, "payload.cold.credentials", &cold.credentials),
+                Err(error) => {
+                    let remedy = "write the name of the access key, and the key, a line each, and run `chmod 600`";
+                    faults.add("payload.cold.credentials", error.to_string(), remedy);
+                }
             }
             if let Some(authorities) = &cold.authorities {
                 readable(&mut faults, "payload.cold.authorities", authorities, "copy the gateway's CA there");

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The store opens without the tier: what the drives hold is given and taken while it cannot be reached, and what it alone
-//! holds is refused with the time to ask again. A store in which there is nothing, under the id of one that was lost
-//! (`steled storage format --from-cold`), takes back what the tier has of that.
+//! holds is refused with the time to ask again. A store that was made in the place of a lost one
+//! (`steled storage format --from-cold`) takes back what the tier has of that, and is marked until it has all.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -28,6 +28,7 @@ use tracing::{error, info, warn};
 use super::{Payload, PayloadError};
 use crate::config::ColdSection;
 use crate::metrics::Metrics;
+use crate::store::durable;
 
 /// How often is looked for segments that are to go.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -37,6 +38,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// How often what attempts left is looked for: it takes a listing of all objects.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(24 * 3_600);
+
+/// Beside the store while it has not taken back all that the tier has of the one before it.
+pub(super) const TAKE_BACK: &str = "from-cold";
 
 /// Segments that one step copies, or drops, at most.
 const SEGMENTS_MAX: usize = 8;
@@ -81,6 +85,10 @@ impl Cold {
 
     /// Has the segment of a body that was just put go soon, and waits until it is there, for `wait` at most; whether it is.
     pub async fn reached_within(&self, root: Hash, wait: Duration) -> bool {
+        // Asking for what is there must not end the segment that others are written to.
+        if self.holds(&root).await {
+            return true;
+        }
         if let Ok(group) = self.payload.store().group(&root.0).await {
             self.waiting.lock().unwrap_or_else(PoisonError::into_inner).entry(group).or_insert_with(Instant::now);
         }
@@ -148,6 +156,11 @@ impl Cold {
 
     async fn carry(&self) {
         let driver = self.open().await;
+        while let Err(error) = self.take_back(driver).await {
+            self.metrics.storage.cold_failed();
+            error!(code = error.code(), %error, "what the cold tier has is not all taken back yet");
+            tokio::time::sleep(INTERVAL).await;
+        }
         let mut swept: Option<Instant> = None;
         let mut pause = INTERVAL;
         loop {
@@ -180,12 +193,8 @@ impl Cold {
             match ColdTier::open(self.options.clone()).await {
                 Ok(tier) => {
                     let driver = ColdDriver::new(Arc::clone(self.payload.store()), tier, self.policy.clone());
-                    let driver = self.driver.get_or_init(|| driver);
-                    match self.take_back_if_empty(driver).await {
-                        Ok(()) => info!(endpoint = self.options.endpoint, "the cold tier is open"),
-                        Err(error) => error!(code = error.code(), %error, "what the cold tier has was not taken back"),
-                    }
-                    return driver;
+                    info!(endpoint = self.options.endpoint, "the cold tier is open");
+                    return self.driver.get_or_init(|| driver);
                 }
                 Err(error) => {
                     self.metrics.storage.cold_failed();
@@ -197,17 +206,16 @@ impl Cold {
         }
     }
 
-    /// A store that was made in the place of one that is lost.
-    async fn take_back_if_empty(&self, driver: &ColdDriver) -> Result<(), ColdError> {
-        let status = self.payload.store().status().await?;
-        if status.records > 0 || status.segments_cold > 0 {
+    /// For a store that was made in the place of one that is lost, until all was taken back.
+    async fn take_back(&self, driver: &ColdDriver) -> Result<(), PayloadError> {
+        let mark = self.payload.directory.join(TAKE_BACK);
+        if !mark.exists() {
             return Ok(());
         }
         let objects = driver.reconcile().await?;
-        if objects > 0 {
-            info!(objects, "the store is empty; what the cold tier has of it is taken back");
-            driver.recall().await?;
-        }
+        let read = driver.recall().await?;
+        durable::remove_if_present(&mark).map_err(|error| PayloadError::drive(&mark, error))?;
+        info!(objects, read, "the store has taken back what the cold tier has of the one before it");
         Ok(())
     }
 

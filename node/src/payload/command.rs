@@ -15,8 +15,10 @@ use stele_storage::fsck::{CheckReport, check};
 use stele_storage::{LostStore, cold_prefix};
 use tracing::info;
 
+use super::cold::TAKE_BACK;
 use super::drives;
 use crate::config::{Config, PayloadSection};
+use crate::store::durable;
 
 /// Exit status of a check that found damage; that of `fsck(8)` for errors which are left as they are.
 const EXIT_DAMAGED: u8 = 4;
@@ -121,6 +123,11 @@ impl Format {
         }
         let successor_of = if self.from_cold { Some(self.lost_store(section)?) } else { None };
         drives::make_missing(section)?;
+        let directory = config.node.data_dir.join("payload");
+        if successor_of.is_some() {
+            durable::create_directory(&directory)?;
+            durable::replace_file(&directory, TAKE_BACK, b"")?;
+        }
         drives::format(section, successor_of)?;
         Ok(ExitCode::SUCCESS)
     }

@@ -342,10 +342,15 @@ impl Upkeep {
                     let reason = "it names no nodes that keep copies, and there is no cold tier".to_owned();
                     return Err(CustodyError::Configuration { reason });
                 }
-                if let Some(cold) = &self.cold {
-                    cold.reconcile().await?;
+                let taken_back = match &self.cold {
+                    Some(cold) => cold.reconcile().await,
+                    None => Ok(0),
+                };
+                let Some(custody) = &self.custody else { return Ok(taken_back.map(drop)?) };
+                if let Err(error) = taken_back {
+                    // The copies may have all of it.
+                    warn!(code = error.code(), %error, "nothing comes back from the cold tier");
                 }
-                let Some(custody) = &self.custody else { return Ok(()) };
                 let rebuilt = custody.rebuild(|so_far| self.change(|state| state.bodies = so_far.bodies)).await?;
                 if rebuilt.failed > 0 {
                     Err(PayloadError::NotBroughtBack { bodies: rebuilt.failed }.into())
