@@ -499,6 +499,8 @@ fn values_stay_readable_while_files_come_and_go_and_older_roots_need_some_of_the
             assert_eq!(map.prove(key, *height).unwrap().value.as_ref(), Some(value));
         }
     }
-    assert!(map.figures().snapshot_height.is_some_and(|height| height > 300));
+    // The next one waits for twice as much log as the last had pairs, so the last is of height 258 or more, if its writer was not late.
+    let last = map.figures().snapshot_height;
+    assert!(last.is_some_and(|height| height > 200), "{last:?}");
     assert_eq!(map.figures().snapshot_failures, 0);
 }
