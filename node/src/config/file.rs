@@ -61,6 +61,10 @@ impl Config {
             if let Some(custody) = &mut payload.custody {
                 paths.extend([&mut custody.authorities, &mut custody.certificate, &mut custody.key]);
             }
+            if let Some(cold) = &mut payload.cold {
+                paths.push(&mut cold.credentials);
+                paths.extend(&mut cold.authorities);
+            }
         }
         for path in paths {
             // `join` keeps an absolute path as it is.

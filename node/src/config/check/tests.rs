@@ -104,8 +104,10 @@ fn missing_files_and_open_keys_are_named_with_a_remedy() {
     fs::create_dir(directory.path().join("keys")).unwrap();
     let config = Config::load(&path).unwrap();
     let missing = keys(&config.check(&path).unwrap_err());
-    assert_eq!(missing.len(), 10, "{missing:?}");
-    for file in [&config.node.genesis, &config.api.certificate, &config.api.client_ca] {
+    assert_eq!(missing.len(), 12, "{missing:?}");
+    let cold = config.payload.as_ref().unwrap().cold.as_ref().unwrap();
+    let authorities = cold.authorities.as_ref().unwrap();
+    for file in [&config.node.genesis, &config.api.certificate, &config.api.client_ca, authorities] {
         fs::write(file, "").unwrap();
     }
     let validator = config.validator.as_ref().unwrap();
@@ -122,6 +124,14 @@ fn missing_files_and_open_keys_are_named_with_a_remedy() {
         fs::write(secret, "").unwrap();
         fs::set_permissions(secret, fs::Permissions::from_mode(0o600)).unwrap();
     }
+    for text in ["", "name", "name\n", "name\nkey\nmore"] {
+        fs::write(&cold.credentials, text).unwrap();
+        assert_eq!(keys(&config.check(&path).unwrap_err()), ["payload.cold.credentials"], "{text:?}");
+    }
+    fs::write(&cold.credentials, "name\nkey\n").unwrap();
+    fs::set_permissions(&cold.credentials, fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(config.check(&path).unwrap_err().to_string().contains("chmod 600"));
+    fs::set_permissions(&cold.credentials, fs::Permissions::from_mode(0o600)).unwrap();
     config.check(&path).unwrap();
     fs::set_permissions(&config.api.key, fs::Permissions::from_mode(0o640)).unwrap();
     let error = config.check(&path).unwrap_err();
