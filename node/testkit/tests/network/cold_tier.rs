@@ -164,16 +164,9 @@ async fn a_node_that_lost_all_but_its_keys_has_them_again(network: &mut Cluster,
     network.network.wait_node_ready(0, READY_WAIT_MAX)?;
     open(network, 0).await?;
     let client = network.client("agency-1", 0)?;
-    let deadline = Instant::now() + WAIT;
     for body in kept {
         // The objects are read again behind the start; the class key comes from another node.
-        loop {
-            match read(&client, &body.root, body.content.len()).await {
-                Ok(read) => break ensure!(read == body.content, "it comes back changed"),
-                Err(error) => ensure!(Instant::now() < deadline, "{error:#}\n{}", network.log(0)?),
-            }
-            tokio::time::sleep(Duration::from_millis(300)).await;
-        }
+        comes_back(network, &client, body).await?;
     }
     // What was not in the tier comes from the copies; and the store goes on, also after a restart.
     let stele = CommandLine::of(network)?;
@@ -187,7 +180,21 @@ async fn a_node_that_lost_all_but_its_keys_has_them_again(network: &mut Cluster,
     network.network.wait_node_ready(0, READY_WAIT_MAX)?;
     open(network, 0).await?;
     let client = network.client("agency-1", 0)?;
-    ensure!(read(&client, &root, content.len()).await? == content, "after a restart");
-    ensure!(read(&client, &kept[0].root, kept[0].content.len()).await? == kept[0].content, "after a restart");
-    Ok(())
+    comes_back(network, &client, &Kept { root, content }).await?;
+    comes_back(network, &client, &kept[0]).await
+}
+
+/// Waits until a body is given as it was: the tier is reached behind the start of a node.
+async fn comes_back(network: &Cluster, client: &Client, body: &Kept) -> Result<()> {
+    let deadline = Instant::now() + WAIT;
+    loop {
+        match read(client, &body.root, body.content.len()).await {
+            Ok(read) => {
+                ensure!(read == body.content, "{} comes back changed", body.root);
+                return Ok(());
+            }
+            Err(error) => ensure!(Instant::now() < deadline, "{error:#}\n{}", network.log(0)?),
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
 }
