@@ -177,11 +177,8 @@ pub(super) async fn bodies(
     let parameters = Parameters::read(query.as_deref(), &["origin", "from", "skip"])?;
     format::choose(&headers, &[JSON])?;
     let origin = key("origin", &parameters)?;
-    let number = |name| {
-        let number = parameters.number(name, 0, u64::from(u32::MAX))?.unwrap_or_default();
-        Ok::<u32, Problem>(u32::try_from(number).unwrap_or(u32::MAX))
-    };
-    let kept = custody(&state)?.kept_for(&origin, number("from")?, number("skip")?).await.map_err(problem)?;
+    let (from, skip) = parameters.place()?;
+    let kept = custody(&state)?.kept_for(&origin, from, skip).await.map_err(problem)?;
     let bodies = kept.bodies.iter().map(KeptBodyView::from).collect();
     let (next, skip) = kept.next.map_or((None, 0), |(next, skip)| (Some(next), skip));
     let view = KeptBodiesView { height: kept.height.0, bodies, unreadable: kept.unreadable, next, skip };

@@ -63,6 +63,15 @@ impl<'q> Parameters<'q> {
         value.map(Some).ok_or_else(|| Problem::parameter(name, &format!("a whole number from {low} to {high}")))
     }
 
+    /// Where to go on with a list of what is stored, `from` and `skip`: the segment, and the objects to skip in it.
+    pub(super) fn place(&self) -> Result<(u32, u32), Problem> {
+        let number = |name| {
+            let number = self.number(name, 0, u64::from(u32::MAX))?.unwrap_or_default();
+            Ok::<_, Problem>(u32::try_from(number).unwrap_or(u32::MAX))
+        };
+        Ok((number("from")?, number("skip")?))
+    }
+
     /// A word.
     pub(super) fn word(&self, name: &str) -> Option<&'q str> {
         self.value(name)

@@ -16,7 +16,7 @@ use super::parameters::{Named, Parameters};
 use super::problem::Problem;
 use super::router::State;
 use super::view::{OctetsView, ReplacementView, StorageView, StoredBodiesView, StoredBodyView};
-use crate::payload::{Job, archive};
+use crate::payload::{Job, listing};
 
 /// Longest request.
 const REQUEST_BYTES_MAX: usize = 8 * 1024;
@@ -107,15 +107,12 @@ pub(super) async fn bodies(
 ) -> Result<Response, Problem> {
     let parameters = Parameters::read(query.as_deref(), &["from", "skip"])?;
     format::choose(&headers, &[JSON])?;
-    let number = |name| {
-        let number = parameters.number(name, 0, u64::from(u32::MAX))?.unwrap_or_default();
-        Ok::<u32, Problem>(u32::try_from(number).unwrap_or(u32::MAX))
-    };
+    let (from, skip) = parameters.place()?;
     let payload = blobs::payload(&state)?;
-    let page = archive::page(payload.store(), number("from")?, number("skip")?).await;
+    let page = listing::page(payload.store(), from, skip, listing::OBJECTS_MAX).await;
     let page = page.map_err(|error| blobs::problem(error.into()))?;
     let (next, skip) = page.next.map_or((None, 0), |(next, skip)| (Some(next), skip));
-    let bodies = page.bodies.iter().map(StoredBodyView::from).collect();
+    let bodies = page.objects.iter().map(StoredBodyView::from).collect();
     Ok(cache::volatile(format::json(&StoredBodiesView { bodies, unreadable: page.unreadable, next, skip })))
 }
 

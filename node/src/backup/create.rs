@@ -338,7 +338,7 @@ impl Making<'_> {
             while let Some((from, skip)) = cursor {
                 let page = source.page(from, skip)?;
                 unreadable += page.unreadable;
-                for (root, group) in page.bodies {
+                for (root, group) in page.objects {
                     if places.contains_key(&root) || lost.contains(&root) {
                         continue;
                     }

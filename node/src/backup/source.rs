@@ -15,7 +15,8 @@ use zeroize::Zeroizing;
 use super::BackupError;
 use super::file;
 use crate::config::Config;
-use crate::payload::archive::{self, Page};
+use crate::payload::archive;
+use crate::payload::listing::{self, Page};
 
 /// Bytes of a body that are asked for at a time.
 const READ_BYTES: u64 = 4 << 20;
@@ -110,15 +111,17 @@ impl Source {
     /// `NodeAway`; failure of the store.
     pub(super) fn page(&self, from: u32, skip: u32) -> Result<Page, BackupError> {
         match self {
-            Self::None => Ok(Page { bodies: Vec::new(), unreadable: 0, next: None }),
-            Self::Stopped { runtime, store } => Ok(runtime.block_on(archive::page(store, from, skip))?),
+            Self::None => Ok(Page { objects: Vec::new(), unreadable: 0, next: None }),
+            Self::Stopped { runtime, store } => {
+                Ok(runtime.block_on(listing::page(store, from, skip, listing::OBJECTS_MAX))?)
+            }
             Self::Running { runtime, client, token } => {
                 let page = runtime.block_on(client.stored_bodies(token, from, skip)).map_err(away)?;
                 let body = |view: &stele_client::StoredView| {
                     Some((Hash::from_hex(&view.root)?, Group { class: view.class, year: view.retention_year }))
                 };
                 let next = page.next.map(|next| (next, page.skip)).filter(|next| *next > (from, skip));
-                Ok(Page { bodies: page.bodies.iter().filter_map(body).collect(), unreadable: page.unreadable, next })
+                Ok(Page { objects: page.bodies.iter().filter_map(body).collect(), unreadable: page.unreadable, next })
             }
         }
     }

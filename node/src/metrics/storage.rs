@@ -152,7 +152,7 @@ impl StorageMetrics {
             ),
             cold_caught_up: registry.gauges(
                 "stele_cold_caught_up_timestamp_seconds",
-                "When everything that was to be done at the cold tier had been done last, seconds since 1970; 0: never, or there is none.",
+                "When the node did last at the cold tier what was due, seconds since 1970; 0: never, or there is none.",
             ),
         }
     }

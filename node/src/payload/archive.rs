@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use stele_hsm::custody::{Custodian, CustodyPublicKey};
-use stele_storage::{Group, StorageError, Store};
-use stele_types::{Hash, NetworkId};
+use stele_storage::Store;
+use stele_types::NetworkId;
 
 use super::{PayloadError, drives, keys, unreferenced};
 use crate::config::PayloadSection;
@@ -24,37 +24,6 @@ pub(crate) const INDEX: &str = drives::INDEX;
 /// `Drive`, `Storage`.
 pub(crate) fn open_store(section: &PayloadSection, directory: &Path) -> Result<Store, PayloadError> {
     drives::open(section, directory)
-}
-
-/// Bodies of one page at most.
-const PAGE_BODIES: u32 = 4096;
-
-/// Some of the bodies of a store.
-pub(crate) struct Page {
-    pub(crate) bodies: Vec<(Hash, Group)>,
-    /// Directories that could not be read: what they list is missing.
-    pub(crate) unreadable: u64,
-    /// Segment to go on with, and objects to skip in it.
-    pub(crate) next: Option<(u32, u32)>,
-}
-
-/// Bodies of segment `from`, or the one after it, without the first `skip`. A body that is moved meanwhile comes again in a
-/// later segment, and perhaps another one in its segment is passed over: who wants all asks again until nothing new comes.
-///
-/// # Errors
-/// `Stopped`.
-pub(crate) async fn page(store: &Store, from: u32, skip: u32) -> Result<Page, StorageError> {
-    let listing = store.list(from, 1).await?;
-    let skipped = usize::try_from(skip).unwrap_or(usize::MAX);
-    let taken = usize::try_from(PAGE_BODIES).unwrap_or(usize::MAX);
-    let rest = listing.roots.len() > skipped.saturating_add(taken);
-    let segment = listing.segment.unwrap_or(from);
-    let here = rest.then(|| (segment, skip.saturating_add(PAGE_BODIES)));
-    Ok(Page {
-        bodies: listing.roots.into_iter().skip(skipped).take(taken).map(|(root, group)| (Hash(root), group)).collect(),
-        unreadable: if skip == 0 { listing.unreadable } else { 0 },
-        next: here.or(listing.next.map(|next| (next, 0))),
-    })
 }
 
 /// A table of class keys outside its node.

@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use stele_cold::{ColdDriver, ColdError, ColdOptions, ColdPolicy, ColdTier};
-use stele_storage::{ColdReader, Group, StorageError};
+use stele_storage::{ColdReader, Group, ScrubReport, StorageError};
 use stele_types::Hash;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -110,24 +110,18 @@ impl Cold {
         self.payload.store().is_cold(&root.0).await.unwrap_or(false)
     }
 
-    /// Writes again, from the tier, what the drives have lost of some segments, as far as it has them; batches that are
-    /// beyond repair afterwards.
-    pub async fn restore(&self, segments: Range<u32>, now_ms: u64) -> Result<u64, PayloadError> {
-        let store = self.payload.store();
-        let mut lost = 0;
-        for status in store.cold_list().await?.into_iter().filter(|status| segments.contains(&status.segment)) {
-            if let Some(driver) = self.driver.get().filter(|_| status.held && status.local) {
-                let cells = driver.restore(status.segment).await?;
-                info!(cells, segment = status.segment, "what the drives had lost came back from the cold tier");
+    /// Reads one segment from `from` on, and mends what is damaged; from the tier, if parity is not enough for it.
+    ///
+    /// # Errors
+    /// `Stopped`.
+    pub async fn scrub(&self, from: u32, now_ms: u64) -> Result<ScrubReport, StorageError> {
+        if let Some(driver) = self.driver.get() {
+            match driver.scrub(from, now_ms).await {
+                Ok(report) => return Ok(report),
+                Err(error) => warn!(code = error.code(), %error, from, "the cold tier brings nothing back"),
             }
         }
-        let mut next = Some(segments.start);
-        while let Some(from) = next.filter(|from| segments.contains(from)) {
-            let report = store.scrub_some(from, 1, now_ms).await?;
-            lost += report.lost;
-            next = report.next;
-        }
-        Ok(lost)
+        self.payload.store().scrub_some(from, 1, now_ms).await
     }
 
     /// Takes back objects that the tier has of this store, and the store does not know; how many.

@@ -18,6 +18,7 @@ mod custody;
 mod drives;
 mod error;
 mod keys;
+pub(crate) mod listing;
 mod sealing;
 mod slot;
 mod unreferenced;

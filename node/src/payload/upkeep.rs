@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use stele_storage::ScrubReport;
+use stele_storage::{ScrubReport, StorageError};
 use stele_types::{Code, Command, Hash, Height, Statement};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -29,9 +29,6 @@ const SCARCE_LIVE_PERCENT: u8 = 75;
 /// Bodies removed, and segments freed, at a time: others have their turn between.
 const REMOVED_MAX: usize = 1024;
 const SEGMENTS_MAX: usize = 4;
-
-/// Segments of a scrub that an operator asked for, at a time.
-const SCRUB_SEGMENTS: usize = 1;
 
 /// How old a statement may be when it is decided, and somewhat more: what refers to a body may be under way.
 const STATEMENT_AGE_MAX: Duration = Duration::from_secs(20 * 60);
@@ -246,7 +243,7 @@ impl Upkeep {
             if self.job_state().running {
                 continue;
             }
-            match self.payload.store.scrub_some(next, 1, self.payload.now_ms()).await {
+            match self.scrub_one(next).await {
                 Ok(report) => {
                     let mut found = Found::default();
                     found.add(&report);
@@ -366,17 +363,18 @@ impl Upkeep {
         }
     }
 
-    /// What a scrub of a segment could not mend from parity comes from the cold tier, or from the copies on other nodes.
-    async fn bring_back(&self, segment: u32, report: &ScrubReport) {
-        let mut lost = report.lost;
-        if let Some(cold) = self.cold.as_ref().filter(|_| lost > 0) {
-            let scrubbed = segment..report.next.unwrap_or(u32::MAX);
-            match cold.restore(scrubbed, self.payload.now_ms()).await {
-                Ok(left) => lost = left,
-                Err(error) => warn!(code = error.code(), %error, segment, "the cold tier brings nothing back"),
-            }
+    /// Reads one segment from `from` on, and mends what is damaged: from parity, or from the cold tier.
+    async fn scrub_one(&self, from: u32) -> Result<ScrubReport, StorageError> {
+        let now_ms = self.payload.now_ms();
+        match &self.cold {
+            Some(cold) => cold.scrub(from, now_ms).await,
+            None => self.payload.store.scrub_some(from, 1, now_ms).await,
         }
-        let Some(custody) = self.custody.as_ref().filter(|_| lost > 0) else { return };
+    }
+
+    /// What a scrub of a segment could not mend comes from the copies on other nodes, if there are any.
+    async fn bring_back(&self, segment: u32, report: &ScrubReport) {
+        let Some(custody) = self.custody.as_ref().filter(|_| report.lost > 0) else { return };
         for segment in segment..report.next.unwrap_or(segment + 1) {
             if let Err(error) = custody.mend_segment(segment).await {
                 warn!(code = error.code(), %error, segment, "what is lost cannot be brought back");
@@ -388,7 +386,7 @@ impl Upkeep {
         let mut next = Some(0);
         while let Some(from) = next {
             let segments = self.payload.store.status().await?.segments.max(1);
-            let report = self.payload.store.scrub_some(from, SCRUB_SEGMENTS, self.payload.now_ms()).await?;
+            let report = self.scrub_one(from).await?;
             let mut found = Found::default();
             found.add(&report);
             self.note(&found);

@@ -238,19 +238,32 @@ impl ColdDriver {
                 if number.is_none_or(|number| known.contains(&number)) {
                     continue;
                 }
-                let sealed = self.tier.confirm(name).await?;
-                let header = self.tier.read(&sealed, 0..sealed.bytes.min(COLD_HEADER_BYTES_MAX as u64)).await?;
-                match self.store.cold_adopt(header, sealed.root).await {
-                    Ok(()) => adopted += 1,
-                    // The drives have it: it is begun again there, and found.
-                    Err(StorageError::NotFound) => {}
-                    Err(error) => return Err(error.into()),
+                match self.adopt(name).await {
+                    Ok(is_new) => adopted += u64::from(is_new),
+                    // One bad object must not keep the others from coming back.
+                    Err(error @ (ColdError::Damaged { .. } | ColdError::NotFound { .. })) => {
+                        tracing::error!(code = error.code(), %error, "payload: an object is not taken back");
+                    }
+                    Err(error) => return Err(error),
                 }
             }
             after = names.last().cloned();
             if names.is_empty() {
                 return Ok(adopted);
             }
+        }
+    }
+
+    /// Takes back one object; whether the store had lost it.
+    async fn adopt(&self, name: &str) -> Result<bool, ColdError> {
+        let sealed = self.tier.confirm(name).await?;
+        let header = self.tier.read(&sealed, 0..sealed.bytes.min(COLD_HEADER_BYTES_MAX as u64)).await?;
+        match self.store.cold_adopt(header, sealed.root).await {
+            Ok(()) => Ok(true),
+            // The drives have it: it is begun again there, and found.
+            Err(StorageError::NotFound) => Ok(false),
+            Err(StorageError::WrongContent) => Err(ColdError::damaged(name, "it is no segment of this store")),
+            Err(error) => Err(error.into()),
         }
     }
 

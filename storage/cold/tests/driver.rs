@@ -413,6 +413,11 @@ async fn a_lost_store_is_made_again_from_there(cluster: &Cluster) {
     let id = store.id();
     drop((first, store, rack));
 
+    // Somebody who may write there puts what is no segment under a name of the store.
+    let strange = content(8, 100_000);
+    let source = futures::stream::iter([Ok(strange.clone())]);
+    tier.put(&format!("{}/00000063", stele_storage::cold_prefix(&id)), strange.len() as u64, source).await.unwrap();
+
     let lost = lost_stores(&tier).await.unwrap();
     assert_eq!(lost.iter().map(|lost| lost.id).collect::<Vec<_>>(), [id]);
     let rack = Rack::succeeding(Some(lost[0]));

@@ -7,10 +7,10 @@ use stele_types::record::RecordClass;
 use stele_types::{Hash, Height, NetworkId};
 
 use super::{Custody, CustodyError};
-use crate::payload::PayloadError;
+use crate::payload::{PayloadError, listing};
 
 /// Objects that are looked at for one answer: each is read.
-const OBJECTS_MAX: usize = 512;
+const OBJECTS_MAX: u32 = 512;
 
 /// A copy that another node asks for.
 #[derive(Clone, Debug)]
@@ -122,12 +122,9 @@ impl Custody {
         }
         // First the height: what still waits afterwards is referred to by no block up to it.
         let height = self.payload.unreferenced.height();
-        let listing = self.payload.store().list(from, 1).await?;
-        let (mut bodies, mut unreadable) = (Vec::new(), if skip == 0 { listing.unreadable } else { 0 });
-        let objects = listing.roots.len();
-        let skipped = usize::try_from(skip).unwrap_or(usize::MAX);
-        for (root, group) in listing.roots.into_iter().skip(skipped).take(OBJECTS_MAX) {
-            let root = Hash(root);
+        let page = listing::page(self.payload.store(), from, skip, OBJECTS_MAX).await?;
+        let (mut bodies, mut unreadable) = (Vec::new(), page.unreadable);
+        for (root, group) in page.objects {
             let sealed = match self.payload.sealed(&root).await {
                 Ok(sealed) => sealed,
                 // No body, or one that was removed meanwhile.
@@ -142,10 +139,7 @@ impl Custody {
                 bodies.push(KeptBody { root, retention_year: group.year, unreferenced });
             }
         }
-        let rest = objects > skipped.saturating_add(OBJECTS_MAX);
-        let segment = listing.segment.unwrap_or(from);
-        let here = rest.then(|| (segment, skip.saturating_add(u32::try_from(OBJECTS_MAX).unwrap_or(u32::MAX))));
-        Ok(Kept { height, bodies, unreadable, next: here.or(listing.next.map(|next| (next, 0))) })
+        Ok(Kept { height, bodies, unreadable, next: page.next })
     }
 
     /// Every class key of this node, sealed for another one.
