@@ -19,6 +19,7 @@ use crate::api::{Backend, BackendError, Client, Executed, InForce, Location, Ref
 use crate::chain::{Chain, ChainError, Snapshot, Standpoint};
 use crate::control::ControlToken;
 use crate::payload::{Cold, Custody, Payload, PayloadSlot, Upkeep};
+use crate::store::blocks::{ArchiveError, BlockStoreError, SegmentArchive};
 use stele_order::Order;
 
 /// Blocks behind the most advanced peer at which a node still counts as ready.
@@ -68,6 +69,13 @@ impl From<ChainError> for BackendError {
         match error {
             ChainError::NotCertified => Self::NotCertified,
             ChainError::TrustPathTooLong { .. } => Self::TrustPathTooLong,
+            ChainError::Blocks(BlockStoreError::Archived {
+                source: ArchiveError::Away { retry_after, reason },
+                height,
+            }) => {
+                tracing::warn!(height, reason, "a block that was archived cannot be read now");
+                Self::Away { retry_after }
+            }
             error => Self::Failed(Box::new(error)),
         }
     }
@@ -86,6 +94,10 @@ impl Backend for NodeBackend {
 
     fn custody(&self) -> Option<Arc<Custody>> {
         self.storage.as_ref()?.custody()
+    }
+
+    fn archive(&self) -> Option<Arc<dyn SegmentArchive>> {
+        Some(Arc::clone(self.storage.as_ref()?.archive()) as _)
     }
 
     fn cold(&self) -> Option<Arc<Cold>> {

@@ -25,11 +25,12 @@ use crate::control::ControlToken;
 use crate::metrics::Metrics;
 use crate::observe::Observed;
 use crate::ordering::{Ordering, Parts, forward_overdue};
-use crate::payload::PayloadSlot;
+use crate::payload::{Ledger, PayloadSlot};
 use crate::peers::{Pinning, wanted};
 use crate::receipt_clock::ReceiptClock;
 use crate::seal;
 use crate::signatures::Signatures;
+use crate::store::blocks::BlockStore;
 use crate::store::durable;
 use crate::vote::Voter;
 
@@ -151,7 +152,17 @@ impl Node {
         let (genesis_bytes, genesis) = read_genesis(&config.node.genesis)?;
         let network = genesis.network();
         let data_dir = config.node.data_dir.clone();
-        let (chain, writer) = open_chain(&data_dir, genesis_bytes, genesis, &config.state).await?;
+        let (blocks, ledger) = open_blocks(&data_dir, &genesis).await?;
+        let storage = config.payload.is_some().then(|| PayloadSlot::begin(&config, ledger, &metrics, &stop));
+        let blocks = match &storage {
+            Some(slot) => blocks.with_archive(Arc::clone(slot.archive()) as _),
+            None => blocks,
+        };
+        let opened = open_chain(blocks, &data_dir, genesis_bytes, genesis, &config.state).await;
+        let (chain, writer) = opened.inspect_err(|_| stop.cancel())?;
+        if let Some(slot) = &storage {
+            slot.archive().recovered();
+        }
         info!(%network, height = chain.tip().height.0, "chain recovered");
 
         let engine = Arc::new(Engine::new(&engine_config(&config.accel, &data_dir))?);
@@ -196,7 +207,6 @@ impl Node {
         let order = Order::start(order_config, Arc::new(voter.signer), Arc::clone(&ordering) as _).await?;
         let order = Arc::new(order);
 
-        let storage = config.payload.is_some().then(Arc::<PayloadSlot>::default);
         let control = ControlToken::write(&data_dir).map_err(|error| NodeError::File {
             path: data_dir.clone(),
             reason: format!("the control token cannot be written: {error}"),
@@ -335,7 +345,22 @@ fn rehearsal(config: &Config, metrics: &Metrics) -> Option<u32> {
     Some(version)
 }
 
+/// The blocks of the chain, and what they say of the ledger.
+async fn open_blocks(data_dir: &Path, genesis: &Genesis) -> Result<(BlockStore, Ledger), NodeError> {
+    let (directory, genesis) = (data_dir.join("chain"), genesis.clone());
+    let opened = tokio::task::spawn_blocking(move || {
+        let blocks = Chain::open_blocks(&directory, genesis.network())?;
+        let ledger = Ledger::of(&genesis, &blocks)?;
+        Ok::<_, ChainError>((blocks, ledger))
+    });
+    match opened.await {
+        Ok(opened) => Ok(opened?),
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
 async fn open_chain(
+    blocks: BlockStore,
     directory: &Path,
     bytes: Vec<u8>,
     genesis: Genesis,
@@ -345,7 +370,9 @@ async fn open_chain(
     let StateSection { snapshot_interval, values_memory_bytes, page_cache_bytes, threads, .. } = *section;
     let layout = section.layout();
     let options = ChainOptions { snapshot_interval, values_memory_bytes, layout, page_cache_bytes, threads };
-    let opened = tokio::task::spawn_blocking(move || Chain::open(&directory, &bytes, genesis, options)).await;
+    let blocks = Arc::new(blocks);
+    let opened =
+        tokio::task::spawn_blocking(move || Chain::open_on(blocks, &directory, &bytes, genesis, options)).await;
     match opened {
         Ok(opened) => Ok(opened?),
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),

@@ -383,6 +383,15 @@ impl Client {
         self.range_of(Ask::get(&path, OCTETS).showing(token), from, bytes_max).await
     }
 
+    /// `GET /v1/storage/blocks/{root}` of the operator's listener: bytes of a segment of blocks that the node has archived.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn stored_blocks(&self, token: &str, root: &Hash, from: u64, bytes: usize) -> Result<Bytes, ClientError> {
+        let path = format!("/v1/storage/blocks/{}?from={from}&bytes={bytes}", root.to_hex());
+        Ok(self.ask(Ask::get(&path, OCTETS).showing(token)).await?.body)
+    }
+
     /// `POST /v1/storage/drives/{drive}` of the operator's listener.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -21,6 +22,7 @@ pub use crate::chain::{Snapshot, Standpoint};
 use crate::control::ControlToken;
 use crate::payload::{Cold, Custody, Payload, Upkeep};
 pub use crate::store::Location;
+use crate::store::blocks::SegmentArchive;
 
 /// Where the node stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +100,12 @@ pub enum BackendError {
     /// Too many changes of validators lie between the trusted height and the certifying header.
     #[error("the changes of validators do not fit into one proof")]
     TrustPathTooLong,
+    /// What is needed is in the archive, which cannot be read now.
+    #[error("the archive cannot be read now")]
+    Away {
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// The node failed; the source is for its own log only.
     #[error("the node failed")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -197,6 +205,10 @@ pub trait Backend: Send + Sync + 'static {
     /// `not_found` where the node keeps none, `not_ready` while they cannot be had.
     fn payload(&self) -> Result<Arc<Payload>, Code> {
         Err(Code::NotFound)
+    }
+    /// Old blocks that are kept with them; none where there are none.
+    fn archive(&self) -> Option<Arc<dyn SegmentArchive>> {
+        None
     }
     /// What an operator shows who would change something; none where nothing can be changed.
     fn control_token(&self) -> Option<&ControlToken> {

@@ -26,7 +26,7 @@ use super::body::drain;
 use super::commons::Part;
 use super::custody;
 use super::format::{self, JSON, OCTETS};
-use super::parameters::{Named, Parameters};
+use super::parameters::{self, Named, Parameters};
 use super::problem::Problem;
 use super::router::State;
 use super::view::{BlobView, OctetsView};
@@ -213,7 +213,7 @@ pub(super) async fn give(
     let party = caller.map(|caller| caller.party()).transpose()?.map(|client| client.party);
     Parameters::read(query, &[])?;
     format::choose(headers, &[OCTETS])?;
-    let root = Hash::from_hex(root).ok_or_else(|| Problem::parameter("root", "64 hexadecimal digits, lower case"))?;
+    let root = parameters::root(root)?;
     let payload = payload(state)?;
     let tag = match form {
         Form::Open => format!("\"{root}-body\""),

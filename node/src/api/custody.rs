@@ -21,7 +21,7 @@ use super::blobs;
 use super::body::content_type;
 use super::cache;
 use super::format::{self, JSON};
-use super::parameters::{Named, Parameters};
+use super::parameters::{self, Named, Parameters};
 use super::problem::Problem;
 use super::router::State;
 use super::view::{BodyCustodyView, ClassKeysView, CopyRequestView, CopyView, KeptBodiesView, KeptBodyView, RootsView};
@@ -61,7 +61,7 @@ pub(super) async fn of_body(
     let parameters = Parameters::read(query.as_deref(), &["wait_ms"])?;
     let wait = parameters.number("wait_ms", 0, state.limits.wait_max_ms)?.unwrap_or(WAIT_MS).max(WAIT_MS);
     format::choose(&headers, &[JSON])?;
-    let root = Hash::from_hex(&root).ok_or_else(|| Problem::parameter("root", "64 hexadecimal digits, lower case"))?;
+    let root = parameters::root(&root)?;
     let payload = blobs::payload(&state)?;
     let sealed = payload.sealed(&root).await.map_err(blobs::problem)?;
     let header = sealed.header().clone();

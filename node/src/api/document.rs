@@ -33,7 +33,7 @@ use super::{blobs, chain, custody, feed, health, network, snapshots, state, stat
         snapshots::snapshots, snapshots::snapshot, snapshots::chunk,
         blobs::put, blobs::body, blobs::sealed, custody::of_body, custody::copy, custody::missing, custody::bodies,
         custody::class_keys, storage::status, storage::scrub, storage::rebuild, storage::replace,
-        storage::bodies, storage::body,
+        storage::bodies, storage::body, storage::blocks,
         state::state, feed::feed, network::network, network::genesis,
         health::live, health::ready, health::metrics, openapi,
     ),

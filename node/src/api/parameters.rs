@@ -7,7 +7,7 @@ use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 use stele_types::exchange::Progress;
-use stele_types::{Code, Height, LogIndex, StatementId};
+use stele_types::{Code, Hash, Height, LogIndex, StatementId};
 
 use super::problem::Problem;
 
@@ -131,6 +131,11 @@ impl EntryName {
 pub(super) fn statement(text: &str) -> Result<StatementId, Problem> {
     StatementId::from_hex(text)
         .ok_or_else(|| Problem::parameter("statement", "a statement id: 64 hexadecimal digits, lower case"))
+}
+
+/// The root of something that is stored, in a path.
+pub(super) fn root(text: &str) -> Result<Hash, Problem> {
+    Hash::from_hex(text).ok_or_else(|| Problem::parameter("root", "64 hexadecimal digits, lower case"))
 }
 
 /// A height in a path.

@@ -129,6 +129,10 @@ impl From<BackendError> for Problem {
             BackendError::TrustPathTooLong => Self::new(Code::TooLarge).detail(
                 "too many changes of validators for one proof; name a later height whose validators you trust with from",
             ),
+            BackendError::Away { retry_after } => {
+                let milliseconds = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX);
+                Self::new(Code::NotReady).retry_after(Some(milliseconds))
+            }
             BackendError::Failed(source) => {
                 if let Some(left_out) = FAILURES.pass() {
                     tracing::error!(error = %source, left_out, "a request failed");

@@ -98,6 +98,8 @@ routes! {
     StoredBodies GET "/v1/storage/bodies" Control;
     /// The sealed form of a body that is stored.
     StoredBody GET "/v1/storage/bodies/{root}" Control;
+    /// Bytes of a segment of blocks that is stored.
+    StoredBlocks GET "/v1/storage/blocks/{root}" Control;
     /// The cursor feed of registered statements.
     Feed GET "/v1/feed" Party;
     /// The network: id, parameters, validators, checkpoint key.

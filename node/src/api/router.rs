@@ -128,6 +128,7 @@ fn handler(route: Route) -> MethodRouter<State> {
         Route::RebuildStorage => post(storage::rebuild),
         Route::StoredBodies => get(storage::bodies),
         Route::StoredBody => get(storage::body),
+        Route::StoredBlocks => get(storage::blocks),
         Route::ReplaceDrive => post(storage::replace),
         Route::Feed => get(feed::feed),
         Route::Network => get(network::network),

@@ -8,15 +8,20 @@ use axum::response::Response;
 use http_body_util::{BodyExt as _, Limited};
 use stele_types::Code;
 
+use super::backend::BackendError;
 use super::blobs::{self, Form};
 use super::body::content_type;
 use super::cache;
-use super::format::{self, JSON};
-use super::parameters::{Named, Parameters};
+use super::format::{self, JSON, OCTETS};
+use super::parameters::{self, Named, Parameters};
 use super::problem::Problem;
 use super::router::State;
 use super::view::{OctetsView, ReplacementView, StorageView, StoredBodiesView, StoredBodyView};
 use crate::payload::{Job, listing};
+use crate::store::blocks::ArchiveError;
+
+/// Bytes of archived blocks in one answer: a block with its certificate, and as much again.
+const BLOCKS_BYTES_MAX: u64 = 16 << 20;
 
 /// Longest request.
 const REQUEST_BYTES_MAX: usize = 8 * 1024;
@@ -135,6 +140,41 @@ pub(super) async fn body(
     blobs::give(&state, None, Form::Sealed, &root, query.as_deref(), &headers).await
 }
 
+/// Bytes of a segment of blocks that the node has archived, opened, for a backup.
+#[utoipa::path(
+    get, path = "/v1/storage/blocks/{root}", tag = "health",
+    params(
+        ("root" = String, Path, description = "Root that the segment is stored under: 64 hexadecimal digits"),
+        ("from" = Option<u64>, Query, description = "First byte; 0 without it"),
+        ("bytes" = u64, Query, description = "How many; up to 16 MiB"),
+    ),
+    responses(
+        (status = 200, description = "The bytes", body = OctetsView, content_type = "application/octet-stream"),
+        (status = "4XX", description = "Refused", body = super::problem::ProblemView, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn blocks(
+    Extract(state): Extract<State>,
+    Named(root): Named<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let parameters = Parameters::read(query.as_deref(), &["from", "bytes"])?;
+    format::choose(&headers, &[OCTETS])?;
+    let root = parameters::root(&root)?;
+    let from = parameters.number("from", 0, u64::MAX)?.unwrap_or_default();
+    let bytes = parameters.number("bytes", 1, BLOCKS_BYTES_MAX)?;
+    let bytes = bytes.ok_or_else(|| Problem::parameter("bytes", "how many bytes are wanted"))?;
+    let length = usize::try_from(bytes).unwrap_or(usize::MAX);
+    let archive = state.backend.archive().ok_or_else(missing)?;
+    let read = state.read(move |_| Ok(archive.read(&root.0, from, length))).await?;
+    let bytes = read.map_err(|error| match error {
+        ArchiveError::Away { retry_after, .. } => Problem::from(BackendError::Away { retry_after }),
+        ArchiveError::Lost { reason } => Problem::new(Code::BodyDamaged).detail(reason),
+    })?;
+    Ok(cache::volatile(format::bytes(OCTETS, bytes)))
+}
+
 async fn begin(state: &State, job: Job) -> Result<Response, Problem> {
     let upkeep = state.backend.upkeep().ok_or_else(missing)?;
     upkeep.begin(job).map_err(|code| {
@@ -151,11 +191,8 @@ async fn view(state: &State) -> Result<StorageView, Problem> {
         _ => Problem::new(code).detail("the store is not open; the node's own log says why"),
     })?;
     let job = state.backend.upkeep().map(|upkeep| upkeep.job_state()).unwrap_or_default();
-    let status = payload
-        .store()
-        .status()
-        .await
-        .map_err(|error| Problem::from(super::backend::BackendError::Failed(Box::new(error))))?;
+    let status =
+        payload.store().status().await.map_err(|error| Problem::from(BackendError::Failed(Box::new(error))))?;
     Ok(StorageView::new(&status, &payload.store().paths(), &job, (payload.waiting(), payload.alone())))
 }
 

@@ -333,6 +333,8 @@ pub(super) struct JobView {
     lost: u64,
     /// Bodies that were brought back from other nodes.
     bodies: u64,
+    /// Archived blocks that were.
+    blocks: u64,
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<String>,
@@ -373,6 +375,7 @@ impl StorageView {
             repaired: job.found.repaired,
             lost: job.found.lost,
             bodies: job.bodies,
+            blocks: job.blocks,
             failure: job.failure.clone(),
         };
         Self {

@@ -31,7 +31,7 @@ use super::manifest::Manifest;
 use super::repository::{GENESIS_BYTES_MAX, Repository};
 use super::trust::{self, Trust};
 use crate::chain::{RestoredBlock, named_epochs, state_hash, tree};
-use crate::payload::archive::KeyTable;
+use crate::payload::parts::KeyTable;
 
 /// A backup whose small files were read.
 pub(super) struct Opened<'r> {

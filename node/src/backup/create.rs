@@ -29,7 +29,7 @@ use super::source::{PASSES_MAX, Source, Unread};
 use super::trust::Trust;
 use crate::chain::{ChainFiles, CopiedBlock};
 use crate::config::Config;
-use crate::payload::archive::{self, KeyTable};
+use crate::payload::parts::{self, KeyTable};
 use crate::store::durable;
 
 /// The journal at most: as many lines as bodies may wait, several times over.
@@ -95,7 +95,8 @@ pub(crate) fn create(
     let data_dir = &config.node.data_dir;
     // While its drives are read here, the node must not start without them.
     let _held = if wanted.stopped { Some(hold(data_dir)?) } else { None };
-    let chain = ChainFiles::open(&data_dir.join("chain"), network)?;
+    let source = Source::open(config, runtime, wanted.stopped)?;
+    let chain = ChainFiles::open(&data_dir.join("chain"), network, source.archive(config, network)?)?;
     let repository = Repository::open_to_write(&wanted.repository, genesis_bytes, network)?;
     let numbers = repository.numbers()?;
     let before = numbers.last().map(|number| repository.manifest(*number)).transpose()?;
@@ -108,7 +109,6 @@ pub(crate) fn create(
     let (tip, new_blocks) = making.blocks()?;
     making.trust()?;
     let state = making.state(&tip)?;
-    let source = Source::open(config, runtime, wanted.stopped)?;
     let copied = making.bodies(&source)?;
     source.close()?;
     let keys = making.class_keys(genesis, wanted, runtime)?;
@@ -199,7 +199,7 @@ impl Making<'_> {
 
     /// The journal of bodies without a statement, as it is now; its last line may be cut off, which opening it expects.
     fn journal(&self) -> Result<Vec<u8>, BackupError> {
-        let path = self.config.node.data_dir.join(archive::DIRECTORY).join(archive::JOURNAL);
+        let path = self.config.node.data_dir.join(parts::DIRECTORY).join(parts::JOURNAL);
         if self.config.payload.is_none() || !path.exists() {
             return Ok(Vec::new());
         }
@@ -415,7 +415,7 @@ impl Making<'_> {
     /// The table of class keys as it is, sealed for the node's custody key; and for the recovery key, if there is one.
     fn class_keys(&mut self, genesis: &Genesis, wanted: &Wanted, runtime: &Runtime) -> Result<Keys, BackupError> {
         let Some(section) = &self.config.payload else { return Ok(Keys::default()) };
-        let path = self.config.node.data_dir.join(archive::DIRECTORY).join(archive::CLASS_KEYS);
+        let path = self.config.node.data_dir.join(parts::DIRECTORY).join(parts::CLASS_KEYS);
         if !path.exists() {
             return Ok(Keys::default());
         }
@@ -426,7 +426,7 @@ impl Making<'_> {
         let own = *stele_hsm::custody::Custodian::public_key(&custodian);
         // A table that does not open would be found out when it is needed.
         runtime.block_on(table.check(&custodian))?;
-        self.own(archive::CLASS_KEYS, &bytes)?;
+        self.own(parts::CLASS_KEYS, &bytes)?;
         if wanted.recovery_key.is_none() && self.before.as_ref().is_some_and(|before| before.recovery_key.is_some()) {
             // Not taken from there: whoever can write to the repository could name a key of his own.
             warn!(

@@ -33,7 +33,7 @@ use super::repository::Repository;
 use crate::chain::{ChainOptions, Restoration, Tip};
 use crate::config::Config;
 use crate::payload::PayloadError;
-use crate::payload::archive::{self, KeyTable};
+use crate::payload::parts::{self, KeyTable};
 use crate::store::durable;
 
 /// In the data directory while it is being restored: what is there may be made anew.
@@ -181,7 +181,7 @@ fn class_keys(
         let reason = "the backup has bodies, and the configuration has no [payload] to keep them";
         return Err(BackupError::keys(reason));
     };
-    let Some(own_table) = opened.class_keys(archive::CLASS_KEYS)? else { return Ok(None) };
+    let Some(own_table) = opened.class_keys(parts::CLASS_KEYS)? else { return Ok(None) };
     let custodian = SoftwareCustodian::open(&section.custody_key).map_err(PayloadError::from)?;
     let own = custodian.public_key();
     let manifest = &opened.manifest;
@@ -222,9 +222,9 @@ fn bodies(
     keys: Option<&KeyTable>,
 ) -> Result<(), BackupError> {
     let Some(section) = &target.config.payload else { return Ok(()) };
-    let directory = target.config.node.data_dir.join(archive::DIRECTORY);
+    let directory = target.config.node.data_dir.join(parts::DIRECTORY);
     durable::create_directory(&directory).map_err(BackupError::io("create", &directory))?;
-    let store = archive::open_store(section, &directory)?;
+    let store = parts::open_store(section, &directory)?;
     if store.hash() != stele_accel_hash::HashAlgorithm::Sha256 {
         let reason = "its store has another hash than that of bodies".to_owned();
         return Err(BackupError::NotEmpty { path: directory, reason });
@@ -252,9 +252,9 @@ fn bodies(
     };
     let journal = opened.journal()?;
     if !journal.is_empty() {
-        write(archive::JOURNAL, &journal)?;
+        write(parts::JOURNAL, &journal)?;
     }
-    keys.map_or(Ok(()), |keys| write(archive::CLASS_KEYS, &keys.encode()))
+    keys.map_or(Ok(()), |keys| write(parts::CLASS_KEYS, &keys.encode()))
 }
 
 /// Small bodies, which are made durable together.

@@ -8,15 +8,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use stele_client::{Bounds, Client, ClientError, ClientIdentity, Endpoint, RetryPolicy, TlsSettings};
 use stele_storage::{Group, StorageError, Store};
-use stele_types::Hash;
+use stele_types::limits::BLOCK_BYTES_MAX;
+use stele_types::{Hash, NetworkId};
 use tokio::runtime::Runtime;
 use zeroize::Zeroizing;
 
 use super::BackupError;
 use super::file;
 use crate::config::Config;
-use crate::payload::archive;
 use crate::payload::listing::{self, Page};
+use crate::payload::parts;
+use crate::store::blocks::{ArchiveError, SegmentArchive};
 
 /// Bytes of a body that are asked for at a time.
 const READ_BYTES: u64 = 4 << 20;
@@ -36,9 +38,16 @@ pub(super) enum Source {
     /// The node keeps no bodies.
     None,
     /// Through the operator's listener.
-    Running { runtime: Arc<Runtime>, client: Box<Client>, token: Zeroizing<String> },
+    Running { runtime: Arc<Runtime>, client: Arc<Client>, token: Arc<Zeroizing<String>> },
     /// From the drives.
-    Stopped { runtime: Arc<Runtime>, store: Box<Store> },
+    Stopped { runtime: Arc<Runtime>, store: Arc<Store> },
+}
+
+/// Blocks that a running node has archived.
+struct RunningArchive {
+    runtime: Arc<Runtime>,
+    client: Arc<Client>,
+    token: Arc<Zeroizing<String>>,
 }
 
 /// A body that is being read.
@@ -65,14 +74,14 @@ impl Source {
     /// `NodeAway`; failure of the store.
     pub(super) fn open(config: &Config, runtime: &Arc<Runtime>, stopped: bool) -> Result<Self, BackupError> {
         let Some(section) = &config.payload else { return Ok(Self::None) };
-        let directory = config.node.data_dir.join(archive::DIRECTORY);
+        let directory = config.node.data_dir.join(parts::DIRECTORY);
         if stopped {
             // A node that has never opened its store has none.
-            if !directory.join(archive::INDEX).exists() {
+            if !directory.join(parts::INDEX).exists() {
                 return Ok(Self::None);
             }
-            let store = archive::open_store(section, &directory)?;
-            return Ok(Self::Stopped { runtime: Arc::clone(runtime), store: Box::new(store) });
+            let store = parts::open_store(section, &directory)?;
+            return Ok(Self::Stopped { runtime: Arc::clone(runtime), store: Arc::new(store) });
         }
         let away = |reason: String| BackupError::NodeAway { reason };
         let listen = config.metrics.listen.ok_or_else(|| {
@@ -84,7 +93,8 @@ impl Source {
         let token = read_token(&config.node.data_dir)?;
         let bounds = Bounds {
             answer: Duration::from_secs(60),
-            answer_bytes_max: usize::try_from(2 * READ_BYTES).unwrap_or(usize::MAX),
+            // Parts of bodies, and whole blocks with their certificates.
+            answer_bytes_max: usize::try_from(2 * READ_BYTES).map_or(usize::MAX, |most| most.max(2 * BLOCK_BYTES_MAX)),
             ..Bounds::default()
         };
         let builder = Client::builder().bounds(bounds).retry(RETRY);
@@ -102,7 +112,30 @@ impl Source {
             let tls = TlsSettings::new(&read(&custody.authorities)?)?.with_identity(identity);
             builder.tls(tls).endpoint(Endpoint::https(&listen.to_string())?).build()?
         };
-        Ok(Self::Running { runtime: Arc::clone(runtime), client: Box::new(client), token })
+        Ok(Self::Running { runtime: Arc::clone(runtime), client: Arc::new(client), token: Arc::new(token) })
+    }
+
+    /// The old blocks that the node has archived.
+    ///
+    /// # Errors
+    /// A key or a table that cannot be read.
+    pub(super) fn archive(
+        &self,
+        config: &Config,
+        network: NetworkId,
+    ) -> Result<Option<Arc<dyn SegmentArchive>>, BackupError> {
+        match (self, &config.payload) {
+            (Self::Running { runtime, client, token }, _) => Ok(Some(Arc::new(RunningArchive {
+                runtime: Arc::clone(runtime),
+                client: Arc::clone(client),
+                token: Arc::clone(token),
+            }))),
+            (Self::Stopped { runtime, store }, Some(section)) => {
+                let directory = config.node.data_dir.join(parts::DIRECTORY);
+                Ok(Some(parts::archived_blocks(runtime.handle(), store, section, &directory, network)?))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// A page of the list.
@@ -132,7 +165,10 @@ impl Source {
     /// Failure of the store.
     pub(super) fn close(self) -> Result<(), BackupError> {
         match self {
-            Self::Stopped { runtime, store } => Ok(runtime.block_on(store.close())?),
+            Self::Stopped { runtime, store } => match Arc::into_inner(store) {
+                Some(store) => Ok(runtime.block_on(store.close())?),
+                None => Ok(()),
+            },
             Self::None | Self::Running { .. } => Ok(()),
         }
     }
@@ -143,6 +179,20 @@ impl Source {
         let (first, bytes) = reading.read_at(0)?;
         (reading.first, reading.bytes) = (Some(first), bytes);
         Ok(reading)
+    }
+}
+
+impl SegmentArchive for RunningArchive {
+    fn read(&self, root: &[u8; 32], from: u64, length: usize) -> Result<Vec<u8>, ArchiveError> {
+        let read = async { self.client.stored_blocks(&self.token, &Hash(*root), from, length).await };
+        let bytes = self.runtime.block_on(read).map_err(|error| match error.code() {
+            "not_found" | "body_damaged" => ArchiveError::Lost { reason: error.to_string() },
+            _ => ArchiveError::Away { reason: error.to_string(), retry_after: Duration::from_secs(1) },
+        })?;
+        if bytes.len() != length {
+            return Err(ArchiveError::Lost { reason: "the node gave fewer bytes than a block has".to_owned() });
+        }
+        Ok(bytes.to_vec())
     }
 }
 

@@ -9,7 +9,7 @@ use stele_types::exchange::CertifiedHeader;
 use stele_types::record::ContentHash;
 use stele_types::{Block, CommitCertificate, Genesis, Hash, Height, NetworkId, Outcome, cbor};
 
-use super::open::mark_network;
+use super::open::{BLOCKS, mark_network};
 use super::outcomes::OutcomeStore;
 use super::records::{EpochRecords, LinkRecords};
 use super::trust_path::named_epochs;
@@ -129,7 +129,7 @@ impl Adoption {
         let missing = ChainError::Damaged { store: "certificates", height };
         let parent = point.parent_certificate().ok_or(missing)?;
         {
-            let blocks = BlockStore::open(&making.join("blocks"), BlockStoreOptions::default())?;
+            let blocks = BlockStore::open(&making.join(BLOCKS), BlockStoreOptions::default())?;
             let id = point.block.header.id();
             blocks.append(height, &id.0, &point.block.to_bytes(), &cbor::to_vec(parent))?;
             let certificate = cbor::to_vec(&point.certifying.certificate);

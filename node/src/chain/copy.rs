@@ -5,15 +5,16 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use stele_merkle::log::Frontier;
 use stele_state::SnapshotReader;
 use stele_types::{ChainLink, EpochCertificate, NetworkId};
 
-use super::open::check_network;
+use super::open::{BLOCKS, check_network};
 use super::outcomes::{OutcomeStore, Result16};
 use super::{ChainError, records};
-use crate::store::blocks::{BlockReader, Blocks, StoredBlock};
+use crate::store::blocks::{BlockReader, Blocks, SegmentArchive, StoredBlock};
 use crate::store::log;
 
 /// Looks for snapshots, which the node removes when newer ones are there.
@@ -34,13 +35,19 @@ pub(crate) struct CopiedBlock {
 }
 
 impl ChainFiles {
+    /// What has left the directory is read from `archive`.
+    ///
     /// # Errors
     /// `foreign_data`; `store_io` also where there is no chain.
-    pub(crate) fn open(directory: &Path, network: NetworkId) -> Result<Self, ChainError> {
+    pub(crate) fn open(
+        directory: &Path,
+        network: NetworkId,
+        archive: Option<Arc<dyn SegmentArchive>>,
+    ) -> Result<Self, ChainError> {
         check_network(directory, network)?;
         Ok(Self {
             directory: directory.to_owned(),
-            blocks: BlockReader::open(&directory.join("blocks"))?,
+            blocks: BlockReader::open(&directory.join(BLOCKS), archive)?,
             outcomes: OutcomeStore::open_to_read(&directory.join("outcomes"))?,
         })
     }

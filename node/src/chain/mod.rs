@@ -11,6 +11,7 @@
 //! them is damaged, throws all of them away and replays from the first block: losing them costs time, never a fact.
 
 mod adopt;
+mod archive;
 mod bundles;
 mod copy;
 mod error;
@@ -143,7 +144,7 @@ pub struct Chain {
     network: NetworkId,
     genesis: Genesis,
     genesis_bytes: Vec<u8>,
-    blocks: BlockStore,
+    blocks: Arc<BlockStore>,
     log: Arc<LogStore>,
     outcomes: OutcomeStore,
     index: StatementIndex,

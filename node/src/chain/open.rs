@@ -23,6 +23,8 @@ use crate::store::durable;
 use crate::store::index::{IndexOptions, StatementIndex};
 use crate::store::log::{LogStore, LogWriter};
 
+/// Directory of the blocks below that of the chain.
+pub(super) const BLOCKS: &str = "blocks";
 /// Names the network, so that no node takes up the directory of another one.
 const NETWORK_FILE: &str = "network";
 /// Directories below the data directory that can be rebuilt from blocks.
@@ -40,32 +42,54 @@ impl Chain {
         genesis: Genesis,
         options: ChainOptions,
     ) -> Result<(Arc<Self>, Writer), ChainError> {
+        let blocks = Self::open_blocks(directory, genesis.network())?;
+        Self::open_on(Arc::new(blocks), directory, genesis_bytes, genesis, options)
+    }
+
+    /// Opens or creates the blocks of the chain in `directory`: the first step of [`Chain::open`].
+    ///
+    /// # Errors
+    /// `foreign_data` for another network's directory, damage of the block store.
+    pub fn open_blocks(directory: &Path, network: NetworkId) -> Result<BlockStore, ChainError> {
         durable::create_directory(directory).map_err(ChainError::io("create the data directory"))?;
-        let network = genesis.network();
         mark_network(directory, network)?;
+        Ok(BlockStore::open(&directory.join(BLOCKS), BlockStoreOptions::default())?)
+    }
+
+    /// Opens the chain on its blocks and redoes what is missing: the second step of [`Chain::open`].
+    ///
+    /// # Errors
+    /// `history_missing`; failure of the block store.
+    pub fn open_on(
+        blocks: Arc<BlockStore>,
+        directory: &Path,
+        genesis_bytes: &[u8],
+        genesis: Genesis,
+        options: ChainOptions,
+    ) -> Result<(Arc<Self>, Writer), ChainError> {
         if directory.join(REBUILD_MARK).exists() {
             warn!("a derived store was damaged when it was read: rebuilding all of them from the blocks");
-            clear_derived(directory)?;
+            clear_derived(directory, &blocks)?;
         }
-        match Self::recover(directory, genesis_bytes, &genesis, options) {
+        match Self::recover(Arc::clone(&blocks), directory, genesis_bytes, &genesis, options) {
             Ok(opened) => Ok(opened),
             // A value that could not be read says so by the mark.
             Err(error) if is_derived(&error) || directory.join(REBUILD_MARK).exists() => {
                 warn!(code = error.code(), %error, "derived stores are damaged: rebuilding them from the blocks");
-                clear_derived(directory)?;
-                Self::recover(directory, genesis_bytes, &genesis, options)
+                clear_derived(directory, &blocks)?;
+                Self::recover(blocks, directory, genesis_bytes, &genesis, options)
             }
             Err(error) => Err(error),
         }
     }
 
     fn recover(
+        blocks: Arc<BlockStore>,
         directory: &Path,
         genesis_bytes: &[u8],
         genesis: &Genesis,
         options: ChainOptions,
     ) -> Result<(Arc<Self>, Writer), ChainError> {
-        let blocks = BlockStore::open(&directory.join("blocks"), BlockStoreOptions::default())?;
         let hash = state_hash(genesis);
         // No header certifies the results of the tip yet. So the state is opened below it, where the header of the tip
         // says what it must be, and the tip is executed again.
@@ -245,9 +269,8 @@ fn recovered_head(
 
 /// Removes the derived stores if they can be built again. Those of a node that joined by a snapshot cannot: its blocks do
 /// not reach down to genesis, and what is left of them is all that there is.
-fn clear_derived(directory: &Path) -> Result<(), ChainError> {
-    let oldest = BlockStore::open(&directory.join("blocks"), BlockStoreOptions::default())?.min()?;
-    match oldest.filter(|oldest| *oldest > GENESIS_HEIGHT.0 + 1) {
+fn clear_derived(directory: &Path, blocks: &BlockStore) -> Result<(), ChainError> {
+    match blocks.min()?.filter(|oldest| *oldest > GENESIS_HEIGHT.0 + 1) {
         Some(oldest) => Err(ChainError::HistoryMissing { oldest }),
         None => remove_derived(directory),
     }
@@ -320,7 +343,7 @@ mod tests {
     fn derived_stores_that_cannot_be_built_again_are_left_as_they_are() {
         let directory = tempfile::tempdir().unwrap();
         let chain = directory.path().join("chain");
-        let blocks = BlockStore::open(&chain.join("blocks"), BlockStoreOptions::default()).unwrap();
+        let blocks = BlockStore::open(&chain.join(BLOCKS), BlockStoreOptions::default()).unwrap();
         blocks.append(7, &[7; 32], b"block", b"certificate").unwrap();
         drop(blocks);
         let log = chain.join("state").join("writes-00000000000000000000.log");

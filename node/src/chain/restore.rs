@@ -10,7 +10,7 @@ use stele_state::SnapshotBuilder;
 use stele_types::{ChainLink, EpochCertificate, Genesis, NetworkId, Outcome};
 
 use super::adopt::state_hash;
-use super::open::mark_network;
+use super::open::{BLOCKS, mark_network};
 use super::outcomes::OutcomeStore;
 use super::records::{EpochRecords, LinkRecords};
 use super::{Chain, ChainError, ChainOptions, Tip, Writer};
@@ -65,7 +65,7 @@ impl Restoration {
         durable::create_directory(&making).map_err(ChainError::io("create the directory of a chain"))?;
         mark_network(&making, network)?;
         let options = BlockStoreOptions { durable: false, ..BlockStoreOptions::default() };
-        let blocks = BlockStore::open(&making.join("blocks"), options)?;
+        let blocks = BlockStore::open(&making.join(BLOCKS), options)?;
         if let Some(base) = base {
             LogStore::adopt(&making.join("log"), base)?;
         }

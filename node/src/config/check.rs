@@ -211,6 +211,9 @@ impl Config {
         faults.within("payload.unreferenced_ms", payload.unreferenced_ms, 1_000, 30 * 86_400_000);
         faults.within("payload.scrub_days", u64::from(payload.scrub_days), 1, 365);
         faults.within("payload.collect_live_percent", u64::from(payload.collect_live_percent), 1, 90);
+        if let Some(after) = payload.archive_blocks_after_ms {
+            faults.within("payload.archive_blocks_after_ms", after, 1_000, 100 * 365 * 86_400_000);
+        }
         if let Some(cold) = &payload.cold {
             check_cold(cold, faults);
         }

@@ -419,6 +419,8 @@ pub struct PayloadSection {
     /// Segments of which no more than so much is alive, in percent, are freed by moving what lives.
     #[serde(default = "PayloadSection::collect_live_percent")]
     pub collect_live_percent: u8,
+    /// Blocks so much older than the newest one move into the store, whole segments at a time; without it none do.
+    pub archive_blocks_after_ms: Option<u64>,
     /// Copies of bodies on other nodes; without it there are none.
     pub custody: Option<CustodySection>,
     /// Where segments go that are old, or that there is no room for; without it nowhere.

@@ -43,6 +43,8 @@ pub struct StorageMetrics {
     cold_dropped: Counter,
     cold_failures: Counter,
     cold_caught_up: Gauge,
+    blocks_archived: Counter,
+    blocks_archive_failures: Counter,
 }
 
 impl StorageMetrics {
@@ -150,6 +152,16 @@ impl StorageMetrics {
                 "Attempts to do something at the cold tier that failed.",
                 vec![()],
             ),
+            blocks_archived: registry.counters(
+                "stele_storage_blocks_archived_total",
+                "Old blocks that moved from the directory of the chain into the store.",
+                vec![()],
+            ),
+            blocks_archive_failures: registry.counters(
+                "stele_storage_blocks_archive_failures_total",
+                "Attempts to move old blocks there that failed.",
+                vec![()],
+            ),
             cold_caught_up: registry.gauges(
                 "stele_cold_caught_up_timestamp_seconds",
                 "When the node did last at the cold tier what was due, seconds since 1970; 0: never, or there is none.",
@@ -172,6 +184,16 @@ impl StorageMetrics {
     /// Something failed there.
     pub fn cold_failed(&self) {
         self.cold_failures.add((), 1);
+    }
+
+    /// Old blocks moved into the store.
+    pub fn blocks_archived(&self, blocks: u64) {
+        self.blocks_archived.add((), blocks);
+    }
+
+    /// They could not.
+    pub fn blocks_not_archived(&self) {
+        self.blocks_archive_failures.add((), 1);
     }
 
     /// How the store is.

@@ -51,6 +51,12 @@ pub enum PayloadError {
         /// How many.
         bodies: u64,
     },
+    /// Old blocks are not archived, or not brought back.
+    #[error("old blocks: {reason}")]
+    Blocks {
+        /// Why.
+        reason: String,
+    },
     /// A drive cannot be prepared.
     #[error("{drive}: {reason}")]
     Drive {
@@ -77,6 +83,7 @@ impl PayloadError {
             Self::DoesNotOpen => "payload_does_not_open",
             Self::Cipher => "payload_cipher",
             Self::NotBroughtBack { .. } => "payload_not_brought_back",
+            Self::Blocks { .. } => "payload_blocks",
             Self::Drive { .. } => "payload_drive",
         }
     }
@@ -87,6 +94,10 @@ impl PayloadError {
 
     pub(super) fn journal(reason: &str) -> Self {
         Self::Journal { reason: reason.to_owned() }
+    }
+
+    pub(super) fn blocks(reason: impl ToString) -> Self {
+        Self::Blocks { reason: reason.to_string() }
     }
 
     pub(super) fn drive(path: &Path, reason: impl ToString) -> Self {

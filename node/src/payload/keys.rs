@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use stele_hsm::custody::{BlobKey, ClassKeyName, Custodian, CustodyPublicKey, SEALED_KEY_LENGTH, SealedClassKey};
 use stele_types::NetworkId;
-use stele_types::record::RecordClass;
 use tokio::sync::Mutex;
 
 use super::PayloadError;
@@ -82,17 +81,17 @@ impl ClassKeys {
         self.table.lock().await.keys.is_empty()
     }
 
-    /// The class key for new bodies of a class; the first one is made and durable before anything is sealed with it.
+    /// The class key for what comes of a class, by its number; the first one is made and durable before anything is sealed with it.
     ///
     /// # Errors
     /// `Custody`, `Keys`.
-    pub(super) async fn current(&self, class: RecordClass) -> Result<SealedClassKey, PayloadError> {
+    pub(super) async fn current(&self, class: u8) -> Result<SealedClassKey, PayloadError> {
         let mut table = self.table.lock().await;
-        let known = table.current.get(&class.number()).and_then(|id| table.keys.get(id));
+        let known = table.current.get(&class).and_then(|id| table.keys.get(id));
         if let Some(known) = known {
             return Ok(known.key.clone());
         }
-        let key = self.custodian.make_class_key(&self.network.0, class.number().into()).await?;
+        let key = self.custodian.make_class_key(&self.network.0, class.into()).await?;
         self.add(&mut table, Entry { key: key.clone(), origin: *self.custodian.public_key(), made: true })?;
         Ok(key)
     }
@@ -288,6 +287,7 @@ pub(super) fn decode(bytes: &[u8], network: NetworkId) -> Option<Table> {
 #[cfg(test)]
 mod tests {
     use stele_hsm::custody::SoftwareCustodian;
+    use stele_types::record::RecordClass;
 
     use super::*;
 
@@ -297,11 +297,11 @@ mod tests {
         let custodian = Arc::new(SoftwareCustodian::generate(&directory.path().join("custody.key")).unwrap());
         let open = || ClassKeys::open(directory.path(), NetworkId([1; 32]), Arc::clone(&custodian) as _);
         let keys = open().unwrap();
-        let medical = keys.current(RecordClass::Medical).await.unwrap();
-        let tax = keys.current(RecordClass::Tax).await.unwrap();
+        let medical = keys.current(RecordClass::Medical.number()).await.unwrap();
+        let tax = keys.current(RecordClass::Tax.number()).await.unwrap();
         assert_ne!(medical.name.id, tax.name.id);
         let again = open().unwrap();
-        assert_eq!(again.current(RecordClass::Medical).await.unwrap(), medical);
+        assert_eq!(again.current(RecordClass::Medical.number()).await.unwrap(), medical);
         assert_eq!(again.get(&tax.name.id).await.unwrap(), tax);
         assert!(matches!(again.get(&[0; 16]).await, Err(PayloadError::KeyUnknown)));
         let path = directory.path().join(FILE);

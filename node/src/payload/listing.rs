@@ -1,7 +1,10 @@
-//! What is stored, page by page: for other nodes, and for backups.
+//! Bodies that are stored, page by page: for other nodes, and for backups. Old blocks, which lie beside them, are left out:
+//! other nodes have them, and backups take them as blocks.
 
 use stele_storage::{Group, StorageError, Store};
 use stele_types::Hash;
+
+use super::blocks;
 
 /// Objects of one page at most, of which nothing has to be read.
 pub(crate) const OBJECTS_MAX: u32 = 4096;
@@ -27,8 +30,10 @@ pub(crate) async fn page(store: &Store, from: u32, skip: u32, objects_max: u32) 
     let rest = listing.roots.len() > skipped.saturating_add(taken);
     let segment = listing.segment.unwrap_or(from);
     let here = rest.then(|| (segment, skip.saturating_add(objects_max)));
+    let here_listed = listing.roots.into_iter().skip(skipped).take(taken);
+    let bodies = here_listed.filter(|(_, group)| group.class != blocks::CLASS);
     Ok(Page {
-        objects: listing.roots.into_iter().skip(skipped).take(taken).map(|(root, group)| (Hash(root), group)).collect(),
+        objects: bodies.map(|(root, group)| (Hash(root), group)).collect(),
         unreadable: if skip == 0 { listing.unreadable } else { 0 },
         next: here.or(listing.next.map(|next| (next, 0))),
     })

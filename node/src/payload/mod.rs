@@ -11,7 +11,7 @@
 //!   body cannot try out commitments either, and what erases the key erases the salt.
 //! * A body that no applied statement refers to in time, a day unless configured otherwise, is removed.
 
-pub(crate) mod archive;
+pub(crate) mod blocks;
 mod cold;
 mod command;
 mod custody;
@@ -19,6 +19,7 @@ mod drives;
 mod error;
 mod keys;
 pub(crate) mod listing;
+pub(crate) mod parts;
 mod sealing;
 mod slot;
 mod unreferenced;
@@ -36,8 +37,9 @@ use stele_accel_hash::HashAlgorithm;
 use stele_hsm::custody::{Custodian, SealedClassKey};
 use stele_storage::{Group, Object, StorageError, Store, Upload};
 use stele_types::record::RecordClass;
-use stele_types::{Hash, Height, NetworkId, ObjectId, PartyId};
+use stele_types::{Block, Genesis, Hash, Height, NetworkId, ObjectId, PartyId};
 
+pub use blocks::BlockArchive;
 pub use cold::Cold;
 pub(crate) use command::StorageCommand;
 pub use custody::{AskedCopy, Copied, Custody, CustodyError, Kept, KeptBody};
@@ -46,8 +48,9 @@ pub use sealing::{BlobHeader, CHUNK_BYTES, HEADER_BYTES};
 pub use slot::PayloadSlot;
 pub use upkeep::{Job, JobState, Upkeep};
 
-use crate::chain::{Chain, ChainError};
+use crate::chain::ChainError;
 use crate::config::PayloadSection;
+use crate::store::blocks::BlockStore;
 use crate::store::durable;
 use keys::ClassKeys;
 use sealing::{Chunks, Opener, Sealer};
@@ -103,21 +106,25 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// That of a chain.
+    /// That of a chain, by its blocks alone.
     ///
     /// # Errors
-    /// Failure of the block store.
-    pub fn of(chain: &Chain) -> Result<Self, ChainError> {
-        let tip = chain.tip();
-        let (network, history_min) = (chain.network(), chain.history_min()?);
-        Ok(Self { network, height: tip.height, time_ms: tip.time_ms, history_min })
+    /// Damage or failure of the block store.
+    pub fn of(genesis: &Genesis, blocks: &BlockStore) -> Result<Self, ChainError> {
+        let height = blocks.tip()?.unwrap_or_default();
+        let time_ms = match height {
+            0 => genesis.time_ms,
+            _ => Block::header_from_bytes(blocks.read(height)?.block())?.time_ms,
+        };
+        let history_min = Height(blocks.min()?.unwrap_or(1));
+        Ok(Self { network: genesis.network(), height: Height(height), time_ms, history_min })
     }
 }
 
 /// Bodies of records on this node's drives.
 pub struct Payload {
     store: Arc<Store>,
-    keys: ClassKeys,
+    keys: Arc<ClassKeys>,
     unreferenced: Unreferenced,
     unreferenced_max: Duration,
     bytes_max: u64,
@@ -139,7 +146,7 @@ impl Payload {
     ) -> Result<Self, PayloadError> {
         let directory = data_dir.join("payload");
         durable::create_directory(&directory).map_err(|error| PayloadError::drive(&directory, error))?;
-        let keys = ClassKeys::open(&directory, ledger.network, custodian)?;
+        let keys = Arc::new(ClassKeys::open(&directory, ledger.network, custodian)?);
         keys.check().await?;
         let unreferenced = Unreferenced::open(&directory, ledger)?;
         let (section, bytes_max, at) = (section.clone(), section.blob_bytes_max, directory.clone());
@@ -178,7 +185,7 @@ impl Payload {
     /// `Keys`, `Custody`, `Storage`; `TooManyWaiting`, `Journal`.
     pub async fn put(&self, to: &Belonging, alone: bool) -> Result<Incoming<'_>, PayloadError> {
         self.unreferenced.check_room()?;
-        let class_key = self.keys.current(to.class).await?;
+        let class_key = self.keys.current(to.class.number()).await?;
         let salt = random_salt()?;
         let key = self.keys.blob_key(&class_key.name.id, &salt).await?;
         let header =
@@ -187,7 +194,7 @@ impl Payload {
         let salt = *key.derive(COMMITMENT_PURPOSE);
         Ok(Incoming {
             payload: self,
-            sealer: Sealer::new(&key, &header)?,
+            sealer: Sealer::new(&key, header.encode())?,
             upload: self.store.upload(group, self.now_ms())?,
             commitment: hmac(&salt),
             salt,
@@ -214,7 +221,8 @@ impl Payload {
     pub async fn open_sealed<'p>(&'p self, sealed: Sealed<'p>) -> Result<Body<'p>, PayloadError> {
         let Sealed { object, chunks, header } = sealed;
         let key = self.keys.blob_key(&header.class_key, &header.salt).await?;
-        Ok(Body { opener: Opener::new(&key, &header, chunks)?, object, header })
+        let opener = Opener::new(&key, header.encode(), chunks)?;
+        Ok(Body { opened: OpenedObject { object, opener }, header })
     }
 
     /// Whether a sealed body opens with a class key that is not in the table.
@@ -227,7 +235,7 @@ impl Payload {
         let (begin, end) = chunks.place(0);
         let length = usize::try_from(end - begin).unwrap_or(CHUNK_BYTES);
         let first = BytesMut::from(&object.read(begin, length).await?[..]);
-        Ok(first.len() == length && Opener::new(&blob_key, &header, chunks)?.open(0, first).is_ok())
+        Ok(first.len() == length && Opener::new(&blob_key, header.encode(), chunks)?.open(0, first).is_ok())
     }
 
     /// Makes the index durable, so that the next opening has nothing to replay.
@@ -376,8 +384,7 @@ impl Sealed<'_> {
 
 /// A body that can be read.
 pub struct Body<'p> {
-    object: Reader<'p>,
-    opener: Opener,
+    opened: OpenedObject<'p>,
     header: BlobHeader,
 }
 
@@ -388,13 +395,31 @@ impl Body<'_> {
     }
     /// Its length.
     pub const fn bytes(&self) -> u64 {
-        self.opener.chunks().body_bytes()
+        self.opened.bytes()
     }
     /// Bytes from `from` on, those of one chunk at most, some at least unless it ends there.
     ///
     /// # Errors
     /// `Storage`; `DoesNotOpen`.
     pub async fn read(&mut self, from: u64, bytes_max: u64) -> Result<Bytes, PayloadError> {
+        self.opened.read(from, bytes_max).await
+    }
+}
+
+/// An object with the key that opens it.
+struct OpenedObject<'p> {
+    object: Reader<'p>,
+    opener: Opener,
+}
+
+impl OpenedObject<'_> {
+    /// Bytes of what is sealed in it.
+    const fn bytes(&self) -> u64 {
+        self.opener.chunks().body_bytes()
+    }
+
+    /// As [`Body::read`].
+    async fn read(&mut self, from: u64, bytes_max: u64) -> Result<Bytes, PayloadError> {
         let chunks = self.opener.chunks();
         let bytes = chunks.body_bytes();
         if from >= bytes {

@@ -51,7 +51,7 @@ pub struct BlobHeader {
 }
 
 impl BlobHeader {
-    fn encode(&self) -> [u8; HEADER_BYTES] {
+    pub(super) fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         let fields: [&[u8]; 8] = [
             &MAGIC,
@@ -160,8 +160,7 @@ pub(super) struct Sealer {
 impl Sealer {
     /// # Errors
     /// `Cipher` if the library refuses the key.
-    pub(super) fn new(key: &BlobKey, header: &BlobHeader) -> Result<Self, PayloadError> {
-        let header = header.encode();
+    pub(super) fn new(key: &BlobKey, header: [u8; HEADER_BYTES]) -> Result<Self, PayloadError> {
         let mut chunk = Vec::with_capacity(CHUNK_BYTES);
         chunk.extend_from_slice(&header);
         Ok(Self { key: cipher(key)?, header, number: 0, chunk })
@@ -213,8 +212,8 @@ pub(super) struct Opener {
 impl Opener {
     /// # Errors
     /// `Cipher` if the library refuses the key.
-    pub(super) fn new(key: &BlobKey, header: &BlobHeader, chunks: Chunks) -> Result<Self, PayloadError> {
-        Ok(Self { key: cipher(key)?, header: header.encode(), chunks })
+    pub(super) fn new(key: &BlobKey, header: [u8; HEADER_BYTES], chunks: Chunks) -> Result<Self, PayloadError> {
+        Ok(Self { key: cipher(key)?, header, chunks })
     }
 
     /// Where the chunks are.
@@ -271,7 +270,7 @@ mod tests {
     }
 
     fn sealed(key: &BlobKey, mut body: &[u8]) -> Vec<u8> {
-        let mut sealer = Sealer::new(key, &header()).unwrap();
+        let mut sealer = Sealer::new(key, header().encode()).unwrap();
         let mut sealed = Vec::new();
         while !body.is_empty() {
             if sealer.is_full() {
@@ -285,7 +284,7 @@ mod tests {
 
     fn opened(key: &BlobKey, sealed: &[u8]) -> Result<Vec<u8>, PayloadError> {
         let chunks = Chunks::of(sealed.len() as u64)?;
-        let opener = Opener::new(key, &BlobHeader::decode(sealed)?, chunks)?;
+        let opener = Opener::new(key, BlobHeader::decode(sealed)?.encode(), chunks)?;
         let mut body = Vec::new();
         for number in 0..chunks.count() {
             let (from, end) = chunks.place(number);

@@ -1,22 +1,41 @@
 //! The store of bodies opens beside the node: a drive that is away, or an index that takes hours to make again, holds up no
 //! vote and no receipt.
+//!
+//! It opens in two steps. The first needs no more than the blocks, so that a chain which has to be executed again can read
+//! those of its blocks that are archived. The second needs the chain.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use stele_hsm::Signer;
 use stele_hsm::custody::SoftwareCustodian;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::blocks::Archiver;
 use super::cold::Absent;
-use super::{Cold, Custody, CustodyError, Ledger, Payload, PayloadError, Upkeep};
+use super::{BlockArchive, Cold, Custody, CustodyError, Ledger, Payload, PayloadError, Upkeep};
 use crate::chain::Chain;
 use crate::config::{Config, CustodySection};
 use crate::metrics::Metrics;
 
 /// Where the payload store is, once it is open.
-#[derive(Default)]
-pub struct PayloadSlot(Mutex<Option<Opened>>);
+pub struct PayloadSlot {
+    opened: Mutex<Option<Opened>>,
+    archive: Arc<BlockArchive>,
+    /// The first step.
+    opening: Mutex<Option<JoinHandle<Result<Stored, PayloadError>>>>,
+}
+
+/// A store after the first step.
+struct Stored {
+    payload: Arc<Payload>,
+    cold: Option<Arc<Cold>>,
+    /// What carries segments to the cold tier and opens it.
+    carrying: Option<JoinHandle<()>>,
+}
 
 /// An open store, and what goes with it.
 struct Opened {
@@ -27,6 +46,32 @@ struct Opened {
 }
 
 impl PayloadSlot {
+    /// Begins to open the store that the configuration describes; it serves the blocks that are archived in it until
+    /// `stop`.
+    pub fn begin(config: &Config, ledger: Ledger, metrics: &Arc<Metrics>, stop: &CancellationToken) -> Arc<Self> {
+        metrics.storage.available(false);
+        let archive = BlockArchive::new(Handle::current());
+        let (config, metrics, stop) = (config.clone(), Arc::clone(metrics), stop.clone());
+        let opening = {
+            let archive = Arc::clone(&archive);
+            tokio::spawn(async move {
+                let stored = store(&config, ledger, &metrics, &stop).await;
+                match &stored {
+                    Ok(stored) => archive.opened(&stored.payload.store, &stored.payload.keys),
+                    Err(error) => archive.failed(error.to_string()),
+                }
+                stored
+            })
+        };
+        let opening = Mutex::new(Some(opening));
+        Arc::new(Self { opened: Mutex::default(), archive, opening })
+    }
+
+    /// The old blocks that are archived in it.
+    pub fn archive(&self) -> &Arc<BlockArchive> {
+        &self.archive
+    }
+
     /// The store.
     pub fn payload(&self) -> Option<Arc<Payload>> {
         self.open().as_ref().map(|opened| Arc::clone(&opened.payload))
@@ -48,10 +93,10 @@ impl PayloadSlot {
     }
 
     fn open(&self) -> std::sync::MutexGuard<'_, Option<Opened>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens the store that the configuration describes, keeps it in order until `stop`, and closes it.
+    /// Goes on with the opening, keeps the store in order until `stop`, and closes it.
     pub async fn run(
         self: Arc<Self>,
         config: Config,
@@ -60,21 +105,35 @@ impl PayloadSlot {
         metrics: Arc<Metrics>,
         stop: CancellationToken,
     ) {
-        metrics.storage.available(false);
-        let opened = tokio::select! {
-            opened = open(&config, &chain, signer, &metrics) => opened,
+        let opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(opening) = opening else { return };
+        let stored = tokio::select! {
+            stored = opening => stored,
             () = stop.cancelled() => return,
         };
-        let opened = match opened {
-            Ok(Some(opened)) => opened,
-            Ok(None) => return,
+        let stored = match stored {
+            Ok(stored) => stored,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        };
+        let opened = match stored {
+            Ok(stored) => complete(stored, &config, &chain, signer, &metrics),
+            Err(error) => Err(error.into()),
+        };
+        let (opened, carrying) = match opened {
+            Ok(opened) => opened,
             Err(error) => {
                 error!(code = error.code(), %error, "bodies of records cannot be kept or given; the node goes on without");
                 return;
             }
         };
-        let Opened { upkeep, custody, cold, .. } = &opened;
-        let (upkeep, custody, cold) = (Arc::clone(upkeep), custody.clone(), cold.clone());
+        let (upkeep, custody) = (Arc::clone(&opened.upkeep), opened.custody.clone());
+        let after = config.payload.as_ref().and_then(|section| section.archive_blocks_after_ms);
+        let archiver = after.map(|after| Archiver {
+            payload: Arc::clone(&opened.payload),
+            chain: Arc::clone(&chain),
+            metrics: Arc::clone(&metrics),
+            after: Duration::from_millis(after),
+        });
         *self.open() = Some(opened);
         metrics.storage.available(true);
         info!("bodies of records are kept");
@@ -83,12 +142,17 @@ impl PayloadSlot {
                 custody.run(stop.clone()).await;
             }
         };
-        let segments = async {
-            if let Some(cold) = cold {
-                cold.run(stop.clone()).await;
+        let old_blocks = async {
+            if let Some(archiver) = archiver {
+                archiver.run(stop.clone()).await;
             }
         };
-        tokio::join!(upkeep.run(stop.clone()), copies, segments);
+        let segments = async {
+            if let Some(Err(panicked)) = futures::future::OptionFuture::from(carrying).await {
+                error!(failure = %panicked, "what carries segments to the cold tier panicked");
+            }
+        };
+        tokio::join!(upkeep.run(stop.clone()), copies, old_blocks, segments);
         let Some(Opened { payload, .. }) = self.open().take() else { return };
         match Arc::into_inner(payload) {
             Some(payload) => {
@@ -103,21 +167,16 @@ impl PayloadSlot {
     }
 }
 
-async fn open(
+/// The first step.
+async fn store(
     config: &Config,
-    chain: &Arc<Chain>,
-    signer: Arc<dyn Signer>,
+    ledger: Ledger,
     metrics: &Arc<Metrics>,
-) -> Result<Option<Opened>, CustodyError> {
-    let Some(section) = &config.payload else { return Ok(None) };
+    stop: &CancellationToken,
+) -> Result<Stored, PayloadError> {
+    let section = config.payload.as_ref().ok_or_else(|| PayloadError::blocks("the configuration has no [payload]"))?;
     let custodian = Arc::new(SoftwareCustodian::open(&section.custody_key)?);
-    let ledger = Ledger::of(chain).map_err(|error| PayloadError::journal(&error.to_string()))?;
     let payload = Arc::new(Payload::open(section, &config.node.data_dir, ledger, custodian).await?);
-    let custody = section
-        .custody
-        .as_ref()
-        .map(|section| Custody::new(Arc::clone(&payload), Arc::clone(chain), signer, section, Arc::clone(metrics)));
-    let custody = custody.transpose()?;
     let at_once = section.custody.as_ref().map(CustodySection::classes_at_once).unwrap_or_default();
     let cold = section.cold.as_ref();
     let cold =
@@ -125,7 +184,26 @@ async fn open(
     if cold.is_none() {
         payload.store().attach_cold(Arc::new(Absent { reason: "none is configured", retry_after: None }));
     }
+    let carrying = cold.as_ref().map(|cold| tokio::spawn(Arc::clone(cold).run(stop.clone())));
+    Ok(Stored { payload, cold, carrying })
+}
+
+/// The second step.
+fn complete(
+    stored: Stored,
+    config: &Config,
+    chain: &Arc<Chain>,
+    signer: Arc<dyn Signer>,
+    metrics: &Arc<Metrics>,
+) -> Result<(Opened, Option<JoinHandle<()>>), CustodyError> {
+    let Stored { payload, cold, carrying } = stored;
+    let section = config.payload.as_ref().ok_or_else(|| PayloadError::blocks("the configuration has no [payload]"))?;
+    let custody = section
+        .custody
+        .as_ref()
+        .map(|section| Custody::new(Arc::clone(&payload), Arc::clone(chain), signer, section, Arc::clone(metrics)));
+    let custody = custody.transpose()?;
     let upkeep = Upkeep::new(Arc::clone(&payload), Arc::clone(chain), Arc::clone(metrics), section);
     let upkeep = upkeep.with(custody.clone(), cold.clone());
-    Ok(Some(Opened { payload, upkeep, custody, cold }))
+    Ok((Opened { payload, upkeep, custody, cold }, carrying))
 }

@@ -65,6 +65,8 @@ pub struct JobState {
     pub found: Found,
     /// Bodies that were brought back from other nodes.
     pub bodies: u64,
+    /// Archived blocks that were.
+    pub blocks: u64,
     /// Why it failed.
     pub failure: Option<String>,
 }
@@ -348,7 +350,11 @@ impl Upkeep {
                     // The copies may have all of it.
                     warn!(code = error.code(), %error, "nothing comes back from the cold tier");
                 }
+                // First what the node itself may be asked for.
+                let blocks = custody.rebuild_blocks().await;
+                self.change(|state| state.blocks = *blocks.as_ref().unwrap_or(&0));
                 let rebuilt = custody.rebuild(|so_far| self.change(|state| state.bodies = so_far.bodies)).await?;
+                blocks?;
                 if rebuilt.failed > 0 {
                     Err(PayloadError::NotBroughtBack { bodies: rebuilt.failed }.into())
                 } else {

@@ -115,6 +115,7 @@ impl Scene {
                 Ask::post(path.replace("{drive}", "0"), "application/json", "{\"path\":\"/dev/null\"}")
             }
             Route::StoredBody => Ask::get(path.replace("{root}", &"01".repeat(32))),
+            Route::StoredBlocks => Ask::get(path.replace("{root}", &"01".repeat(32)) + "?bytes=64"),
             Route::Consistency => Ask::get("/v1/consistency?old=1&new=2"),
             Route::State => Ask::get(format!("/v1/state/certificate/{}", self.number())),
             _ => Ask::get(path),

@@ -32,6 +32,7 @@ fn section(directory: &Path) -> PayloadSection {
         unreferenced_ms: 86_400_000,
         scrub_days: 14,
         collect_live_percent: 50,
+        archive_blocks_after_ms: None,
         custody: None,
         cold: None,
     }

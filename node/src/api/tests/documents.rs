@@ -54,8 +54,14 @@ fn the_rules_are_these() {
     let copies = [Route::CopyBody, Route::MissingBodies, Route::KeptBodies, Route::ClassKeys];
     assert_eq!(of(Rule::Operator), copies);
     assert_eq!(of(Rule::Administrator), [Route::Storage, Route::Metrics]);
-    let control =
-        [Route::ScrubStorage, Route::RebuildStorage, Route::ReplaceDrive, Route::StoredBodies, Route::StoredBody];
+    let control = [
+        Route::ScrubStorage,
+        Route::RebuildStorage,
+        Route::ReplaceDrive,
+        Route::StoredBodies,
+        Route::StoredBody,
+        Route::StoredBlocks,
+    ];
     assert_eq!(of(Rule::Control), control);
     assert_eq!(of(Rule::Health), [Route::Live, Route::Ready]);
     assert_eq!(of(Rule::Anyone).len(), Route::ALL.len() - 26);

@@ -8,7 +8,11 @@ use stele_types::governance::Approve;
 use stele_types::party::{EnrolledKey, Founder, Role, RoleSet};
 use stele_types::record::PlaceCode;
 use stele_types::statement::Unsigned;
-use stele_types::{Command, Cti, Genesis, NetworkId, Parameters, PartyId, Statement, StatementId, Suite, Validator};
+use stele_types::vote::{VoteKey, VoteSignature};
+use stele_types::{
+    Command, CommitCertificate, CommitSignature, Cti, Genesis, NetworkId, Parameters, PartyId, Statement, StatementId,
+    Suite, Validator,
+};
 
 use super::*;
 use crate::chain::ChainOptions;
@@ -163,4 +167,42 @@ fn what_bulk_work_verified_counts_for_no_vote() {
     verified.add([live].into_iter());
     assert!(ahead.knows(&bulk) && ahead.knows(&live), "either counts for a decided block");
     assert!(verified.contains(&live) && !verified.contains(&bulk));
+}
+
+/// Blocks that the archive lost come from nodes that are not believed.
+#[test]
+fn a_block_from_elsewhere_counts_with_its_id_its_entries_and_a_quorum() {
+    let bench = Bench::new();
+    let block = bench.block(NOW_MS, &[bench.command(bench.chain.network())]);
+    let id = block.header.id();
+    let certificate = |signer: u8, network: NetworkId, block: BlockId| {
+        let ballot =
+            CommitCertificate { height: Height(1), round: 0, block, signatures: List::default() }.ballot(network);
+        let signature: Signature = key(signer).sign(&ballot.signing_bytes(&VoteKey::Direct));
+        let signature = VoteSignature { key: VoteKey::Direct, signature: signature.to_bytes().into() };
+        let signatures = List::new(vec![CommitSignature { validator: 0, signature }]).unwrap();
+        CommitCertificate { height: Height(1), round: 0, block, signatures }
+    };
+    let sound = certificate(9, bench.chain.network(), id);
+    let judged = |height: u64, block: &Block, certificate: &CommitCertificate| {
+        bench.chain.check_block(height, &id, block, certificate)
+    };
+    assert_eq!(judged(1, &block, &sound), Ok(()));
+    assert_eq!(judged(2, &block, &sound), Err("the block"));
+    let mut changed = block.clone();
+    changed.header.time_ms += 1;
+    assert_eq!(judged(1, &changed, &sound), Err("the block"));
+    assert_eq!(judged(1, &Block { entries: Vec::new(), ..block.clone() }, &sound), Err("its entries"));
+    let with_parent = Block { parent_certificate: Some(sound.clone()), ..block.clone() };
+    assert_eq!(judged(1, &with_parent, &sound), Err("the certificate in it"));
+    let none = CommitCertificate { signatures: List::default(), ..sound.clone() };
+    let network = bench.chain.network();
+    for unsound in [
+        none,
+        certificate(8, network, id),
+        certificate(9, NetworkId([0x77; 32]), id),
+        certificate(9, network, BlockId([1; 32])),
+    ] {
+        assert_eq!(judged(1, &block, &unsound), Err("its certificate"));
+    }
 }

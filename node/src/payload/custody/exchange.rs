@@ -7,7 +7,7 @@ use stele_types::record::RecordClass;
 use stele_types::{Hash, Height, NetworkId};
 
 use super::{Custody, CustodyError};
-use crate::payload::{PayloadError, listing};
+use crate::payload::{PayloadError, blocks, listing};
 
 /// Objects that are looked at for one answer: each is read.
 const OBJECTS_MAX: u32 = 512;
@@ -153,9 +153,10 @@ impl Custody {
         let mut views = Vec::new();
         for (id, origin) in self.payload.keys.all().await {
             let key = self.payload.keys.sealed_for(&id, recipient).await?;
-            // Of classes without copies nobody else needs the key.
-            let class = u8::try_from(key.name.class).ok().and_then(RecordClass::from_number);
-            let shared = class.is_none_or(|class| self.wants_copy(class));
+            // Of classes without copies, and of old blocks, nobody else needs the key.
+            let shared = u8::try_from(key.name.class).is_ok_and(|class| {
+                class != blocks::CLASS && RecordClass::from_number(class).is_none_or(|class| self.wants_copy(class))
+            });
             if origin == *recipient || shared {
                 views.push(key_view(&key, &origin));
             }

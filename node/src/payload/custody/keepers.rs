@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use stele_client::{Bounds, Client, ClientError, ClientIdentity, Endpoint, RetryPolicy, TlsSettings};
 use stele_hsm::custody::CustodyPublicKey;
 use stele_types::Hash;
+use stele_types::limits::BLOCK_BYTES_MAX;
 
 use super::CustodyError;
 use crate::config::CustodySection;
@@ -93,8 +94,9 @@ impl Keepers {
         let client = |error: ClientError| configuration(error.to_string());
         let identity = ClientIdentity::from_pem(&read(&section.certificate)?, &read(&section.key)?).map_err(client)?;
         let tls = TlsSettings::new(&read(&section.authorities)?).map_err(client)?.with_identity(identity);
-        // Whole ranges of a body, and pages of roots.
-        let bounds = Bounds { connect: Duration::from_secs(2), answer_bytes_max: 4 * PULL_BYTES, ..Bounds::default() };
+        // Whole ranges of a body, pages of roots, and blocks with their certificates.
+        let answer_bytes_max = (4 * PULL_BYTES).max(2 * BLOCK_BYTES_MAX);
+        let bounds = Bounds { connect: Duration::from_secs(2), answer_bytes_max, ..Bounds::default() };
         let mut all = Vec::with_capacity(section.keepers.len());
         for entry in &section.keepers {
             let key = |text: &str| hex::decode(text).ok();

@@ -13,6 +13,7 @@
 //! A copy is the sealed form, bit by bit. Its class key travels sealed for the custody key of the node that keeps it, which
 //! the configuration pins: whoever else holds the copy holds nothing.
 
+mod blocks;
 mod error;
 mod exchange;
 mod keepers;
@@ -384,11 +385,13 @@ impl Custody {
         false
     }
 
-    /// Reads every body of a segment to its end, and brings back those that cannot be read.
+    /// Reads every body of a segment to its end, and brings back those that cannot be read; old blocks, too.
     pub async fn mend_segment(&self, segment: u32) -> Result<u64, CustodyError> {
         let mut mended = 0;
-        for (root, _) in self.payload.store().list(segment, 1).await?.roots {
-            if self.read_through(&Hash(root)).await.is_err() && self.mend(Hash(root)).await {
+        for (root, group) in self.payload.store().list(segment, 1).await?.roots {
+            if group.class == crate::payload::blocks::CLASS {
+                mended += u64::from(self.mend_blocks(&Hash(root)).await? > 0);
+            } else if self.read_through(&Hash(root)).await.is_err() && self.mend(Hash(root)).await {
                 mended += 1;
             }
         }

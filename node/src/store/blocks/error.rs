@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::archive::ArchiveError;
+
 /// What to do when blocks that were once durable are gone.
 const PEERS_HAVE_IT: &str = "the peers have the blocks: check the disk, move the data directory away, keep the keys \
                              and the vote guard, and start the node to fetch them";
@@ -41,6 +43,15 @@ pub enum BlockStoreError {
     /// A segment file is absent: the store's heights would have a gap.
     #[error("segment that begins at height {0} is missing; {PEERS_HAVE_IT}")]
     SegmentMissing(u64),
+    /// A block of an archived segment is not read.
+    #[error("block {height} is in the archive")]
+    Archived {
+        /// Its height.
+        height: u64,
+        /// Why.
+        #[source]
+        source: ArchiveError,
+    },
     /// The height to append is not the one after the tip.
     #[error("expected height {expected}, got {given}")]
     HeightGap {
@@ -75,6 +86,8 @@ impl BlockStoreError {
             Self::Corrupt { .. } => "block_corrupt",
             Self::SegmentCorrupt(_) => "segment_corrupt",
             Self::SegmentMissing(_) => "segment_missing",
+            Self::Archived { source: ArchiveError::Away { .. }, .. } => "block_archive_away",
+            Self::Archived { source: ArchiveError::Lost { .. }, .. } => "block_archive_lost",
             Self::HeightGap { .. } => "height_gap",
             Self::NotFound(_) => "block_not_found",
             Self::TooLarge { .. } => "block_too_large",

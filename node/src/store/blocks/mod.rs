@@ -24,6 +24,7 @@
 //! [`append`]: BlockStore::append
 //! [`tip`]: BlockStore::tip
 
+mod archive;
 mod error;
 mod heights;
 mod reader;
@@ -33,7 +34,8 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+pub use archive::{ArchiveError, ArchivedSegment, SegmentArchive};
 pub use error::BlockStoreError;
 pub use reader::{BlockReader, Blocks};
 pub use record::{BLOCK_BYTES_MAX, BlockId, CERTIFICATE_BYTES_MAX, StoredBlock};
-pub use store::{BlockFigures, BlockStore, BlockStoreOptions};
+pub use store::{BlockFigures, BlockStore, BlockStoreOptions, SealedSegment};

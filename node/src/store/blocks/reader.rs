@@ -1,16 +1,17 @@
 //! Reading the blocks of a directory to which a node may be appending meanwhile: nothing is locked, cut or written.
 
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use std::vec::IntoIter;
 
+use super::archive::{self, SegmentArchive};
 use super::error::BlockStoreError;
-use super::record::{RECORD_HEADER_BYTES, RecordHeader, StoredBlock};
+use super::record::StoredBlock;
 use super::segment::{self, Extent, ScanError, Segment};
-use super::store::segment_paths;
+use super::store::{corrupt, read_record, segments_of};
 
 /// Looks at the segment that takes appends, when what is behind its end looks like damage: an append that came while it was
 /// looked at does, once.
@@ -20,59 +21,60 @@ const SCANS_MAX: usize = 5;
 const SCAN_AGAIN: Duration = Duration::from_millis(50);
 
 /// The segments of a directory, as they were when it was opened.
-#[derive(Debug)]
 pub struct BlockReader {
-    segments: Vec<(u64, PathBuf)>,
+    directory: PathBuf,
+    firsts: Vec<u64>,
+    archive: Option<Arc<dyn SegmentArchive>>,
 }
 
 /// Blocks in order of their heights; ends with the newest one that is whole.
-#[derive(Debug)]
 pub struct Blocks {
-    segments: IntoIter<(u64, PathBuf)>,
-    open: Option<(Segment, File, IntoIter<Extent>)>,
+    directory: PathBuf,
+    firsts: IntoIter<u64>,
+    archive: Option<Arc<dyn SegmentArchive>>,
+    open: Option<(Segment, Option<File>, IntoIter<Extent>)>,
     /// Height of the next block.
     height: u64,
     failed: bool,
 }
 
 impl BlockReader {
-    /// Lists the segments of `directory`.
+    /// Lists the segments of `directory`; what has left it is read from `archive`.
     ///
     /// # Errors
     /// `store_io`.
-    pub fn open(directory: &Path) -> Result<Self, BlockStoreError> {
-        let paths = segment_paths(directory).map_err(BlockStoreError::io("list segments"))?;
-        let named = |path: PathBuf| Some((segment::first_height_of(&path)?, path));
-        Ok(Self { segments: paths.into_iter().filter_map(named).collect() })
+    pub fn open(directory: &Path, archive: Option<Arc<dyn SegmentArchive>>) -> Result<Self, BlockStoreError> {
+        let segments = segments_of(directory).map_err(BlockStoreError::io("list segments"))?;
+        Ok(Self { directory: directory.to_owned(), firsts: segments.into_keys().collect(), archive })
     }
 
     /// Height of the oldest block; none in an empty directory.
     #[must_use]
     pub fn min(&self) -> Option<u64> {
-        self.segments.first().map(|(first, _)| *first)
+        self.firsts.first().copied()
     }
 
     /// Blocks from `from` on, or from the oldest one.
     #[must_use]
     pub fn blocks(&self, from: u64) -> Blocks {
-        let skipped = self.segments.iter().take_while(|(first, _)| *first <= from).count().saturating_sub(1);
-        let segments = self.segments[skipped..].to_vec();
-        let height = segments.first().map_or(from, |(first, _)| from.max(*first));
-        Blocks { segments: segments.into_iter(), open: None, height, failed: false }
+        let skipped = self.firsts.iter().take_while(|first| **first <= from).count().saturating_sub(1);
+        let firsts = self.firsts[skipped..].to_vec();
+        let height = firsts.first().map_or(from, |first| from.max(*first));
+        let (directory, archive) = (self.directory.clone(), self.archive.clone());
+        Blocks { directory, firsts: firsts.into_iter(), archive, open: None, height, failed: false }
     }
 }
 
 impl Blocks {
     /// The next segment; none behind the last.
     fn next_segment(&mut self) -> Result<bool, BlockStoreError> {
-        let Some((first, path)) = self.segments.next() else { return Ok(false) };
-        let is_last = self.segments.as_slice().is_empty();
-        let file = File::open(&path).map_err(BlockStoreError::io("open a segment"))?;
-        let Some(segment) = Segment::open(&path, &file).map_err(BlockStoreError::io("open a segment"))? else {
+        let Some(first) = self.firsts.next() else { return Ok(false) };
+        let is_last = self.firsts.as_slice().is_empty();
+        let Some((segment, file, mut extents)) = open_segment(&self.directory, first)? else {
             // The last one may be in the making.
+            let path = self.directory.join(segment::file_name(first));
             return if is_last { Ok(false) } else { Err(BlockStoreError::SegmentCorrupt(path)) };
         };
-        let mut extents = extents(&segment, &file)?;
         let skipped = usize::try_from(self.height.saturating_sub(first)).unwrap_or(usize::MAX);
         if first > self.height || (skipped > extents.len() && !is_last) {
             return Err(BlockStoreError::SegmentMissing(self.height));
@@ -87,7 +89,9 @@ impl Blocks {
             if let Some((segment, file, extents)) = &mut self.open
                 && let Some(extent) = extents.next()
             {
-                let block = read(segment, file, extent, self.height)?;
+                let record = read_record(segment, file.as_ref(), self.archive.as_deref(), extent, self.height)?;
+                let block = StoredBlock::decode(segment.seed, self.height, record);
+                let block = block.ok_or_else(|| corrupt(self.height, segment, extent))?;
                 self.height += 1;
                 return Ok(Some(block));
             }
@@ -111,6 +115,35 @@ impl Iterator for Blocks {
     }
 }
 
+/// A segment as it is now: the node may archive it meanwhile. None if its header does not check.
+#[expect(clippy::type_complexity, reason = "a segment, its file unless it is archived, and its records")]
+fn open_segment(
+    directory: &Path,
+    first_height: u64,
+) -> Result<Option<(Segment, Option<File>, Vec<Extent>)>, BlockStoreError> {
+    let path = directory.join(segment::file_name(first_height));
+    match File::open(&path) {
+        Ok(file) => {
+            let segment = Segment::open(&path, &file).map_err(BlockStoreError::io("open a segment"))?;
+            let Some(segment) = segment else { return Ok(None) };
+            let extents = extents(&segment, &file)?;
+            Ok(Some((segment, Some(file), extents)))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let path = directory.join(archive::file_name(first_height));
+            let kept = match archive::read(&path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    return Err(BlockStoreError::SegmentMissing(first_height));
+                }
+                other => other.map_err(BlockStoreError::io("open a segment"))?,
+            };
+            let (segment, blocks) = kept.ok_or(BlockStoreError::SegmentCorrupt(path))?;
+            Ok(Some((segment, None, blocks.into_iter().map(|(extent, _)| extent).collect())))
+        }
+        Err(source) => Err(BlockStoreError::Io { operation: "open a segment", source }),
+    }
+}
+
 fn extents(segment: &Segment, file: &File) -> Result<Vec<Extent>, BlockStoreError> {
     let mut scans = 0;
     loop {
@@ -131,22 +164,6 @@ fn extents(segment: &Segment, file: &File) -> Result<Vec<Extent>, BlockStoreErro
     }
 }
 
-fn read(segment: &Segment, file: &File, extent: Extent, height: u64) -> Result<StoredBlock, BlockStoreError> {
-    let (from, failed) = (u64::from(extent.offset), BlockStoreError::io("read a block"));
-    let corrupt = || BlockStoreError::Corrupt { height, segment: segment.path.clone(), offset: from };
-    let mut header = [0; RECORD_HEADER_BYTES];
-    file.read_exact_at(&mut header, from).map_err(BlockStoreError::io("read a block header"))?;
-    let header = RecordHeader::decode(segment.seed, &header).filter(|header| header.height == height);
-    let header = header.ok_or_else(corrupt)?;
-    let length = usize::try_from(header.payload_bytes()).map_err(io::Error::other);
-    let mut payload = vec![0; length.map_err(BlockStoreError::io("read a block"))?];
-    file.read_exact_at(&mut payload, from + RECORD_HEADER_BYTES as u64).map_err(failed)?;
-    if crc32c::crc32c(&payload) != header.payload_crc {
-        return Err(corrupt());
-    }
-    Ok(StoredBlock::new(&header, payload))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,16 +178,16 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let options = BlockStoreOptions { segment_bytes_max: 1024, extend_bytes: 4096, durable: true };
         let store = BlockStore::open(directory.path(), options).unwrap();
-        assert!(heights(&BlockReader::open(directory.path()).unwrap(), 1).is_empty());
+        assert!(heights(&BlockReader::open(directory.path(), None).unwrap(), 1).is_empty());
         for height in 5..=40 {
             store.append(height, &[1; 32], &[7; 100], b"certificate").unwrap();
-            let reader = BlockReader::open(directory.path()).unwrap();
+            let reader = BlockReader::open(directory.path(), None).unwrap();
             assert_eq!(reader.min(), Some(5));
             assert_eq!(heights(&reader, 1), (5..=height).collect::<Vec<_>>());
             assert_eq!(heights(&reader, height), [height]);
             assert!(heights(&reader, height + 1).is_empty());
         }
-        let block = BlockReader::open(directory.path()).unwrap().blocks(33).next().unwrap().unwrap();
+        let block = BlockReader::open(directory.path(), None).unwrap().blocks(33).next().unwrap().unwrap();
         assert_eq!((block.height(), block.block(), block.certificate()), (33, &[7; 100][..], &b"certificate"[..]));
     }
 
@@ -184,14 +201,15 @@ mod tests {
         }
         store.sync().unwrap();
         drop(store);
-        let (_, path) = BlockReader::open(directory.path()).unwrap().segments[1].clone();
+        let first = BlockReader::open(directory.path(), None).unwrap().firsts[1];
+        let path = directory.path().join(segment::file_name(first));
         let mut bytes = std::fs::read(&path).unwrap();
         bytes[200] ^= 1;
         std::fs::write(&path, bytes).unwrap();
-        let read: Vec<_> = BlockReader::open(directory.path()).unwrap().blocks(1).collect();
+        let read: Vec<_> = BlockReader::open(directory.path(), None).unwrap().blocks(1).collect();
         assert!(matches!(read.last(), Some(Err(BlockStoreError::Corrupt { .. }))), "{read:?}");
         std::fs::remove_file(&path).unwrap();
-        let read: Vec<_> = BlockReader::open(directory.path()).unwrap().blocks(1).collect();
+        let read: Vec<_> = BlockReader::open(directory.path(), None).unwrap().blocks(1).collect();
         assert!(matches!(read.last(), Some(Err(BlockStoreError::SegmentMissing(_)))), "{read:?}");
     }
 }

@@ -1,5 +1,7 @@
 //! One record: a block, its commit certificate, and what proves them whole.
 
+use super::error::BlockStoreError;
+
 /// Identifier of a block: its header's SHA-256.
 pub type BlockId = [u8; 32];
 
@@ -28,6 +30,29 @@ pub(super) struct RecordHeader {
 }
 
 impl RecordHeader {
+    /// Of a block with its certificate.
+    ///
+    /// # Errors
+    /// `block_too_large`.
+    pub(super) fn new(height: u64, id: &BlockId, block: &[u8], certificate: &[u8]) -> Result<Self, BlockStoreError> {
+        Ok(Self {
+            height,
+            id: *id,
+            block_bytes: bounded("block", block, BLOCK_BYTES_MAX)?,
+            certificate_bytes: bounded("certificate", certificate, CERTIFICATE_BYTES_MAX)?,
+            payload_crc: crc32c::crc32c_append(crc32c::crc32c(block), certificate),
+        })
+    }
+
+    /// The whole record, padding included, in the place of what `buffer` holds; `seed` is the segment's.
+    pub(super) fn record_into(&self, buffer: &mut Vec<u8>, seed: u64, block: &[u8], certificate: &[u8]) {
+        buffer.clear();
+        buffer.extend_from_slice(&self.encode(seed));
+        buffer.extend_from_slice(block);
+        buffer.extend_from_slice(certificate);
+        buffer.resize(buffer.len().next_multiple_of(RECORD_ALIGNMENT), 0);
+    }
+
     /// Encodes the header; `seed` is the segment's.
     pub(super) fn encode(&self, seed: u64) -> [u8; RECORD_HEADER_BYTES] {
         let mut bytes = [0; RECORD_HEADER_BYTES];
@@ -79,6 +104,14 @@ fn header_crc(seed: u64, bytes: &[u8; RECORD_HEADER_BYTES]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&seed.to_le_bytes()), &bytes[..60])
 }
 
+fn bounded(part: &'static str, bytes: &[u8], limit: usize) -> Result<u32, BlockStoreError> {
+    u32::try_from(bytes.len()).ok().filter(|_| bytes.len() <= limit).ok_or(BlockStoreError::TooLarge {
+        part,
+        bytes: bytes.len(),
+        limit,
+    })
+}
+
 pub(super) fn read_u32(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"))
 }
@@ -97,9 +130,15 @@ pub struct StoredBlock {
 }
 
 impl StoredBlock {
-    pub(super) fn new(header: &RecordHeader, payload: Vec<u8>) -> Self {
+    /// Reads a record of a segment with this seed, without its padding; `None` where it is not the whole one of `height`.
+    pub(super) fn decode(seed: u64, height: u64, mut record: Vec<u8>) -> Option<Self> {
+        let header = record.first_chunk().and_then(|header| RecordHeader::decode(seed, header))?;
+        record.drain(..RECORD_HEADER_BYTES);
+        let whole = header.height == height
+            && header.payload_bytes() == record.len() as u64
+            && crc32c::crc32c(&record) == header.payload_crc;
         let block_bytes = usize::try_from(header.block_bytes).expect("bounded by BLOCK_BYTES_MAX");
-        Self { height: header.height, id: header.id, payload, block_bytes }
+        whole.then_some(Self { height, id: header.id, payload: record, block_bytes })
     }
 
     /// Height of the block.

@@ -36,15 +36,31 @@ impl Extent {
     pub(super) fn end(self) -> u64 {
         u64::from(self.offset) + record_bytes(u64::from(self.block_bytes) + u64::from(self.certificate_bytes))
     }
+
+    /// Bytes of block and certificate.
+    pub(super) fn payload_bytes(self) -> usize {
+        // Each is below 2^32, and a usize has 64 bits on what this runs on.
+        self.block_bytes as usize + self.certificate_bytes as usize
+    }
 }
 
-/// Identity of a segment file.
+/// Identity of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Segment {
     pub(super) path: PathBuf,
     pub(super) first_height: u64,
     /// Drawn at creation, mixed into header checksums: block bytes from outside cannot forge a record.
     pub(super) seed: u64,
+    pub(super) place: Place,
+}
+
+/// Where the records of a segment are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In its file.
+    File,
+    /// In the archive, under this root; its file says no more than which they are.
+    Archive([u8; 32]),
 }
 
 /// What a scan found.
@@ -88,8 +104,14 @@ pub(super) fn first_height_of(path: &Path) -> Option<u64> {
 impl Segment {
     /// Creates an empty segment, durable with its directory entry.
     pub(super) fn create(directory: &Path, first_height: u64) -> io::Result<(Self, File)> {
-        let path = directory.join(file_name(first_height));
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        let created = Self::create_at(&directory.join(file_name(first_height)), first_height)?;
+        durable::sync_directory(directory)?;
+        Ok(created)
+    }
+
+    /// The same at any path, whose directory entry is not durable yet.
+    pub(super) fn create_at(path: &Path, first_height: u64) -> io::Result<(Self, File)> {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
         let seed = RandomState::new().build_hasher().finish();
         let mut bytes = [0; 64];
         bytes[..8].copy_from_slice(&SEGMENT_MAGIC);
@@ -100,8 +122,7 @@ impl Segment {
         bytes[60..].copy_from_slice(&crc.to_le_bytes());
         file.write_all_at(&bytes, 0)?;
         file.sync_all()?;
-        durable::sync_directory(directory)?;
-        Ok((Self { path, first_height, seed }, file))
+        Ok((Self { path: path.to_owned(), first_height, seed, place: Place::File }, file))
     }
 
     /// Reads a segment's header; `None` where it does not check.
@@ -119,6 +140,7 @@ impl Segment {
             path: path.to_owned(),
             first_height: read_u64(&bytes, 16),
             seed: read_u64(&bytes, 24),
+            place: Place::File,
         }))
     }
 

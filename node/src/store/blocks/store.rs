@@ -1,23 +1,27 @@
-//! The block store itself: open, append, read, prune.
+//! The block store itself: open, append, read, archive.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
+
+use super::archive::{self, ArchiveError, ArchivedSegment, SegmentArchive};
 use super::error::BlockStoreError;
 use super::heights::Heights;
-use super::record::{
-    BLOCK_BYTES_MAX, BlockId, CERTIFICATE_BYTES_MAX, RECORD_HEADER_BYTES, RecordHeader, StoredBlock, record_bytes,
+use super::record::{BlockId, RECORD_HEADER_BYTES, RecordHeader, StoredBlock, record_bytes};
+use super::segment::{
+    self, Extent, FOOTER_ENTRY_BYTES, Place, SEGMENT_HEADER_BYTES, ScanError, Segment, TRAILER_BYTES,
 };
-use super::segment::{self, Extent, FOOTER_ENTRY_BYTES, SEGMENT_HEADER_BYTES, ScanError, Segment, TRAILER_BYTES};
 use crate::store::durable;
 use crate::store::poison::Poison;
 
-/// Default size at which a segment is sealed; pruning and hand-over to the payload tier work on whole
-/// segments, and the payload tier's own segments are of this size.
+/// Default size at which a segment is sealed; the archive takes whole segments, and the payload tier's own
+/// segments are of this size.
 const SEGMENT_BYTES_MAX: u64 = 256 << 20;
 
 /// Default step by which the segment being written is extended with zeros. Larger steps give the append
@@ -30,6 +34,12 @@ const EXTEND_RECORDS: u64 = 8;
 
 /// Sealed segments whose files stay open; a store of petabytes must not exhaust file descriptors.
 const FILES_OPEN_MAX: usize = 64;
+
+/// Bytes of a segment that are read at a time when all of it is.
+const READ_BYTES: usize = 1 << 20;
+
+/// How long an archive that is not attached is said to be away.
+const ARCHIVE_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// An append buffer larger than this is given back after use.
 const BUFFER_BYTES_KEPT: usize = 8 << 20;
@@ -59,17 +69,19 @@ impl Default for BlockStoreOptions {
 pub struct BlockFigures {
     /// Blocks held.
     pub blocks: u64,
-    /// Segment files.
+    /// Segments.
     pub segments: usize,
+    /// Those that have left the directory.
+    pub archived: usize,
 }
 
 /// Append-only store of blocks; see the [module](super) for format and crash rules.
 ///
 /// Shared by reference: appends are serialised inside, reads run beside them.
-#[derive(Debug)]
 pub struct BlockStore {
     directory: PathBuf,
     options: BlockStoreOptions,
+    archive: Option<Arc<dyn SegmentArchive>>,
     heights: RwLock<Heights>,
     writer: Mutex<Writer>,
     files: Mutex<VecDeque<(u64, Arc<File>)>>,
@@ -105,14 +117,23 @@ impl BlockStore {
         let lock = durable::lock_directory(directory)
             .map_err(BlockStoreError::io("lock the directory"))?
             .ok_or_else(|| BlockStoreError::Locked(directory.to_owned()))?;
-        let paths = segment_paths(directory).map_err(BlockStoreError::io("list segments"))?;
+        let segments = segments_of(directory).map_err(BlockStoreError::io("list segments"))?;
         let mut heights = Heights::default();
         let mut active = None;
-        for (number, path) in paths.iter().enumerate() {
-            let next = paths.get(number + 1).and_then(|path| segment::first_height_of(path));
-            active = load_segment(path, next, &mut heights)?;
+        let mut firsts = segments.keys().skip(1);
+        for (first_height, files) in &segments {
+            let next = firsts.next().copied();
+            active = match &files.records {
+                Some(path) => load_segment(path, next, &mut heights)?,
+                None => load_archived(&directory.join(archive::file_name(*first_height)), next, &mut heights)?,
+            };
+            if files.is_superseded() {
+                let superseded = directory.join(archive::file_name(*first_height));
+                remove_file(&superseded).map_err(BlockStoreError::io("remove what an interrupted archiving left"))?;
+            }
         }
         Ok(Self {
+            archive: None,
             directory: directory.to_owned(),
             options: BlockStoreOptions {
                 segment_bytes_max: options.segment_bytes_max.min(SEGMENT_BYTES_MAX),
@@ -126,6 +147,12 @@ impl BlockStore {
         })
     }
 
+    /// The same, which reads what has left the directory from `archive`.
+    #[must_use]
+    pub fn with_archive(self, archive: Arc<dyn SegmentArchive>) -> Self {
+        Self { archive: Some(archive), ..self }
+    }
+
     /// Appends the block after the tip; the first append to an empty store may have any height. When it
     /// returns, block and certificate are durable.
     ///
@@ -133,13 +160,7 @@ impl BlockStore {
     /// `height_gap` and `block_too_large` change nothing; `store_io` poisons the store.
     pub fn append(&self, height: u64, id: &BlockId, block: &[u8], certificate: &[u8]) -> Result<(), BlockStoreError> {
         self.check_poison()?;
-        let header = RecordHeader {
-            height,
-            id: *id,
-            block_bytes: bounded("block", block, BLOCK_BYTES_MAX)?,
-            certificate_bytes: bounded("certificate", certificate, CERTIFICATE_BYTES_MAX)?,
-            payload_crc: crc32c::crc32c_append(crc32c::crc32c(block), certificate),
-        };
+        let header = RecordHeader::new(height, id, block, certificate)?;
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         // A second caller may have failed while this one waited.
         self.check_poison()?;
@@ -166,27 +187,28 @@ impl BlockStore {
     /// Reads one block and checks it.
     ///
     /// # Errors
-    /// `block_not_found`, `block_corrupt`, `store_io`, `store_poisoned`.
+    /// `block_not_found`, `block_corrupt`, `store_io`, `store_poisoned`; `block_archive_away`, `block_archive_lost`.
     pub fn read(&self, height: u64) -> Result<StoredBlock, BlockStoreError> {
         let (segment, extent) = self.find(height)?;
-        let (file, header) = self.read_header(height, &segment, extent)?;
-        let payload_bytes = usize::try_from(header.payload_bytes()).expect("bounded by the record's limits");
-        let mut payload = vec![0; payload_bytes];
-        file.read_exact_at(&mut payload, u64::from(extent.offset) + RECORD_HEADER_BYTES as u64)
-            .map_err(BlockStoreError::io("read a block"))?;
-        if crc32c::crc32c(&payload) != header.payload_crc {
-            return Err(corrupt(height, &segment, extent));
-        }
-        Ok(StoredBlock::new(&header, payload))
+        let (segment, extent, record) = match self.record(height, &segment, extent) {
+            // It was archived, or came back, since the index was asked.
+            Err(BlockStoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                let (segment, extent) = self.find(height)?;
+                let record = self.record(height, &segment, extent)?;
+                (segment, extent, record)
+            }
+            other => (segment, extent, other?),
+        };
+        StoredBlock::decode(segment.seed, height, record).ok_or_else(|| corrupt(height, &segment, extent))
     }
 
-    /// Reads only the identifier of one block.
-    ///
-    /// # Errors
-    /// As [`BlockStore::read`]; the payload is not checked.
-    pub fn id(&self, height: u64) -> Result<BlockId, BlockStoreError> {
-        let (segment, extent) = self.find(height)?;
-        Ok(self.read_header(height, &segment, extent)?.1.id)
+    /// The bytes of a record, without its padding.
+    fn record(&self, height: u64, segment: &Segment, extent: Extent) -> Result<Vec<u8>, BlockStoreError> {
+        let file = match segment.place {
+            Place::File => Some(self.file(segment).map_err(BlockStoreError::io("open a segment"))?),
+            Place::Archive(_) => None,
+        };
+        read_record(segment, file.as_deref(), self.archive.as_deref(), extent, height)
     }
 
     /// Height of the newest block, `None` in an empty store.
@@ -207,28 +229,114 @@ impl BlockStore {
         Ok(self.heights.read().unwrap_or_else(PoisonError::into_inner).min())
     }
 
-    /// Removes whole segments all of whose blocks lie below `height`, oldest first, never the newest
-    /// segment. Returns the oldest height that remains.
+    /// Ends the segment that takes appends: the next block begins another one.
     ///
     /// # Errors
-    /// `store_io`, `store_poisoned`.
-    pub fn prune_before(&self, height: u64) -> Result<Option<u64>, BlockStoreError> {
+    /// `store_io`, which poisons; `store_poisoned`.
+    pub fn roll(&self) -> Result<(), BlockStoreError> {
+        self.check_poison()?;
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let sealed = self.seal_active(&mut writer);
+        sealed.inspect_err(|_| self.poison.set()).map_err(BlockStoreError::io("seal a segment"))
+    }
+
+    /// First and last height of the oldest sealed segment that is in the directory still; never the newest one.
+    #[must_use]
+    pub fn oldest_sealed(&self) -> Option<(u64, u64)> {
+        let heights = self.heights.read().unwrap_or_else(PoisonError::into_inner);
+        let mut segments = heights.segments().skip_while(|segment| segment.place != Place::File);
+        let oldest = segments.next()?;
+        // Only the newest one takes appends.
+        Some((oldest.first_height, segments.next()?.first_height - 1))
+    }
+
+    /// Height of the first block in the newest segment, `None` in an empty store.
+    #[must_use]
+    pub fn newest_begins_at(&self) -> Option<u64> {
+        let heights = self.heights.read().unwrap_or_else(PoisonError::into_inner);
+        heights.segments().last().map(|segment| segment.first_height)
+    }
+
+    /// Reads all of a sealed segment and checks every block of it.
+    ///
+    /// # Errors
+    /// `block_not_found` if none that is in the directory begins there; `block_corrupt`, `store_io`, `store_poisoned`.
+    pub fn sealed(&self, first_height: u64) -> Result<SealedSegment, BlockStoreError> {
+        self.check_poison()?;
+        let found = self.heights.read().unwrap_or_else(PoisonError::into_inner).segment(first_height);
+        let found = found.filter(|(segment, _)| segment.place == Place::File);
+        let (segment, extents) = found.ok_or(BlockStoreError::NotFound(first_height))?;
+        let mut blocks = Vec::with_capacity(extents.len());
+        for (height, extent) in (first_height..).zip(extents) {
+            blocks.push((extent, *self.read(height)?.id()));
+        }
+        let failed = |error| BlockStoreError::io("read a segment")(error);
+        let file = File::open(&segment.path).map_err(failed)?;
+        let bytes = file.metadata().map_err(failed)?.len();
+        let mut sealed = SealedSegment { segment, blocks, file, bytes, digest: [0; 32] };
+        sealed.digest = sealed.digest().map_err(failed)?;
+        Ok(sealed)
+    }
+
+    /// Takes a segment out of the directory, whose bytes are kept under `root` from now on: durably, and by the word of the
+    /// caller.
+    ///
+    /// # Errors
+    /// `store_io`, `store_poisoned`; the segment stays.
+    pub fn archive(&self, sealed: &SealedSegment, root: [u8; 32]) -> Result<(), BlockStoreError> {
         self.check_poison()?;
         let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            let popped = self.heights.write().unwrap_or_else(PoisonError::into_inner).pop_segment_before(height);
-            let Some(segment) = popped else { break };
-            self.files
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .retain(|(first_height, _)| *first_height != segment.first_height);
-            // One by one: a crash in between leaves a gap-free rest.
-            durable::remove_if_present(&segment.path)
-                .and_then(|()| durable::sync_directory(&self.directory))
-                .inspect_err(|_| self.poison.set())
-                .map_err(BlockStoreError::io("remove a segment"))?;
+        let path = archive::write(&self.directory, &sealed.segment, &root, sealed.bytes, &sealed.blocks)
+            .map_err(BlockStoreError::io("note what is archived"))?;
+        let segment = Segment { path, place: Place::Archive(root), ..(*sealed.segment).clone() };
+        let extents: Vec<Extent> = sealed.blocks.iter().map(|(extent, _)| *extent).collect();
+        self.exchange(segment, &extents);
+        // A crash before this leaves both: the file counts then, and is archived again.
+        remove_file(&sealed.segment.path).map_err(BlockStoreError::io("remove an archived segment"))
+    }
+
+    /// The segments that have left the directory, in order of height.
+    #[must_use]
+    pub fn archived(&self) -> Vec<ArchivedSegment> {
+        let heights = self.heights.read().unwrap_or_else(PoisonError::into_inner);
+        let mut archived = Vec::new();
+        let mut segments = heights.segments().peekable();
+        while let Some(segment) = segments.next() {
+            let Place::Archive(root) = segment.place else { continue };
+            let next = segments.peek().map(|next| next.first_height);
+            let until = next.or(heights.tip().map(|tip| tip + 1)).unwrap_or(segment.first_height);
+            let first_height = segment.first_height;
+            archived.push(ArchivedSegment { first_height, blocks: until - first_height, root });
         }
-        self.min()
+        archived
+    }
+
+    /// Begins to make an archived segment again, of blocks that are elsewhere.
+    ///
+    /// # Errors
+    /// `block_not_found` if none begins there; `segment_corrupt`, `store_io`, `store_poisoned`.
+    pub fn rebuild(&self, first_height: u64) -> Result<SegmentRebuild<'_>, BlockStoreError> {
+        self.check_poison()?;
+        let path = self.directory.join(archive::file_name(first_height));
+        let failed = |error| BlockStoreError::io("begin a segment again")(error);
+        let kept = match archive::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(BlockStoreError::NotFound(first_height));
+            }
+            other => other.map_err(failed)?,
+        };
+        let (_, blocks) = kept.ok_or(BlockStoreError::SegmentCorrupt(path))?;
+        let making = self.directory.join(format!("{}.new", segment::file_name(first_height)));
+        durable::remove_if_present(&making).map_err(failed)?;
+        let (segment, file) = Segment::create_at(&making, first_height).map_err(failed)?;
+        let wanted = blocks.into_iter().map(|(_, id)| id).collect();
+        Ok(SegmentRebuild { store: self, segment, file, wanted, extents: Vec::new(), end: SEGMENT_HEADER_BYTES })
+    }
+
+    fn exchange(&self, segment: Segment, extents: &[Extent]) {
+        let first_height = segment.first_height;
+        self.heights.write().unwrap_or_else(PoisonError::into_inner).exchange(Arc::new(segment), extents);
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).retain(|(first, _)| *first != first_height);
     }
 
     /// Sizes for metrics.
@@ -236,7 +344,7 @@ impl BlockStore {
     pub fn figures(&self) -> BlockFigures {
         let heights = self.heights.read().unwrap_or_else(PoisonError::into_inner);
         let blocks = heights.tip().zip(heights.min()).map_or(0, |(tip, min)| tip - min + 1);
-        BlockFigures { blocks, segments: heights.segment_count() }
+        BlockFigures { blocks, segments: heights.segment_count(), archived: heights.archived_count() }
     }
 
     fn check_poison(&self) -> Result<(), BlockStoreError> {
@@ -255,11 +363,7 @@ impl BlockStore {
         let Writer { active: Some(active), buffer } = writer else {
             return Err(io::Error::other("no active segment after roll"));
         };
-        buffer.clear();
-        buffer.extend_from_slice(&header.encode(active.segment.seed));
-        buffer.extend_from_slice(block);
-        buffer.extend_from_slice(certificate);
-        buffer.resize(usize::try_from(bytes).map_err(io::Error::other)?, 0);
+        header.record_into(buffer, active.segment.seed, block, certificate);
         active.extend(bytes, self.options)?;
         active.file.write_all_at(buffer, active.end)?;
         if self.options.durable {
@@ -287,9 +391,7 @@ impl BlockStore {
             if active.records == 0 || active.end + bytes + footer <= self.options.segment_bytes_max {
                 return Ok(());
             }
-            let extents = self.heights.read().unwrap_or_else(PoisonError::into_inner).newest_extents();
-            active.segment.seal(&active.file, &extents, active.end)?;
-            writer.active = None;
+            self.seal_active(writer)?;
         }
         let (segment, file) = Segment::create(&self.directory, height)?;
         let segment = Arc::new(segment);
@@ -299,35 +401,18 @@ impl BlockStore {
         Ok(())
     }
 
+    fn seal_active(&self, writer: &mut Writer) -> io::Result<()> {
+        let Some(active) = writer.active.as_ref().filter(|active| active.records > 0) else { return Ok(()) };
+        let extents = self.heights.read().unwrap_or_else(PoisonError::into_inner).newest_extents();
+        active.segment.seal(&active.file, &extents, active.end)?;
+        writer.active = None;
+        Ok(())
+    }
+
     fn find(&self, height: u64) -> Result<(Arc<Segment>, Extent), BlockStoreError> {
         self.check_poison()?;
         let heights = self.heights.read().unwrap_or_else(PoisonError::into_inner);
         heights.find(height).ok_or(BlockStoreError::NotFound(height))
-    }
-
-    fn read_header(
-        &self,
-        height: u64,
-        segment: &Segment,
-        extent: Extent,
-    ) -> Result<(Arc<File>, RecordHeader), BlockStoreError> {
-        let file = match self.file(segment) {
-            // Pruned since the index was asked.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(BlockStoreError::NotFound(height));
-            }
-            other => other.map_err(BlockStoreError::io("open a segment"))?,
-        };
-        let mut bytes = [0; RECORD_HEADER_BYTES];
-        file.read_exact_at(&mut bytes, u64::from(extent.offset)).map_err(BlockStoreError::io("read a block header"))?;
-        let header = RecordHeader::decode(segment.seed, &bytes)
-            .filter(|header| {
-                header.height == height
-                    && header.block_bytes == extent.block_bytes
-                    && header.certificate_bytes == extent.certificate_bytes
-            })
-            .ok_or_else(|| corrupt(height, segment, extent))?;
-        Ok((file, header))
     }
 
     /// The segment's file for reading, from the small cache of open files.
@@ -356,6 +441,142 @@ impl BlockStore {
     }
 }
 
+impl std::fmt::Debug for BlockStore {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("BlockStore").field("directory", &self.directory).finish_non_exhaustive()
+    }
+}
+
+/// A sealed segment every block of which was read and is whole.
+#[derive(Debug)]
+pub struct SealedSegment {
+    segment: Arc<Segment>,
+    blocks: Vec<(Extent, BlockId)>,
+    file: File,
+    bytes: u64,
+    digest: [u8; 32],
+}
+
+impl SealedSegment {
+    /// Height of its first block.
+    #[must_use]
+    pub fn first_height(&self) -> u64 {
+        self.segment.first_height
+    }
+
+    /// Blocks in it.
+    #[must_use]
+    pub fn blocks(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Bytes of it.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// SHA-256 of its bytes when they were checked.
+    #[must_use]
+    pub const fn checked_digest(&self) -> [u8; 32] {
+        self.digest
+    }
+
+    /// SHA-256 of its bytes now.
+    ///
+    /// # Errors
+    /// Failure of the file.
+    pub fn digest(&self) -> io::Result<[u8; 32]> {
+        let mut hash = Sha256::new();
+        let mut from = 0;
+        loop {
+            let bytes = self.read(from)?;
+            if bytes.is_empty() {
+                return Ok(hash.finalize().into());
+            }
+            hash.update(&bytes);
+            from += bytes.len() as u64;
+        }
+    }
+
+    /// Bytes from `from` on, up to 1 MiB of them; none behind the end.
+    ///
+    /// # Errors
+    /// Failure of the file.
+    pub fn read(&self, from: u64) -> io::Result<Vec<u8>> {
+        let length = usize::try_from(self.bytes.saturating_sub(from)).map_or(READ_BYTES, |left| left.min(READ_BYTES));
+        let mut bytes = vec![0; length];
+        self.file.read_exact_at(&mut bytes, from)?;
+        Ok(bytes)
+    }
+}
+
+/// An archived segment that is made again. Dropped before it is finished, it leaves a file that counts for nothing.
+pub struct SegmentRebuild<'s> {
+    store: &'s BlockStore,
+    segment: Segment,
+    file: File,
+    /// The blocks of the segment, in order of height.
+    wanted: Vec<BlockId>,
+    extents: Vec<Extent>,
+    end: u64,
+}
+
+impl SegmentRebuild<'_> {
+    /// Heights and ids of the blocks that are wanted still, in order.
+    pub fn wanted(&self) -> impl Iterator<Item = (u64, BlockId)> {
+        (self.segment.first_height..).zip(self.wanted.iter().copied()).skip(self.extents.len())
+    }
+
+    /// Takes the block that is wanted, whose id the caller has computed, with a certificate that it has verified.
+    ///
+    /// # Errors
+    /// `height_gap` if none is wanted any more, `block_too_large`, `store_io`.
+    pub fn add(&mut self, block: &[u8], certificate: &[u8]) -> Result<(), BlockStoreError> {
+        let behind = self.segment.first_height + self.wanted.len() as u64;
+        let (height, id) =
+            self.wanted().next().ok_or(BlockStoreError::HeightGap { expected: behind, given: behind })?;
+        let header = RecordHeader::new(height, &id, block, certificate)?;
+        let extent = Extent {
+            // With certificates of other nodes it may be somewhat longer than it was.
+            offset: u32::try_from(self.end)
+                .map_err(|error| BlockStoreError::io("write a block")(io::Error::other(error)))?,
+            block_bytes: header.block_bytes,
+            certificate_bytes: header.certificate_bytes,
+        };
+        let mut record = Vec::new();
+        header.record_into(&mut record, self.segment.seed, block, certificate);
+        self.file.write_all_at(&record, self.end).map_err(BlockStoreError::io("write a block"))?;
+        self.end += record.len() as u64;
+        self.extents.push(extent);
+        Ok(())
+    }
+
+    /// Puts the segment back into the directory.
+    ///
+    /// # Errors
+    /// `height_gap` if blocks are wanted still; `store_io`, `store_poisoned`.
+    pub fn finish(self) -> Result<(), BlockStoreError> {
+        if let Some((expected, _)) = self.wanted().next() {
+            return Err(BlockStoreError::HeightGap { expected, given: expected });
+        }
+        let Self { store, segment, file, extents, end, .. } = self;
+        store.check_poison()?;
+        let _writer = store.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = store.directory.join(segment::file_name(segment.first_height));
+        let put_back = || {
+            segment.seal(&file, &extents, end)?;
+            fs::rename(&segment.path, &path)?;
+            durable::sync_directory(&store.directory)
+        };
+        put_back().map_err(BlockStoreError::io("put a segment back"))?;
+        let first_height = segment.first_height;
+        store.exchange(Segment { path, ..segment }, &extents);
+        remove_file(&store.directory.join(archive::file_name(first_height)))
+            .map_err(BlockStoreError::io("remove what was said of an archived segment"))
+    }
+}
+
 impl Active {
     /// Writes zeros ahead so that `bytes` more fit; they become durable with the record's own fdatasync.
     fn extend(&mut self, bytes: u64, options: BlockStoreOptions) -> io::Result<()> {
@@ -375,17 +596,50 @@ impl Active {
     }
 }
 
-/// Segment files in order of height.
-pub(super) fn segment_paths(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut paths = Vec::new();
+/// What a directory has of one segment.
+#[derive(Debug, Default)]
+pub(super) struct SegmentFiles {
+    /// Its file.
+    pub(super) records: Option<PathBuf>,
+    /// Whether there is what stays of an archived one.
+    archived: bool,
+}
+
+impl SegmentFiles {
+    /// A file counts, whatever says that it was archived: a crash came before it was removed, or after it was made again.
+    fn is_superseded(&self) -> bool {
+        self.records.is_some() && self.archived
+    }
+}
+
+/// The segments of a directory by their first heights.
+pub(super) fn segments_of(directory: &Path) -> io::Result<BTreeMap<u64, SegmentFiles>> {
+    let mut segments = BTreeMap::<u64, SegmentFiles>::new();
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
-        if segment::first_height_of(&path).is_some() {
-            paths.push(path);
+        if let Some(first_height) = segment::first_height_of(&path) {
+            segments.entry(first_height).or_default().records = Some(path);
+        } else if let Some(first_height) = archive::first_height_of(&path) {
+            segments.entry(first_height).or_default().archived = true;
         }
     }
-    paths.sort();
-    Ok(paths)
+    Ok(segments)
+}
+
+/// Adds the heights of an archived segment.
+fn load_archived(path: &Path, next: Option<u64>, heights: &mut Heights) -> Result<Option<Active>, BlockStoreError> {
+    let read = archive::read(path).map_err(BlockStoreError::io("open a segment"))?;
+    let (segment, blocks) = read.ok_or_else(|| BlockStoreError::SegmentCorrupt(path.to_owned()))?;
+    if let Some(expected) = heights.tip().map(|tip| tip + 1).filter(|&expected| expected != segment.first_height) {
+        return Err(BlockStoreError::SegmentMissing(expected));
+    }
+    let behind = segment.first_height + blocks.len() as u64;
+    if next.is_some_and(|next| next != behind) {
+        return Err(BlockStoreError::SegmentMissing(behind));
+    }
+    heights.add_segment(Arc::new(segment));
+    blocks.into_iter().for_each(|(extent, _)| heights.push(extent));
+    Ok(None)
 }
 
 /// Adds one segment's heights; `next` is where the following segment begins, `None` for the last one,
@@ -426,7 +680,8 @@ fn load_segment(path: &Path, next: Option<u64>, heights: &mut Heights) -> Result
     }
     if extents.is_empty() && next.is_none() {
         // Its first append never became durable: the next one names the segment's first height anew.
-        return remove_segment(path).map(|()| None);
+        remove_file(path).map_err(BlockStoreError::io("remove an unfinished segment"))?;
+        return Ok(None);
     }
     heights.add_segment(Arc::clone(&segment));
     for extent in extents {
@@ -448,23 +703,38 @@ fn discard_new_segment(path: &Path, next: Option<u64>, file: &File) -> Result<()
     if next.is_some() || segment::may_hold_records(file).map_err(BlockStoreError::io("scan a segment"))? {
         return Err(BlockStoreError::SegmentCorrupt(path.to_owned()));
     }
-    remove_segment(path)
+    remove_file(path).map_err(BlockStoreError::io("remove an unfinished segment"))
 }
 
-fn remove_segment(path: &Path) -> Result<(), BlockStoreError> {
-    durable::remove_if_present(path)
-        .and_then(|()| path.parent().map_or(Ok(()), durable::sync_directory))
-        .map_err(BlockStoreError::io("remove an unfinished segment"))
+fn remove_file(path: &Path) -> io::Result<()> {
+    durable::remove_if_present(path)?;
+    path.parent().map_or(Ok(()), durable::sync_directory)
 }
 
-fn bounded(part: &'static str, bytes: &[u8], limit: usize) -> Result<u32, BlockStoreError> {
-    u32::try_from(bytes.len()).ok().filter(|_| bytes.len() <= limit).ok_or(BlockStoreError::TooLarge {
-        part,
-        bytes: bytes.len(),
-        limit,
-    })
+/// The bytes of a record, without its padding: from the segment's file, or from the archive.
+pub(super) fn read_record(
+    segment: &Segment,
+    file: Option<&File>,
+    archive: Option<&dyn SegmentArchive>,
+    extent: Extent,
+    height: u64,
+) -> Result<Vec<u8>, BlockStoreError> {
+    let (from, length) = (u64::from(extent.offset), RECORD_HEADER_BYTES + extent.payload_bytes());
+    let read = match (segment.place, file, archive) {
+        (Place::File, Some(file), _) => {
+            let mut record = vec![0; length];
+            file.read_exact_at(&mut record, from).map_err(BlockStoreError::io("read a block"))?;
+            return Ok(record);
+        }
+        (Place::Archive(root), _, Some(archive)) => archive.read(&root, from, length),
+        _ => Err(ArchiveError::Away {
+            reason: "the configuration names none".to_owned(),
+            retry_after: ARCHIVE_RETRY_AFTER,
+        }),
+    };
+    read.map_err(|source| BlockStoreError::Archived { height, source })
 }
 
-fn corrupt(height: u64, segment: &Segment, extent: Extent) -> BlockStoreError {
+pub(super) fn corrupt(height: u64, segment: &Segment, extent: Extent) -> BlockStoreError {
     BlockStoreError::Corrupt { height, segment: segment.path.clone(), offset: u64::from(extent.offset) }
 }

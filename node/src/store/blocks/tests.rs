@@ -1,13 +1,17 @@
-//! Crash cuts, corruption, pruning and concurrent reads of the block store.
+//! Crash cuts, corruption, archiving and concurrent reads of the block store.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::record::{RECORD_HEADER_BYTES, RecordHeader, record_bytes};
 use super::segment::{SEGMENT_HEADER_BYTES, file_name};
-use super::{BLOCK_BYTES_MAX, BlockId, BlockStore, BlockStoreError, BlockStoreOptions, CERTIFICATE_BYTES_MAX};
+use super::{
+    ArchiveError, BLOCK_BYTES_MAX, BlockId, BlockReader, BlockStore, BlockStoreError, BlockStoreOptions,
+    CERTIFICATE_BYTES_MAX, SegmentArchive,
+};
 
 /// Small zero extension, so that cuts inside it are few; large enough for the test's blocks to use it.
 const SMALL: BlockStoreOptions = BlockStoreOptions { segment_bytes_max: 1 << 20, extend_bytes: 4096, durable: true };
@@ -39,7 +43,37 @@ fn assert_holds(store: &BlockStore, heights: std::ops::RangeInclusive<u64>) {
         let stored = store.read(height).unwrap();
         assert_eq!((stored.height(), stored.id()), (height, &id(height)));
         assert_eq!((stored.block(), stored.certificate()), (&block(height)[..], &certificate(height)[..]));
-        assert_eq!(store.id(height).unwrap(), id(height));
+    }
+}
+
+/// An archive: segments by what is used as their root.
+#[derive(Default)]
+struct Shelf(Mutex<Vec<Vec<u8>>>);
+
+impl Shelf {
+    /// Takes the oldest sealed segment of a store; its first height.
+    fn take(&self, store: &BlockStore) -> Option<u64> {
+        let (first_height, last_height) = store.oldest_sealed()?;
+        let sealed = store.sealed(first_height).unwrap();
+        assert_eq!(first_height + sealed.blocks() as u64 - 1, last_height);
+        assert_eq!(sealed.digest().unwrap(), sealed.checked_digest());
+        let mut bytes = Vec::new();
+        while (bytes.len() as u64) < sealed.bytes() {
+            bytes.extend(sealed.read(bytes.len() as u64).unwrap());
+        }
+        let mut shelf = self.0.lock().unwrap();
+        shelf.push(bytes);
+        store.archive(&sealed, [u8::try_from(shelf.len()).unwrap(); 32]).unwrap();
+        Some(first_height)
+    }
+}
+
+impl SegmentArchive for Shelf {
+    fn read(&self, root: &[u8; 32], from: u64, length: usize) -> Result<Vec<u8>, ArchiveError> {
+        let from = usize::try_from(from).unwrap();
+        let shelf = self.0.lock().unwrap();
+        let found = shelf.get(usize::from(root[0]) - 1).and_then(|bytes| bytes.get(from..from + length));
+        found.map(<[u8]>::to_vec).ok_or_else(|| ArchiveError::Lost { reason: "it fell down".to_owned() })
     }
 }
 
@@ -109,7 +143,7 @@ fn heights_have_no_gaps() {
 }
 
 #[test]
-fn segments_roll_and_prune_by_whole_segments() {
+fn segments_roll_and_leave_for_the_archive_one_by_one() {
     let directory = tempfile::tempdir().unwrap();
     let store = BlockStore::open(directory.path(), ROLLING).unwrap();
     (1..=20).for_each(|height| append(&store, height));
@@ -118,18 +152,121 @@ fn segments_roll_and_prune_by_whole_segments() {
     for entry in fs::read_dir(directory.path()).unwrap() {
         assert!(entry.unwrap().metadata().unwrap().len() <= ROLLING.segment_bytes_max);
     }
-    let min = store.prune_before(8).unwrap().unwrap();
-    assert!(min <= 8 && min > 4, "kept from {min}");
-    assert_eq!(store.read(min - 1).unwrap_err().code(), "block_not_found");
-    assert_holds(&store, min..=20);
+    let shelf = Arc::new(Shelf::default());
+    let store = store.with_archive(Arc::clone(&shelf) as _);
+    while shelf.take(&store).is_some() {
+        assert_holds(&store, 1..=20);
+    }
+    let figures = store.figures();
+    assert_eq!(figures.archived + 1, figures.segments, "all but the newest");
+    let names: Vec<u64> = store.archived().iter().map(|segment| segment.first_height).collect();
+    assert!(names.is_sorted() && names.len() == figures.archived);
+    assert_eq!(
+        store.archived().iter().map(|segment| segment.blocks).sum::<u64>(),
+        store.newest_begins_at().unwrap() - 1
+    );
+    drop(store);
+    let reader = BlockReader::open(directory.path(), Some(Arc::clone(&shelf) as _)).unwrap();
+    assert_eq!(reader.blocks(1).map(|block| block.unwrap().height()).collect::<Vec<_>>(), (1..=20).collect::<Vec<_>>());
+    assert_eq!(reader.blocks(7).next().unwrap().unwrap().block(), block(7));
+    let store = BlockStore::open(directory.path(), ROLLING).unwrap();
+    assert_eq!(store.read(1).unwrap_err().code(), "block_archive_away");
+    assert!(store.read(20).is_ok());
+    let store = store.with_archive(shelf);
+    append(&store, 21);
+    assert_holds(&store, 1..=21);
+}
+
+#[test]
+fn a_segment_that_is_not_full_can_be_ended() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = BlockStore::open(directory.path(), SMALL).unwrap();
+    store.roll().unwrap();
+    assert_eq!(store.newest_begins_at(), None);
+    (1..=2).for_each(|height| append(&store, height));
+    store.roll().unwrap();
+    store.roll().unwrap();
+    assert_eq!(store.oldest_sealed(), None, "the newest one stays");
+    append(&store, 3);
+    assert_eq!((store.oldest_sealed(), store.newest_begins_at()), (Some((1, 2)), Some(3)));
+    drop(store);
+    let store = BlockStore::open(directory.path(), SMALL).unwrap();
+    append(&store, 4);
+    store.roll().unwrap();
+    drop(store);
+    let store = BlockStore::open(directory.path(), SMALL).unwrap();
+    append(&store, 5);
+    assert_holds(&store, 1..=5);
+    assert_eq!(store.newest_begins_at(), Some(5));
+}
+
+#[test]
+fn a_crash_while_a_segment_leaves_costs_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = BlockStore::open(directory.path(), ROLLING).unwrap();
+    (1..=20).for_each(|height| append(&store, height));
+    let shelf = Arc::new(Shelf::default());
+    let file = directory.path().join(file_name(1));
+    let bytes = fs::read(&file).unwrap();
+    assert_eq!(shelf.take(&store), Some(1));
+    drop(store);
+    // Noted as archived, and not removed yet.
+    fs::write(&file, &bytes).unwrap();
+    let stays = directory.path().join(super::archive::file_name(1));
+    assert!(stays.exists());
+    let store = BlockStore::open(directory.path(), ROLLING).unwrap();
+    assert!(!stays.exists() && store.archived().is_empty());
+    assert_holds(&store, 1..=20);
+    drop(store);
+    // What stays is damaged, or gone.
+    let store = BlockStore::open(directory.path(), ROLLING).unwrap();
+    shelf.take(&store);
+    drop(store);
+    let mut kept = fs::read(&stays).unwrap();
+    kept[140] ^= 1;
+    fs::write(&stays, &kept).unwrap();
+    assert_eq!(code(BlockStore::open(directory.path(), ROLLING)), "segment_corrupt");
+    fs::remove_file(&stays).unwrap();
+    let store = BlockStore::open(directory.path(), ROLLING).unwrap();
+    assert_ne!(store.min().unwrap(), Some(1), "a store may begin anywhere; the chain knows where it must");
+}
+
+#[test]
+fn a_segment_that_the_archive_lost_is_made_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = BlockStore::open(directory.path(), ROLLING).unwrap().with_archive(Arc::new(Shelf::default()));
+    (1..=20).for_each(|height| append(&store, height));
+    let shelf = Shelf::default();
+    shelf.take(&store);
+    let second = shelf.take(&store).unwrap();
+    assert_eq!(store.read(second).unwrap_err().code(), "block_archive_lost");
+    assert_eq!(store.rebuild(second + 1).err().unwrap().code(), "block_not_found");
+    let unfinished = store.rebuild(second).unwrap();
+    assert_eq!(unfinished.finish().unwrap_err().code(), "height_gap");
+    let mut rebuild = store.rebuild(second).unwrap();
+    for (height, wanted) in rebuild.wanted().collect::<Vec<_>>() {
+        assert_eq!(wanted, id(height));
+        // Another node's certificate is not as long.
+        rebuild.add(&block(height), &[7; 99]).unwrap();
+    }
+    assert_eq!(rebuild.add(b"", b"").unwrap_err().code(), "height_gap");
+    rebuild.finish().unwrap();
+    assert_eq!((store.read(second).unwrap().block(), store.archived().len()), (&block(second)[..], 1));
+    assert_eq!(store.read(second).unwrap().certificate(), [7; 99]);
+    assert_eq!(store.oldest_sealed().unwrap().0, second, "it can be archived again");
     drop(store);
     let store = BlockStore::open(directory.path(), ROLLING).unwrap();
-    assert_holds(&store, min..=20);
-    let last = store.prune_before(u64::MAX).unwrap().unwrap();
-    assert_holds(&store, last..=20);
-    assert_eq!(store.figures().segments, 1);
-    append(&store, 21);
-    assert_holds(&store, last..=21);
+    assert_eq!(store.read(second).unwrap().certificate(), [7; 99]);
+}
+
+#[test]
+fn damage_keeps_a_segment_where_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = BlockStore::open(directory.path(), ROLLING).unwrap();
+    (1..=20).for_each(|height| append(&store, height));
+    let file = OpenOptions::new().write(true).open(directory.path().join(file_name(1))).unwrap();
+    file.write_all_at(&[0xFF], SEGMENT_HEADER_BYTES + RECORD_HEADER_BYTES as u64 + 5).unwrap();
+    assert_eq!(store.sealed(1).unwrap_err().code(), "block_corrupt");
 }
 
 #[test]
@@ -275,10 +412,10 @@ fn a_failed_write_poisons_every_later_call() {
     assert_eq!(store.append(2, &id(2), b"lost", b"").unwrap_err().code(), "store_io");
     assert_eq!(store.append(2, &id(2), b"lost", b"").unwrap_err().code(), "store_poisoned");
     assert_eq!(store.read(1).unwrap_err().code(), "store_poisoned");
-    assert_eq!(store.id(1).unwrap_err().code(), "store_poisoned");
     assert_eq!(store.tip().unwrap_err().code(), "store_poisoned");
     assert_eq!(store.min().unwrap_err().code(), "store_poisoned");
-    assert_eq!(store.prune_before(1).unwrap_err().code(), "store_poisoned");
+    assert_eq!(store.roll().unwrap_err().code(), "store_poisoned");
+    assert_eq!(store.sealed(1).unwrap_err().code(), "store_poisoned");
     drop(store);
     assert_holds(&BlockStore::open(directory.path(), SMALL).unwrap(), 1..=1);
 }
@@ -295,7 +432,8 @@ fn a_second_opener_is_kept_out() {
 #[test]
 fn readers_beside_the_writer_see_whole_blocks() {
     let directory = tempfile::tempdir().unwrap();
-    let store = BlockStore::open(directory.path(), ROLLING).unwrap();
+    let shelf = Arc::new(Shelf::default());
+    let store = BlockStore::open(directory.path(), ROLLING).unwrap().with_archive(Arc::clone(&shelf) as _);
     append(&store, 1);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -305,20 +443,14 @@ fn readers_beside_the_writer_see_whole_blocks() {
                 while !done.load(Ordering::Relaxed) {
                     let tip = store.tip().unwrap().unwrap();
                     height = height % tip + 1;
-                    match store.read(height) {
-                        Ok(stored) => assert_eq!(stored.block(), block(height)),
-                        Err(error) => assert!(
-                            error.code() == "block_not_found" && height < store.min().unwrap().unwrap(),
-                            "{error}"
-                        ),
-                    }
+                    assert_eq!(store.read(height).unwrap().block(), block(height));
                 }
             });
         }
         for height in 2..=300 {
             append(&store, height);
             if height % 50 == 0 {
-                store.prune_before(height - 40).unwrap();
+                (0..8).for_each(|_| _ = shelf.take(&store));
             }
         }
         done.store(true, Ordering::Relaxed);

@@ -1,12 +1,14 @@
 //! What a backup takes of a payload store, and gives back: the store itself, the journal, and the table of class keys.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use stele_hsm::custody::{Custodian, CustodyPublicKey};
+use stele_hsm::custody::{Custodian, CustodyPublicKey, SoftwareCustodian};
 use stele_storage::Store;
 use stele_types::NetworkId;
+use tokio::runtime::Handle;
 
-use super::{PayloadError, drives, keys, unreferenced};
+use super::{BlockArchive, PayloadError, drives, keys, unreferenced};
 use crate::config::PayloadSection;
 
 /// Folder of the payload, below the data directory.
@@ -24,6 +26,25 @@ pub(crate) const INDEX: &str = drives::INDEX;
 /// `Drive`, `Storage`.
 pub(crate) fn open_store(section: &PayloadSection, directory: &Path) -> Result<Store, PayloadError> {
     drives::open(section, directory)
+}
+
+/// The blocks that are archived in a store whose node does not run.
+///
+/// # Errors
+/// `Custody`, `Keys`.
+pub(crate) fn archived_blocks(
+    runtime: &Handle,
+    store: &Arc<Store>,
+    section: &PayloadSection,
+    directory: &Path,
+    network: NetworkId,
+) -> Result<Arc<BlockArchive>, PayloadError> {
+    let custodian = Arc::new(SoftwareCustodian::open(&section.custody_key)?);
+    let keys = keys::ClassKeys::open(directory, network, custodian)?;
+    let archive = BlockArchive::new(runtime.clone());
+    archive.opened(store, &Arc::new(keys));
+    archive.recovered();
+    Ok(archive)
 }
 
 /// A table of class keys outside its node.
