@@ -19,6 +19,7 @@ use crate::DemoArguments;
 use crate::bodies;
 use crate::figures::{Figures, quantile};
 use crate::input::{self, Input};
+use crate::keeping;
 use crate::newcomer;
 use crate::pipeline::{self, Load};
 use crate::stage::Stage;
@@ -32,7 +33,8 @@ pub(crate) async fn run(arguments: DemoArguments) -> Result<()> {
     let mut figures = Figures::to(arguments.json.as_deref())?;
     let started = Instant::now();
     println!("Stele demo: {} validators on loopback, software keys", arguments.validators);
-    let payload = Some(PayloadDrives::APPLIANCE);
+    let archive_blocks_after_ms = Some(keeping::ARCHIVE_AFTER_MS);
+    let payload = Some(PayloadDrives { archive_blocks_after_ms, ..PayloadDrives::APPLIANCE });
     let options = InitOptions { validators: arguments.validators, payload, ..InitOptions::default() };
     let mut stage = Stage::start_with(&options, newcomer::CONFIGURATION)?;
     println!("[{:>5.1} s] network {} is ready", started.elapsed().as_secs_f64(), stage.network.profile().network);
@@ -86,6 +88,20 @@ pub(crate) async fn run(arguments: DemoArguments) -> Result<()> {
         kept.rebuild_seconds
     );
     figures.write("demo.bodies_mb_s", kept.bytes as f64 / 1e6 / kept.put_seconds, "MB/s", None)?;
+    let old = keeping::keep(&stage, &clients, &ids, &anchor).await?;
+    println!(
+        "[{:>5.1} s] {} of {} blocks moved from a node's data directory into its sealed store; {} bundles proven from \
+         there; node backed up ({:.1} MB) in {:.1} s, and the restore rehearsed in {:.1} s, {} bodies opened",
+        started.elapsed().as_secs_f64(),
+        old.archived,
+        old.height,
+        old.proven,
+        old.backup_bytes as f64 / 1e6,
+        old.backup_seconds,
+        old.drill_seconds,
+        old.bodies
+    );
+    figures.write("demo.drill_s", old.drill_seconds, "s", None)?;
     let joined = newcomer::join(&mut stage).await?;
     println!(
         "[{:>5.1} s] a node joined by the snapshot of height {}: {} pairs, {:.1} MB, each chunk verified; {} blocks \
@@ -178,7 +194,7 @@ async fn register_asset(
 }
 
 /// Fetches every bundle and verifies it from the genesis file alone, on all cores.
-async fn verify_all(clients: &[Client], ids: &[StatementId], anchor: &TrustAnchor) -> Result<usize> {
+pub(crate) async fn verify_all(clients: &[Client], ids: &[StatementId], anchor: &TrustAnchor) -> Result<usize> {
     let shares = clients.len().max(1);
     let mut workers = tokio::task::JoinSet::new();
     for (share, client) in clients.iter().enumerate() {

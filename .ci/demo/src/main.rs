@@ -9,6 +9,7 @@ mod demo;
 mod figures;
 mod growth;
 mod input;
+mod keeping;
 mod newcomer;
 mod pipeline;
 mod stage;

@@ -81,6 +81,9 @@ impl NodeConfig<'_> {
             line(format_args!("data_columns = {}", payload.data_columns));
             line(format_args!("parity_columns = {}", payload.parity_columns));
             line(format_args!("slot_bytes = {}", payload.slot_bytes));
+            if let Some(after) = payload.archive_blocks_after_ms {
+                line(format_args!("archive_blocks_after_ms = {after}"));
+            }
             line(format_args!("drives = ["));
             for drive in 0..payload.drives {
                 let path = quote(&format!("drives/{drive}"));

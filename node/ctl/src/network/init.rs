@@ -93,15 +93,23 @@ pub struct PayloadDrives {
     pub parity_columns: usize,
     /// Bytes of a column on one drive.
     pub slot_bytes: u64,
+    /// Blocks so much older than the newest one move in; none do without it.
+    pub archive_blocks_after_ms: Option<u64>,
 }
 
 impl PayloadDrives {
     /// Four small files that survive the loss of one: for a laptop.
-    pub const SMALL: Self =
-        Self { drives: 4, drive_bytes: 64 << 20, data_columns: 2, parity_columns: 1, slot_bytes: 4 << 20 };
+    pub const SMALL: Self = Self {
+        drives: 4,
+        drive_bytes: 64 << 20,
+        data_columns: 2,
+        parity_columns: 1,
+        slot_bytes: 4 << 20,
+        archive_blocks_after_ms: None,
+    };
     /// The layout of an appliance, on eleven files: it survives the loss of three.
     pub const APPLIANCE: Self =
-        Self { drives: 11, drive_bytes: 128 << 20, data_columns: 8, parity_columns: 3, slot_bytes: 4 << 20 };
+        Self { drives: 11, drive_bytes: 128 << 20, data_columns: 8, parity_columns: 3, ..Self::SMALL };
 }
 
 impl Default for InitOptions {

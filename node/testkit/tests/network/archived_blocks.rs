@@ -24,15 +24,13 @@ fn name(node: usize) -> String {
 
 /// A network whose nodes archive blocks that are a second old.
 async fn start() -> Result<Cluster> {
-    let drives = PayloadDrives { drive_bytes: 64 << 20, slot_bytes: 2 << 20, ..PayloadDrives::SMALL };
+    let drives = PayloadDrives {
+        drive_bytes: 64 << 20,
+        slot_bytes: 2 << 20,
+        archive_blocks_after_ms: Some(AFTER_MS),
+        ..PayloadDrives::SMALL
+    };
     let mut cluster = Cluster::prepare(&InitOptions { payload: Some(drives), ..InitOptions::default() }, "")?;
-    for node in 0..NODES {
-        let path = cluster.network.dir().node(&name(node)).config();
-        let text = fs::read_to_string(&path)?;
-        let with = text.replacen("[payload]\n", &format!("[payload]\narchive_blocks_after_ms = {AFTER_MS}\n"), 1);
-        ensure!(with != text, "no payload section in {}", path.display());
-        fs::write(&path, with)?;
-    }
     cluster.network.start_all()?;
     cluster.network.wait_ready(READY_WAIT_MAX)?;
     Ok(cluster)
