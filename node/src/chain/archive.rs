@@ -7,8 +7,11 @@ use stele_types::{Block, BlockId, CommitCertificate, Hash, Height, cbor};
 use stele_verify::certificate::{self, EpochCertificates};
 
 use super::trust_path::named_epochs;
-use super::{Chain, ChainError, tree};
+use super::{Chain, ChainError, Writer, tree};
 use crate::store::blocks::{ArchivedSegment, BlockStore, SealedSegment};
+
+/// Newest blocks that stay: what a start reads, whose derived stores are as they were flushed.
+const NEWEST_KEPT: u64 = 4;
 
 impl Chain {
     /// The oldest segment in the directory all blocks of which are from before `before_ms`, read and checked. The segment
@@ -27,17 +30,29 @@ impl Chain {
             self.blocks.roll()?;
         }
         let Some((first_height, last_height)) = self.blocks.oldest_sealed() else { return Ok(None) };
-        if self.time_of(last_height)? >= before_ms {
+        if last_height + NEWEST_KEPT > self.tip().height.0 || self.time_of(last_height)? >= before_ms {
             return Ok(None);
         }
         Ok(Some(self.blocks.sealed(first_height)?))
+    }
+
+    /// Takes a segment out of the directory that is kept under `root` from now on. What is derived from its blocks is made
+    /// durable first, so that no start needs them whose stores are sound: the archive may be lost then, and the node starts
+    /// to fetch it from others.
+    ///
+    /// # Errors
+    /// Failure of a store; the segment stays.
+    pub(crate) fn archive(&self, segment: &SealedSegment, root: Hash) -> Result<(), ChainError> {
+        Writer::flush(self)?;
+        self.index.flush()?;
+        Ok(self.blocks.archive(segment, root.0)?)
     }
 
     fn time_of(&self, height: u64) -> Result<u64, ChainError> {
         Ok(Block::header_from_bytes(self.blocks.read(height)?.block())?.time_ms)
     }
 
-    /// The blocks, for who takes segments out of the directory and puts them back.
+    /// The blocks, for who puts segments back into the directory.
     pub(crate) const fn block_store(&self) -> &Arc<BlockStore> {
         &self.blocks
     }

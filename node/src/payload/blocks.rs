@@ -378,7 +378,7 @@ impl Archiver {
         let root = self.payload.put_segment(&segment).await?;
         let (first, blocks, bytes) = (segment.first_height(), segment.blocks(), segment.bytes());
         let chain = Arc::clone(&self.chain);
-        blocking(move || Ok(chain.block_store().archive(&segment, root.0)?)).await?;
+        blocking(move || chain.archive(&segment, root)).await?;
         self.metrics.storage.blocks_archived(blocks as u64);
         info!(first, blocks, bytes, %root, "old blocks were archived");
         Ok(true)
