@@ -45,6 +45,7 @@ pub use erasure::{DATA_SHARDS_MAX, Decoder, ErasureBackend, ErasureCode, Erasure
 pub use error::StorageError;
 pub use format::DriveState;
 pub use object::{OBJECT_BYTES_MAX, Object, Stored, Upload};
+pub use stele_device::{LATENCY_BOUNDS_NS, Tally, Traffic};
 pub use store::{Layout, LostStore, Options, Store};
 
 /// Records that are kept, and in the end deleted, together.

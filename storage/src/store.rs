@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use stele_accel_hash::HashAlgorithm;
-use stele_device::{BlockDevice, Disk};
+use stele_device::{BlockDevice, Disk, Traffic};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::core::{self, Command, Found, NewDrive, Pools, Put, Reply, Shape, UNREAD_RETRY_AFTER, Uploads};
@@ -507,6 +507,16 @@ impl Store {
     /// `Stopped`.
     pub async fn status(&self) -> Result<Status, StorageError> {
         self.ask(|reply| Command::Status { reply }).await
+    }
+
+    /// What the drives in each place were asked for since the store was opened, and how long their answers took.
+    ///
+    /// # Errors
+    /// `Stopped`.
+    pub async fn traffic(&self) -> Result<Vec<Traffic>, StorageError> {
+        let (reply, answer) = oneshot::channel();
+        self.inbox.tell(Event::Traffic { reply });
+        answer.await.unwrap_or(Err(StorageError::Stopped))
     }
 
     /// Figures of the index.

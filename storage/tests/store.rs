@@ -182,6 +182,26 @@ async fn drives_are_replaced_while_the_store_serves() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_drive_was_asked_for_is_counted_beyond_its_replacement() {
+    let rack = Rack::new(3, 40, &layout(2, 1));
+    let store = rack.open();
+    let stored = put_all(&store, 7, &[MIB; 12]).await;
+    check_all(&store, &stored).await;
+    let before = store.traffic().await.unwrap();
+    assert_eq!(before.len(), 3);
+    let written: u64 = before.iter().map(|drive| drive.writes.bytes).sum();
+    assert!(before.iter().all(|drive| drive.writes.operations() > 0 && drive.writes.latency_ns > 0));
+    assert!(written >= 18 * MIB as u64, "{written} bytes for 12 MiB and their parity");
+    assert!(before.iter().map(|drive| drive.reads.bytes).sum::<u64>() >= 12 * MIB as u64);
+
+    store.replace(1, &rack.new_drive("new-1", 40)).await.unwrap();
+    let after = store.traffic().await.unwrap();
+    // The new drive begins with what is made again on it; what the old one did stays counted.
+    assert!(after[1].reads.operations() >= before[1].reads.operations());
+    assert!(after[1].writes.operations() > before[1].writes.operations());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_store_refuses_before_harm_and_is_emptied_by_collecting() {
     let rack = Rack::new(3, 40, &layout(2, 1));
     let store = rack.open();
