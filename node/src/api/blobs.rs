@@ -501,6 +501,7 @@ pub(super) fn problem(error: PayloadError) -> Problem {
             _ => Code::Internal,
         },
         PayloadError::TooManyWaiting => Code::Saturated,
+        PayloadError::WaitingShare => Code::ShareExceeded,
         PayloadError::KeyUnknown => Code::BodySealed,
         // Of other objects of the store nobody knows a root by chance.
         PayloadError::NotSealed => return Problem::not_found("body"),

@@ -51,7 +51,7 @@ use crate::config::PayloadSection;
 use crate::store::durable;
 use keys::ClassKeys;
 use sealing::{Chunks, Opener, Sealer};
-use unreferenced::Unreferenced;
+use unreferenced::{Holder, Unreferenced};
 
 /// Bytes of a record of the store at most: what one read of it gives.
 const RECORD_BYTES: usize = 1 << 20;
@@ -175,9 +175,10 @@ impl Payload {
     /// Begins to take a body; `alone` if another node is to have it, too.
     ///
     /// # Errors
-    /// `Keys`, `Custody`, `Storage`; `TooManyWaiting`, `Journal`.
+    /// `Keys`, `Custody`, `Storage`; `TooManyWaiting`, `WaitingShare`, `Journal`.
     pub async fn put(&self, to: &Belonging, alone: bool) -> Result<Incoming<'_>, PayloadError> {
-        self.unreferenced.check_room()?;
+        let holder = Holder::party(&to.party);
+        self.unreferenced.check_room(holder)?;
         let class_key = self.keys.current(to.class).await?;
         let salt = random_salt()?;
         let key = self.keys.blob_key(&class_key.name.id, &salt).await?;
@@ -192,6 +193,7 @@ impl Payload {
             commitment: hmac(&salt),
             salt,
             bytes: 0,
+            holder,
             alone,
         })
     }
@@ -275,6 +277,7 @@ pub struct Incoming<'p> {
     commitment: Hmac<Sha256>,
     salt: [u8; 32],
     bytes: u64,
+    holder: Holder,
     alone: bool,
 }
 
@@ -303,14 +306,14 @@ impl Incoming<'_> {
     /// Ends it. When this returns the body is durable, and a day is left to refer to it.
     ///
     /// # Errors
-    /// `Storage`; `TooManyWaiting`, `Journal`.
+    /// `Storage`; `TooManyWaiting`, `WaitingShare`, `Journal`.
     pub async fn finish(mut self) -> Result<Blob, PayloadError> {
         let sealed = self.sealer.close(true)?;
         self.upload.write(&sealed).await?;
         let stored = self.upload.finish().await?;
         let root = Hash(stored.root);
         // Before its root is told: no statement can refer to it earlier. Its time begins now, however long it took to come.
-        self.payload.unreferenced.put(root, self.payload.now_ms(), self.alone).await?;
+        self.payload.unreferenced.put(root, self.holder, self.payload.now_ms(), self.alone).await?;
         let commitment = Hash(self.commitment.finalize().into_bytes().into());
         let hash = self.payload.store.hash();
         let unreferenced_max = self.payload.unreferenced_max;

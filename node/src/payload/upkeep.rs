@@ -213,7 +213,7 @@ impl Upkeep {
         for root in self.payload.unreferenced.overdue(before, REMOVED_MAX) {
             // Blocks may have come since, and with them a statement that refers to it.
             let claimed = self.overdue_before().and_then(|before| self.payload.unreferenced.claim(&root, before));
-            let Some(put_ms) = claimed else { continue };
+            let Some(waiting) = claimed else { continue };
             match self.payload.store.remove(&root.0, self.payload.now_ms()).await {
                 Ok(_) => {
                     self.payload.unreferenced.removed(root);
@@ -221,7 +221,7 @@ impl Upkeep {
                 }
                 Err(error) => {
                     warn!(code = error.code(), %error, %root, "a body without a statement cannot be removed");
-                    self.payload.unreferenced.put_back(root, put_ms);
+                    self.payload.unreferenced.put_back(root, waiting);
                 }
             }
         }

@@ -39,6 +39,7 @@ use exchange::read_key;
 pub use exchange::{AskedCopy, Kept, KeptBody};
 use keepers::{Keeper, Keepers, PULL_BYTES, ROOTS_MAX};
 
+use super::unreferenced::Holder;
 use super::{BlobHeader, CHUNK_BYTES, HEADER_BYTES, Payload, PayloadError};
 use crate::chain::Chain;
 use crate::config::{CustodyLevel, CustodySection};
@@ -240,7 +241,8 @@ impl Custody {
         // mended, keeps what is known of it.
         let fresh = !self.payload.store().has(&root.0)?;
         if fresh && asked.unreferenced_at.is_some() {
-            self.payload.unreferenced.put(root, self.payload.now_ms(), false).await?;
+            let holder = Holder::node(&asked.origin);
+            self.payload.unreferenced.put(root, holder, self.payload.now_ms(), false).await?;
         }
         let pulled = self.pull(keeper, root, Some(asked.length), asked.retention_year).await;
         let taken = match pulled {
