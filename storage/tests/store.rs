@@ -142,6 +142,39 @@ async fn of_four_of_eleven_the_rest_is_served_and_the_loss_is_told() {
     assert!(store.scrub(3).await.unwrap().lost > 0);
 }
 
+/// A scrub named the batches that were lost, and whoever brings bodies back found only those whose manifests lay there, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_parts_lead_to_their_objects_wherever_the_manifests_lie() {
+    let rack = Rack::new(3, 64, &layout(2, 1));
+    let store = rack.open();
+    let long = content(1, 13 * MIB);
+    let root = store.put(GROUP, 1, long.clone()).await.unwrap().root;
+    let small = store.put(GROUP, 1, content(2, 70_000)).await.unwrap().root;
+    let first = store.list(0, 1).await.unwrap();
+    assert!(first.roots.is_empty() && first.next.is_some(), "the first segment holds parts alone: {first:?}");
+    assert!(store.losses(0).await.unwrap().roots.is_empty(), "nothing is lost yet");
+
+    for drive in [0, 1] {
+        // In the middle of a part.
+        spoil(&rack.paths[drive], 3 * MIB as u64 / 2, 3 * MIB as u64 / 2 + 128 * 1024);
+    }
+    assert!(store.scrub_some(0, 1, 3).await.unwrap().lost > 0);
+    let losses = store.losses(0).await.unwrap();
+    assert_eq!((losses.roots, losses.unknown, losses.next), (vec![root], 0, first.next));
+    let mut next = first.next;
+    while let Some(from) = next {
+        let losses = store.losses(from).await.unwrap();
+        assert!(losses.roots.is_empty(), "what lies there can be read: {losses:?}");
+        next = losses.next;
+    }
+
+    // Put again it is whole, and what was lost of it is nobody's.
+    store.put(GROUP, 2, long.clone()).await.unwrap();
+    assert_eq!(store.get(&root, 64 * MIB).await.unwrap(), long);
+    assert!(store.losses(0).await.unwrap().roots.is_empty());
+    assert!(store.get(&small, MIB).await.is_ok());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn drives_are_replaced_while_the_store_serves() {
     let rack = Rack::new(6, 64, &layout(4, 2));

@@ -373,11 +373,16 @@ impl Upkeep {
     }
 
     /// What a scrub of a segment could not mend comes from the copies on other nodes, if there are any.
-    async fn bring_back(&self, segment: u32, report: &ScrubReport) {
+    async fn bring_back(&self, mut from: u32, report: &ScrubReport) {
         let Some(custody) = self.custody.as_ref().filter(|_| report.lost > 0) else { return };
-        for segment in segment..report.next.unwrap_or(segment + 1) {
-            if let Err(error) = custody.mend_segment(segment).await {
-                warn!(code = error.code(), %error, segment, "what is lost cannot be brought back");
+        for _ in 0..report.segments {
+            match custody.mend_segment(from).await {
+                Ok(Some(next)) => from = next,
+                Ok(None) => return,
+                Err(error) => {
+                    warn!(code = error.code(), %error, from, "what is lost cannot be brought back");
+                    return;
+                }
             }
         }
     }

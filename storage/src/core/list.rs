@@ -1,10 +1,13 @@
 //! What is stored: the roots of objects, segment by segment.
 
+use std::collections::BTreeSet;
+
 use super::Inner;
 use super::recover::FoundBatch;
 use super::segment::Segment;
 use crate::format::{DIRECTORY_ENTRY_BYTES, Entry, Kind, Stage};
 use crate::index::Key;
+use crate::object::upload_of;
 use crate::{Group, StorageError};
 
 /// The objects of some segments.
@@ -12,8 +15,11 @@ use crate::{Group, StorageError};
 pub struct Listing {
     /// Roots of objects whose record, or manifest, lies in them and is the one that the index leads to; and their groups.
     pub roots: Vec<(Key, Group)>,
-    /// Directories that could not be read: what they list is missing here.
+    /// Directories that could not be read, and segments that could not be followed to their end: what they list is missing
+    /// here.
     pub unreadable: u64,
+    /// Uploads of which parts lie in them.
+    pub(crate) uploads: BTreeSet<[u8; 16]>,
     /// The first segment that was looked at, if there is one.
     pub segment: Option<u32>,
     /// The segment to go on with, if there is one.
@@ -46,7 +52,11 @@ impl Inner {
             let stage = Stage::Sealed { blocks: segment.used, sequence: segment.sequence };
             // Of a batch on its way nothing is in the index.
             let durable = |batch: &FoundBatch| batch.header.batch < segment.durable;
-            for batch in self.walk(id, stage).await.into_iter().filter(durable) {
+            let batches = self.walk(id, stage).await;
+            // Behind a batch whose headers are all damaged nothing is found.
+            let end = batches.last().map_or(1, FoundBatch::end);
+            listing.unreadable += u64::from(segment.is_settled() && end < segment.used);
+            for batch in batches.into_iter().filter(durable) {
                 for (column, directory) in batch.header.directories.iter().enumerate() {
                     if directory.entries == 0 {
                         continue;
@@ -56,6 +66,9 @@ impl Inner {
                         continue;
                     };
                     for entry in bytes.chunks_exact(DIRECTORY_ENTRY_BYTES).filter_map(Entry::decode) {
+                        if matches!(entry.kind, Kind::Part | Kind::Upload) {
+                            listing.uploads.insert(*upload_of(&entry.key));
+                        }
                         let is_object = matches!(entry.kind, Kind::Whole | Kind::Manifest);
                         let location = entry.location(id, batch.start, column);
                         if is_object && self.find(&entry.key).is_ok_and(|known| known == Some(location)) {

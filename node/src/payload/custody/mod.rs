@@ -26,7 +26,7 @@ use futures::{StreamExt as _, stream};
 use stele_accel_hash::HashAlgorithm;
 use stele_hsm::custody::{CustodyPublicKey, SealedClassKey};
 use stele_hsm::{CustodyReceiptRequest, Signer};
-use stele_storage::{Group, StorageError};
+use stele_storage::{Group, Losses, StorageError};
 use stele_types::custody::CustodyReceipt;
 use stele_types::record::{ContentHash, RecordClass};
 use stele_types::{Hash, cbor};
@@ -386,15 +386,21 @@ impl Custody {
         false
     }
 
-    /// Reads every body of a segment to its end, and brings back those that cannot be read.
-    pub async fn mend_segment(&self, segment: u32) -> Result<u64, CustodyError> {
-        let mut mended = 0;
-        for (root, _) in self.payload.store().list(segment, 1).await?.roots {
-            if self.read_through(&Hash(root)).await.is_err() && self.mend(Hash(root)).await {
-                mended += 1;
-            }
+    /// Brings back the bodies that have lost something in the first segment from `from` on; the segment to go on with, if
+    /// there is one.
+    ///
+    /// # Errors
+    /// `Payload`.
+    pub async fn mend_segment(&self, from: u32) -> Result<Option<u32>, CustodyError> {
+        let losses = self.payload.store().losses(from).await?;
+        if losses.unknown > 0 {
+            let Losses { segment, unknown, .. } = losses;
+            warn!(segment, unknown, "of some of what is lost nobody can tell what it belonged to");
         }
-        Ok(mended)
+        for root in losses.roots {
+            self.mend(Hash(root)).await;
+        }
+        Ok(losses.next)
     }
 
     async fn read_through(&self, root: &Hash) -> Result<(), PayloadError> {
