@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs::{File, TryLockError};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, mpsc};
@@ -428,7 +429,15 @@ impl Store {
     /// # Errors
     /// `Stopped`.
     pub async fn list(&self, from: u32, segments_max: usize) -> Result<Listing, StorageError> {
-        self.ask(|reply| Command::List { from, segments_max, reply }).await
+        self.ask(|reply| Command::List { from, segments_max, years: 0..=u16::MAX, reply }).await
+    }
+
+    /// As [`Store::list`], of the first segment from `from` on whose group is of one of `years`.
+    ///
+    /// # Errors
+    /// `Stopped`.
+    pub async fn list_years(&self, from: u32, years: RangeInclusive<u16>) -> Result<Listing, StorageError> {
+        self.ask(|reply| Command::List { from, segments_max: 1, years, reply }).await
     }
 
     /// Whether something is stored under this root, wherever it lies.

@@ -142,6 +142,31 @@ async fn of_four_of_eleven_the_rest_is_served_and_the_loss_is_told() {
     assert!(store.scrub(3).await.unwrap().lost > 0);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn objects_are_listed_by_the_year_of_their_group() {
+    let rack = Rack::new(3, 64, &layout(2, 1));
+    let store = rack.open();
+    let mut by_year = Vec::new();
+    for (seed, year) in (1..).zip([2_020, 0, 2_024, 2_025, 2_020]) {
+        let group = Group { year, ..GROUP };
+        by_year.push((year, store.put(group, 1, content(seed, 3 * MIB)).await.unwrap().root));
+    }
+    for years in [1..=2_019, 1..=2_024, 2_025..=2_025] {
+        let (mut found, mut next) = (Vec::new(), Some(0));
+        while let Some(from) = next {
+            let listing = store.list_years(from, years.clone()).await.unwrap();
+            assert!(listing.roots.iter().all(|(_, group)| years.contains(&group.year)), "{listing:?}");
+            found.extend(listing.roots.into_iter().map(|(root, _)| root));
+            next = listing.next;
+        }
+        let mut expected: Vec<_> =
+            by_year.iter().filter(|(year, _)| years.contains(year)).map(|(_, root)| *root).collect();
+        found.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(found, expected, "{years:?}");
+    }
+}
+
 /// A scrub named the batches that were lost, and whoever brings bodies back found only those whose manifests lay there, too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lost_parts_lead_to_their_objects_wherever_the_manifests_lie() {

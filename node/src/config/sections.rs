@@ -419,6 +419,9 @@ pub struct PayloadSection {
     /// Segments of which no more than so much is alive, in percent, are freed by moving what lives.
     #[serde(default = "PayloadSection::collect_live_percent")]
     pub collect_live_percent: u8,
+    /// Whether bodies are removed when the year of their retention is over; the same on all nodes.
+    #[serde(default)]
+    pub delete_after_retention: bool,
     /// Copies of bodies on other nodes; without it there are none.
     pub custody: Option<CustodySection>,
     /// Where segments go that are old, or that there is no room for; without it nowhere.

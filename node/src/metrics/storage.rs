@@ -35,6 +35,7 @@ pub struct StorageMetrics {
     scrub_lost: Counter,
     unreferenced: Gauge,
     unreferenced_removed: Counter,
+    retention_removed: Counter,
     alone: Gauge,
     alone_seconds: Gauge,
     copied: Counter,
@@ -127,6 +128,11 @@ impl StorageMetrics {
             unreferenced_removed: registry.counters(
                 "stele_storage_unreferenced_removed_total",
                 "Bodies that were removed because no statement referred to them in time.",
+                vec![()],
+            ),
+            retention_removed: registry.counters(
+                "stele_storage_retention_removed_total",
+                "Bodies that were removed because the year of their retention is over.",
                 vec![()],
             ),
             alone: registry
@@ -292,6 +298,10 @@ impl StorageMetrics {
     pub fn scrub_found(&self, repaired: u64, lost: u64) {
         self.scrub_repairs.add((), repaired);
         self.scrub_lost.add((), lost);
+    }
+    /// A body was removed, since the year of its retention is over.
+    pub fn retention_removed(&self) {
+        self.retention_removed.add((), 1);
     }
     /// So many bodies were removed, since no statement referred to them.
     pub fn unreferenced_removed(&self, bodies: usize) {

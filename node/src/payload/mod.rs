@@ -9,7 +9,8 @@
 //! * No plaintext reaches a device: what [`stele_storage`] is given is ciphertext, and its root is that of the ciphertext.
 //! * The commitment is `HMAC-SHA-256(salt, body)`; the salt is derived from the body's key, so that whoever cannot open the
 //!   body cannot try out commitments either, and what erases the key erases the salt.
-//! * A body that no applied statement refers to in time, a day unless configured otherwise, is removed.
+//! * A body that no applied statement refers to in time, a day unless configured otherwise, is removed; and, where that is
+//!   configured, one whose year of retention is over.
 
 pub(crate) mod archive;
 mod cold;
@@ -19,6 +20,7 @@ mod drives;
 mod error;
 mod keys;
 pub(crate) mod listing;
+mod retention;
 mod sealing;
 mod slot;
 mod unreferenced;
@@ -121,6 +123,8 @@ pub struct Payload {
     unreferenced: Unreferenced,
     unreferenced_max: Duration,
     bytes_max: u64,
+    /// Bodies go when the year of their retention is over.
+    deletes: bool,
     /// Time of the newest block that is known of, milliseconds.
     ledger_ms: AtomicU64,
     directory: PathBuf,
@@ -144,6 +148,7 @@ impl Payload {
         let unreferenced = Unreferenced::open(&directory, ledger)?;
         let (section, bytes_max, at) = (section.clone(), section.blob_bytes_max, directory.clone());
         let unreferenced_max = Duration::from_millis(section.unreferenced_ms);
+        let deletes = section.delete_after_retention;
         let has_keepers = section.custody.as_ref().is_some_and(|custody| !custody.keepers.is_empty());
         let opened = tokio::task::spawn_blocking(move || drives::open(&section, &at)).await;
         let store = match opened {
@@ -162,7 +167,7 @@ impl Payload {
             );
         }
         let ledger_ms = AtomicU64::new(ledger.time_ms);
-        Ok(Self { store, keys, unreferenced, unreferenced_max, bytes_max, ledger_ms, directory })
+        Ok(Self { store, keys, unreferenced, unreferenced_max, bytes_max, deletes, ledger_ms, directory })
     }
 
     /// Milliseconds since 1970 by the machine's clock, or by the ledger's if that is ahead: a clock that was behind must not
@@ -175,8 +180,12 @@ impl Payload {
     /// Begins to take a body; `alone` if another node is to have it, too.
     ///
     /// # Errors
-    /// `Keys`, `Custody`, `Storage`; `TooManyWaiting`, `WaitingShare`, `Journal`.
+    /// `Keys`, `Custody`, `Storage`; `TooManyWaiting`, `WaitingShare`, `Journal`; `RetentionOver`.
     pub async fn put(&self, to: &Belonging, alone: bool) -> Result<Incoming<'_>, PayloadError> {
+        let (year, ledger_ms) = (to.retention_year, self.ledger_ms.load(Ordering::Relaxed));
+        if self.deletes && retention::years_over(ledger_ms).contains(&year) {
+            return Err(PayloadError::RetentionOver { year });
+        }
         let holder = Holder::party(&to.party);
         self.unreferenced.check_room(holder)?;
         let class_key = self.keys.current(to.class).await?;

@@ -12,6 +12,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::retention::Retention;
 use super::{Cold, Custody, CustodyError, Payload, PayloadError};
 use crate::chain::{Chain, ChainError};
 use crate::config::PayloadSection;
@@ -117,10 +118,18 @@ impl Upkeep {
 
     /// Runs until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let parts = async { tokio::join!(self.follow(), self.collect(), self.scrub()) };
+        let parts = async { tokio::join!(self.follow(), self.collect(), self.scrub(), self.retire()) };
         tokio::select! {
             _ = parts => {}
             () = stop.cancelled() => {}
+        }
+    }
+
+    /// Removes bodies whose retention is over, where that is wanted.
+    async fn retire(&self) {
+        if self.payload.deletes {
+            let (payload, metrics) = (Arc::clone(&self.payload), Arc::clone(&self.metrics));
+            Retention { payload, cold: self.cold.clone(), metrics }.run(&self.chain).await;
         }
     }
 

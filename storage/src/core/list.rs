@@ -1,6 +1,7 @@
 //! What is stored: the roots of objects, segment by segment.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use super::Inner;
 use super::recover::FoundBatch;
@@ -9,6 +10,9 @@ use crate::format::{DIRECTORY_ENTRY_BYTES, Entry, Kind, Stage};
 use crate::index::Key;
 use crate::object::upload_of;
 use crate::{Group, StorageError};
+
+/// Segments that are looked at before others have their turn.
+const SEGMENTS_AT_ONCE: usize = 4096;
 
 /// The objects of some segments.
 #[derive(Clone, Debug, Default)]
@@ -39,11 +43,31 @@ impl Inner {
         local.or_else(|| self.cold.borrow().get(&segment).map(|segment| segment.group))
     }
 
-    /// Lists the objects of `segments_max` segments from `from` on; of one that is written to, what is durable by now.
-    pub(super) async fn list(&self, from: u32, segments_max: usize) -> Listing {
+    /// The first segments from `from` on of groups of some years, `segments_max` at most.
+    async fn segments_of(&self, mut from: u32, segments_max: usize, years: &RangeInclusive<u16>) -> Vec<u32> {
+        let mut found = Vec::new();
+        loop {
+            let mut last = None;
+            for (at, (id, segment)) in self.segments.borrow().all.range(from..).take(SEGMENTS_AT_ONCE).enumerate() {
+                if years.contains(&segment.group.year) {
+                    found.push(*id);
+                }
+                if found.len() == segments_max {
+                    return found;
+                }
+                last = (at + 1 == SEGMENTS_AT_ONCE).then_some(*id);
+            }
+            let Some(next) = last.and_then(|last| last.checked_add(1)) else { return found };
+            from = next;
+            self.tasks.pause().await;
+        }
+    }
+
+    /// Lists the objects of `segments_max` segments from `from` on, of groups of some years; of a segment that is written to,
+    /// what is durable by now.
+    pub(super) async fn list(&self, from: u32, segments_max: usize, years: RangeInclusive<u16>) -> Listing {
         let mut listing = Listing::default();
-        let mut ids: Vec<u32> =
-            self.segments.borrow().all.range(from..).map(|(id, _)| *id).take(segments_max.saturating_add(1)).collect();
+        let mut ids = self.segments_of(from, segments_max.saturating_add(1), &years).await;
         listing.segment = ids.first().copied();
         listing.next = (ids.len() > segments_max).then(|| ids.pop()).flatten();
         for id in ids {

@@ -32,6 +32,7 @@ fn section(directory: &Path) -> PayloadSection {
         unreferenced_ms: 86_400_000,
         scrub_days: 14,
         collect_live_percent: 50,
+        delete_after_retention: false,
         custody: None,
         cold: None,
     }
