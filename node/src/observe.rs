@@ -95,6 +95,9 @@ impl Observed {
         if let Ok(status) = payload.store().status().await {
             self.metrics.storage.update(&status, payload.waiting());
         }
+        if let Ok(traffic) = payload.store().traffic().await {
+            self.metrics.storage.traffic(&traffic);
+        }
     }
 
     fn order(&self) {

@@ -231,6 +231,14 @@ impl Store {
         self.ask_cold(|reply| ColdCommand::Restore { segment, number, cells, reply }).await
     }
 
+    /// Roots of the objects that a batch of a segment in the cold tier holds, and that are found there.
+    ///
+    /// # Errors
+    /// `Damaged` if `cells` are not those of the batch; `NotFound`, `Index`, `Stopped`.
+    pub async fn cold_objects(&self, segment: u32, number: usize, cells: Bytes) -> Result<Vec<Digest>, StorageError> {
+        self.ask_cold(|reply| ColdCommand::Objects { segment, number, cells, reply }).await
+    }
+
     /// Segments in the cold tier whose objects can be deleted: all records in them were removed, or moved.
     ///
     /// # Errors

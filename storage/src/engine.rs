@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
-use stele_device::{BlockDevice, Completed, Completion, Request};
+use stele_device::{BlockDevice, Completed, Completion, Request, Traffic};
 
 use crate::core::{Command, Core, Found, NewDrive, Pools, Reply, Uploads};
 use crate::index::Index;
@@ -25,6 +25,10 @@ pub(crate) enum Event {
         device: Arc<dyn BlockDevice>,
         new: NewDrive,
         reply: Reply<ScrubReport>,
+    },
+    /// What the drives were asked for is wanted.
+    Traffic {
+        reply: Reply<Vec<Traffic>>,
     },
     /// Nobody will tell anything any more.
     Stop,
@@ -134,6 +138,8 @@ pub(crate) fn run(
     let completion = Arc::clone(inbox) as Arc<dyn Completion>;
     let mut outboxes: Vec<VecDeque<Request>> = drives.iter().map(|_| VecDeque::new()).collect();
     let mut events = VecDeque::new();
+    // Of the drives that were in each place before the one that is there.
+    let mut replaced = vec![Traffic::default(); drives.len()];
     let mut opened = Some(opened);
     // Commands wait until the store is open.
     let mut early = VecDeque::new();
@@ -149,8 +155,13 @@ pub(crate) fn run(
                         for request in outboxes[drive].drain(..) {
                             inbox.complete(request.answer(Err(stele_device::DeviceError::Stopped)));
                         }
-                        drives[drive] = Some(device);
+                        if let Some(before) = drives[drive].replace(device) {
+                            replaced[drive].add(&Traffic { in_flight: 0, ..before.traffic() });
+                        }
                     }
+                }
+                Event::Traffic { reply } => {
+                    let _ = reply.send(Ok(traffic(&drives, &replaced)));
                 }
                 // What is under way is answered by the devices, to nobody.
                 Event::Stop => return,
@@ -191,6 +202,18 @@ pub(crate) fn run(
         }
         inbox.hear(&mut events, !core.wants_turn());
     }
+}
+
+/// What the drives in each place were asked for since the store was opened.
+fn traffic(drives: &[Option<Arc<dyn BlockDevice>>], replaced: &[Traffic]) -> Vec<Traffic> {
+    let sum = |(drive, before): (&Option<Arc<dyn BlockDevice>>, &Traffic)| {
+        let mut traffic = *before;
+        if let Some(drive) = drive {
+            traffic.add(&drive.traffic());
+        }
+        traffic
+    };
+    drives.iter().zip(replaced).map(sum).collect()
 }
 
 /// Has the next opening make the index again.

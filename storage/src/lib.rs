@@ -35,6 +35,7 @@ mod format;
 pub mod fsck;
 pub mod index;
 mod location;
+mod loss;
 mod object;
 mod store;
 
@@ -44,7 +45,9 @@ pub use core::{ColdPlace, ColdStatus, CollectReport, Counters, DriveStatus, List
 pub use erasure::{DATA_SHARDS_MAX, Decoder, ErasureBackend, ErasureCode, ErasureError, PARITY_SHARDS_MAX};
 pub use error::StorageError;
 pub use format::DriveState;
+pub use loss::Losses;
 pub use object::{OBJECT_BYTES_MAX, Object, Stored, Upload};
+pub use stele_device::{LATENCY_BOUNDS_NS, Tally, Traffic};
 pub use store::{Layout, LostStore, Options, Store};
 
 /// Records that are kept, and in the end deleted, together.

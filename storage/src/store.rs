@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs::{File, TryLockError};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, mpsc};
@@ -9,7 +10,7 @@ use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use stele_accel_hash::HashAlgorithm;
-use stele_device::{BlockDevice, Disk};
+use stele_device::{BlockDevice, Disk, Traffic};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::core::{self, Command, Found, NewDrive, Pools, Put, Reply, Shape, UNREAD_RETRY_AFTER, Uploads};
@@ -428,7 +429,15 @@ impl Store {
     /// # Errors
     /// `Stopped`.
     pub async fn list(&self, from: u32, segments_max: usize) -> Result<Listing, StorageError> {
-        self.ask(|reply| Command::List { from, segments_max, reply }).await
+        self.ask(|reply| Command::List { from, segments_max, years: 0..=u16::MAX, reply }).await
+    }
+
+    /// As [`Store::list`], of the first segment from `from` on whose group is of one of `years`.
+    ///
+    /// # Errors
+    /// `Stopped`.
+    pub async fn list_years(&self, from: u32, years: RangeInclusive<u16>) -> Result<Listing, StorageError> {
+        self.ask(|reply| Command::List { from, segments_max: 1, years, reply }).await
     }
 
     /// Whether something is stored under this root, wherever it lies.
@@ -507,6 +516,16 @@ impl Store {
     /// `Stopped`.
     pub async fn status(&self) -> Result<Status, StorageError> {
         self.ask(|reply| Command::Status { reply }).await
+    }
+
+    /// What the drives in each place were asked for since the store was opened, and how long their answers took.
+    ///
+    /// # Errors
+    /// `Stopped`.
+    pub async fn traffic(&self) -> Result<Vec<Traffic>, StorageError> {
+        let (reply, answer) = oneshot::channel();
+        self.inbox.tell(Event::Traffic { reply });
+        answer.await.unwrap_or(Err(StorageError::Stopped))
     }
 
     /// Figures of the index.

@@ -143,6 +143,64 @@ async fn of_four_of_eleven_the_rest_is_served_and_the_loss_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn objects_are_listed_by_the_year_of_their_group() {
+    let rack = Rack::new(3, 64, &layout(2, 1));
+    let store = rack.open();
+    let mut by_year = Vec::new();
+    for (seed, year) in (1..).zip([2_020, 0, 2_024, 2_025, 2_020]) {
+        let group = Group { year, ..GROUP };
+        by_year.push((year, store.put(group, 1, content(seed, 3 * MIB)).await.unwrap().root));
+    }
+    for years in [1..=2_019, 1..=2_024, 2_025..=2_025] {
+        let (mut found, mut next) = (Vec::new(), Some(0));
+        while let Some(from) = next {
+            let listing = store.list_years(from, years.clone()).await.unwrap();
+            assert!(listing.roots.iter().all(|(_, group)| years.contains(&group.year)), "{listing:?}");
+            found.extend(listing.roots.into_iter().map(|(root, _)| root));
+            next = listing.next;
+        }
+        let mut expected: Vec<_> =
+            by_year.iter().filter(|(year, _)| years.contains(year)).map(|(_, root)| *root).collect();
+        found.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(found, expected, "{years:?}");
+    }
+}
+
+/// A scrub named the batches that were lost, and whoever brings bodies back found only those whose manifests lay there, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_parts_lead_to_their_objects_wherever_the_manifests_lie() {
+    let rack = Rack::new(3, 64, &layout(2, 1));
+    let store = rack.open();
+    let long = content(1, 13 * MIB);
+    let root = store.put(GROUP, 1, long.clone()).await.unwrap().root;
+    let small = store.put(GROUP, 1, content(2, 70_000)).await.unwrap().root;
+    let first = store.list(0, 1).await.unwrap();
+    assert!(first.roots.is_empty() && first.next.is_some(), "the first segment holds parts alone: {first:?}");
+    assert!(store.losses(0).await.unwrap().roots.is_empty(), "nothing is lost yet");
+
+    for drive in [0, 1] {
+        // In the middle of a part.
+        spoil(&rack.paths[drive], 3 * MIB as u64 / 2, 3 * MIB as u64 / 2 + 128 * 1024);
+    }
+    assert!(store.scrub_some(0, 1, 3).await.unwrap().lost > 0);
+    let losses = store.losses(0).await.unwrap();
+    assert_eq!((losses.roots, losses.unknown, losses.next), (vec![root], 0, first.next));
+    let mut next = first.next;
+    while let Some(from) = next {
+        let losses = store.losses(from).await.unwrap();
+        assert!(losses.roots.is_empty(), "what lies there can be read: {losses:?}");
+        next = losses.next;
+    }
+
+    // Put again it is whole, and what was lost of it is nobody's.
+    store.put(GROUP, 2, long.clone()).await.unwrap();
+    assert_eq!(store.get(&root, 64 * MIB).await.unwrap(), long);
+    assert!(store.losses(0).await.unwrap().roots.is_empty());
+    assert!(store.get(&small, MIB).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn drives_are_replaced_while_the_store_serves() {
     let rack = Rack::new(6, 64, &layout(4, 2));
     let mut stored = {
@@ -179,6 +237,26 @@ async fn drives_are_replaced_while_the_store_serves() {
     drop(store);
     let few = rack.try_open(&paths[..3]);
     assert!(matches!(few, Err(StorageError::TooFewDrives { sound: 3, drives: 6, needed: 4 })), "{few:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_drive_was_asked_for_is_counted_beyond_its_replacement() {
+    let rack = Rack::new(3, 40, &layout(2, 1));
+    let store = rack.open();
+    let stored = put_all(&store, 7, &[MIB; 12]).await;
+    check_all(&store, &stored).await;
+    let before = store.traffic().await.unwrap();
+    assert_eq!(before.len(), 3);
+    let written: u64 = before.iter().map(|drive| drive.writes.bytes).sum();
+    assert!(before.iter().all(|drive| drive.writes.operations() > 0 && drive.writes.latency_ns > 0));
+    assert!(written >= 18 * MIB as u64, "{written} bytes for 12 MiB and their parity");
+    assert!(before.iter().map(|drive| drive.reads.bytes).sum::<u64>() >= 12 * MIB as u64);
+
+    store.replace(1, &rack.new_drive("new-1", 40)).await.unwrap();
+    let after = store.traffic().await.unwrap();
+    // The new drive begins with what is made again on it; what the old one did stays counted.
+    assert!(after[1].reads.operations() >= before[1].reads.operations());
+    assert!(after[1].writes.operations() > before[1].writes.operations());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

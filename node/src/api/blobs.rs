@@ -501,6 +501,10 @@ pub(super) fn problem(error: PayloadError) -> Problem {
             _ => Code::Internal,
         },
         PayloadError::TooManyWaiting => Code::Saturated,
+        PayloadError::WaitingShare => Code::ShareExceeded,
+        PayloadError::RetentionOver { .. } => {
+            return Problem::parameter("retention_year", "a year that is not over: this node removes bodies then");
+        }
         PayloadError::KeyUnknown => Code::BodySealed,
         // Of other objects of the store nobody knows a root by chance.
         PayloadError::NotSealed => return Problem::not_found("body"),

@@ -421,6 +421,9 @@ pub struct PayloadSection {
     pub collect_live_percent: u8,
     /// Blocks so much older than the newest one move into the store, whole segments at a time; without it none do.
     pub archive_blocks_after_ms: Option<u64>,
+    /// Whether bodies are removed when the year of their retention is over; the same on all nodes.
+    #[serde(default)]
+    pub delete_after_retention: bool,
     /// Copies of bodies on other nodes; without it there are none.
     pub custody: Option<CustodySection>,
     /// Where segments go that are old, or that there is no room for; without it nowhere.

@@ -197,8 +197,8 @@ impl DeviceMetrics {
         for state in DeviceState::every() {
             self.state.set(state, u64::from(state == present));
         }
-        self.took.import(&gpu.took.buckets, gpu.took.seconds);
-        self.kernels.import(&gpu.kernels.buckets, gpu.kernels.seconds);
+        self.took.import((), &gpu.took.buckets, gpu.took.seconds);
+        self.kernels.import((), &gpu.kernels.buckets, gpu.kernels.seconds);
         self.bytes.follow(DeviceDirection::Up, gpu.bytes_up);
         self.bytes.follow(DeviceDirection::Down, gpu.bytes_down);
         self.fallbacks.follow((), gpu.fallbacks);

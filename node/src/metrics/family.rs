@@ -1,5 +1,6 @@
 //! Families of metrics with typed labels.
 
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -122,13 +123,17 @@ impl<L: Labels> HistogramFamily<L> {
     }
 }
 
-/// A histogram whose bucket counts another part keeps.
+/// Histograms with labels `L` whose bucket counts another part keeps.
 #[derive(Clone)]
-pub struct ImportedHistogram {
+pub struct ImportedHistogramFamily<L> {
     description: Desc,
     bounds: Arc<[f64]>,
-    state: Arc<Mutex<Imported>>,
+    state: Arc<Mutex<BTreeMap<Vec<&'static str>, Imported>>>,
+    labels: PhantomData<L>,
 }
+
+/// One such histogram without labels.
+pub type ImportedHistogram = ImportedHistogramFamily<()>;
 
 #[derive(Default)]
 struct Imported {
@@ -136,47 +141,62 @@ struct Imported {
     sum: f64,
 }
 
-impl ImportedHistogram {
+impl<L: Labels> ImportedHistogramFamily<L> {
     pub(super) fn new(name: &str, help: &str, bounds: &[f64]) -> Self {
-        let description = Desc::new(name.to_owned(), help.to_owned(), Vec::new(), std::collections::HashMap::new())
+        let names = L::NAMES.iter().map(|name| (*name).to_owned()).collect();
+        let description = Desc::new(name.to_owned(), help.to_owned(), names, std::collections::HashMap::new())
             .expect("metric names are valid constants");
-        Self { description, bounds: bounds.into(), state: Arc::default() }
+        let family = Self { description, bounds: bounds.into(), state: Arc::default(), labels: PhantomData };
+        L::all().into_iter().for_each(|labels| family.import(labels, &[], 0.0));
+        family
     }
     /// Takes over the counts per bucket (the last one above every bound) and the sum of all observations.
-    pub fn import(&self, counts: &[u64], sum: f64) {
+    pub fn import(&self, labels: L, counts: &[u64], sum: f64) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.counts.clear();
-        state.counts.extend_from_slice(counts);
-        state.sum = sum;
+        let imported = state.entry(labels.values().as_ref().to_vec()).or_default();
+        imported.counts.clear();
+        imported.counts.extend_from_slice(counts);
+        imported.sum = sum;
     }
-}
 
-impl Collector for ImportedHistogram {
-    fn desc(&self) -> Vec<&Desc> {
-        vec![&self.description]
-    }
-    fn collect(&self) -> Vec<proto::MetricFamily> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+    fn metric(&self, values: &[&'static str], imported: &Imported) -> proto::Metric {
         let mut cumulative = 0;
         let mut buckets = Vec::with_capacity(self.bounds.len());
         for (index, bound) in self.bounds.iter().enumerate() {
-            cumulative += state.counts.get(index).copied().unwrap_or(0);
+            cumulative += imported.counts.get(index).copied().unwrap_or(0);
             let mut bucket = proto::Bucket::default();
             bucket.set_upper_bound(*bound);
             bucket.set_cumulative_count(cumulative);
             buckets.push(bucket);
         }
         let mut histogram = proto::Histogram::default();
-        histogram.set_sample_count(state.counts.iter().sum());
-        histogram.set_sample_sum(state.sum);
+        histogram.set_sample_count(imported.counts.iter().sum());
+        histogram.set_sample_sum(imported.sum);
         histogram.set_bucket(buckets);
+        let label = |(name, value): (&&str, &&str)| {
+            let mut pair = proto::LabelPair::default();
+            pair.set_name((*name).to_owned());
+            pair.set_value((*value).to_owned());
+            pair
+        };
         let mut metric = proto::Metric::default();
+        metric.set_label(L::NAMES.iter().zip(values).map(label).collect());
         metric.set_histogram(histogram);
+        metric
+    }
+}
+
+impl<L: Labels + Send + Sync> Collector for ImportedHistogramFamily<L> {
+    fn desc(&self) -> Vec<&Desc> {
+        vec![&self.description]
+    }
+    fn collect(&self) -> Vec<proto::MetricFamily> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let mut family = proto::MetricFamily::default();
         family.set_name(self.description.fq_name.clone());
         family.set_help(self.description.help.clone());
         family.set_field_type(proto::MetricType::HISTOGRAM);
-        family.set_metric(vec![metric]);
+        family.set_metric(state.iter().map(|(values, imported)| self.metric(values, imported)).collect());
         vec![family]
     }
 }

@@ -120,6 +120,16 @@ labels! {
         Free = "free",
     }
 
+    /// What a drive is asked for.
+    DriveOperation "op" {
+        /// To read.
+        Read = "read",
+        /// To write, durably or not.
+        Write = "write",
+        /// To make durable what was written.
+        Flush = "flush",
+    }
+
     /// What a statement is about: a record class, or what else the platforms do.
     Class "class" {
         /// Medical records.

@@ -34,7 +34,10 @@ pub use admission::AdmissionMetrics;
 pub use build::{BuildMetrics, Version};
 pub use document::document;
 pub use execute::ExecuteMetrics;
-pub use family::{Counter, CounterFamily, Gauge, GaugeFamily, Histogram, HistogramFamily, ImportedHistogram, Total};
+pub use family::{
+    Counter, CounterFamily, Gauge, GaugeFamily, Histogram, HistogramFamily, ImportedHistogram, ImportedHistogramFamily,
+    Total,
+};
 pub use http::{HttpMetrics, TlsMetrics};
 pub use log::LogMetrics;
 pub use messages::MessageCounter;

@@ -162,7 +162,7 @@ impl OrderMetrics {
             self.messages.add(direction, total.saturating_sub(self.messages.value(direction)));
         }
         let seconds = Duration::from_millis(figures.decision_ms_total).as_secs_f64();
-        self.decisions.import(figures.decision_buckets, seconds);
+        self.decisions.import((), figures.decision_buckets, seconds);
     }
     /// The protocol version that this node rehearses.
     pub fn rehearses(&self, version: u32) {

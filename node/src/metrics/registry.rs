@@ -3,7 +3,7 @@
 use prometheus::core::Collector;
 use prometheus::{Encoder as _, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, TextEncoder};
 
-use super::family::{CounterFamily, GaugeFamily, HistogramFamily, ImportedHistogram};
+use super::family::{CounterFamily, GaugeFamily, HistogramFamily, ImportedHistogramFamily};
 use super::label::Labels;
 
 /// What the documentation says of a family.
@@ -73,12 +73,17 @@ impl Registry {
         family
     }
 
-    /// A histogram whose counts come from elsewhere.
-    pub(super) fn imported(&mut self, name: &str, help: &'static str, bounds: &[f64]) -> ImportedHistogram {
-        let histogram = ImportedHistogram::new(name, help, bounds);
-        self.collect(histogram.clone());
-        self.register(name, "histogram", &[], help);
-        histogram
+    /// A histogram family whose counts come from elsewhere.
+    pub(super) fn imported<L: Labels + Send + Sync + 'static>(
+        &mut self,
+        name: &str,
+        help: &'static str,
+        bounds: &[f64],
+    ) -> ImportedHistogramFamily<L> {
+        let family = ImportedHistogramFamily::new(name, help, bounds);
+        self.collect(family.clone());
+        self.register(name, "histogram", L::NAMES, help);
+        family
     }
 
     /// A gauge of value 1 whose labels say something about the process.

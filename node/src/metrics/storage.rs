@@ -1,16 +1,20 @@
 //! Bodies of records and the drives that they are on.
 
 use stele_cold::ColdReport;
-use stele_storage::{DriveState, Status};
+use stele_storage::{DriveState, LATENCY_BOUNDS_NS, Status, Traffic};
 
-use super::family::{Counter, Gauge, GaugeFamily, Total};
-use super::label::{Drive, Room};
+use super::family::{Counter, CounterFamily, Gauge, GaugeFamily, ImportedHistogramFamily, Total};
+use super::label::{Drive, DriveOperation, Room};
 use super::registry::Registry;
 
 /// The payload store.
 pub struct StorageMetrics {
     bytes: GaugeFamily<(Drive, Room)>,
     device_failed: GaugeFamily<Drive>,
+    device_latency: ImportedHistogramFamily<(Drive, DriveOperation)>,
+    device_bytes: CounterFamily<(Drive, DriveOperation)>,
+    device_errors: CounterFamily<(Drive, DriveOperation)>,
+    device_in_flight: GaugeFamily<Drive>,
     segments: GaugeFamily<Room>,
     records: Gauge,
     read_only: Gauge,
@@ -31,6 +35,7 @@ pub struct StorageMetrics {
     scrub_lost: Counter,
     unreferenced: Gauge,
     unreferenced_removed: Counter,
+    retention_removed: Counter,
     alone: Gauge,
     alone_seconds: Gauge,
     copied: Counter,
@@ -66,6 +71,24 @@ impl StorageMetrics {
             bytes: registry.gauges("stele_storage_bytes", "Bytes of a drive by what they are used for."),
             device_failed: registry
                 .gauges("stele_storage_device_failed", "Whether a drive has failed or is missing, 0 or 1."),
+            device_latency: registry.imported(
+                "stele_storage_device_duration_seconds",
+                "Time from handing a request to a drive to its answer, its wait for others included; reads and writes are \
+                 there from the start, flushes from the first.",
+                &LATENCY_BOUNDS_NS.map(seconds),
+            ),
+            device_bytes: registry.counters(
+                "stele_storage_device_bytes_total",
+                "Bytes that a drive read and wrote, upkeep included.",
+                Vec::new(),
+            ),
+            device_errors: registry.counters(
+                "stele_storage_device_errors_total",
+                "Requests that a drive failed.",
+                Vec::new(),
+            ),
+            device_in_flight: registry
+                .gauges("stele_storage_device_in_flight", "Requests that a drive has and has not answered."),
             segments: registry
                 .gauges("stele_storage_segments", "Segments that hold something, and that there is room for."),
             records: registry.gauges("stele_storage_records", "Objects, their parts and manifests: about so many."),
@@ -107,6 +130,11 @@ impl StorageMetrics {
             unreferenced_removed: registry.counters(
                 "stele_storage_unreferenced_removed_total",
                 "Bodies that were removed because no statement referred to them in time.",
+                vec![()],
+            ),
+            retention_removed: registry.counters(
+                "stele_storage_retention_removed_total",
+                "Bodies that were removed because the year of their retention is over.",
                 vec![()],
             ),
             alone: registry
@@ -223,6 +251,29 @@ impl StorageMetrics {
         self.lost.follow(counters.lost);
         self.unreferenced.set((), unreferenced as u64);
     }
+    /// What each drive was asked for.
+    pub fn traffic(&self, drives: &[Traffic]) {
+        for (number, traffic) in drives.iter().enumerate() {
+            let Some(drive) = Drive::new(number) else { continue };
+            for (operation, tally) in [
+                (DriveOperation::Read, &traffic.reads),
+                (DriveOperation::Write, &traffic.writes),
+                (DriveOperation::Flush, &traffic.flushes),
+            ] {
+                // The store makes each write durable by itself: of most drives nobody asks a flush ever.
+                if operation == DriveOperation::Flush && tally.operations() == 0 {
+                    continue;
+                }
+                let labels = (drive, operation);
+                self.device_latency.import(labels, &tally.latencies, seconds(tally.latency_ns));
+                self.device_errors.follow(labels, tally.errors);
+                if operation != DriveOperation::Flush {
+                    self.device_bytes.follow(labels, tally.bytes);
+                }
+            }
+            self.device_in_flight.set(drive, traffic.in_flight);
+        }
+    }
     /// So many bodies are without a copy, the oldest for so long.
     pub fn alone(&self, bodies: usize, seconds: u64) {
         self.alone.set((), bodies as u64);
@@ -270,8 +321,17 @@ impl StorageMetrics {
         self.scrub_repairs.add((), repaired);
         self.scrub_lost.add((), lost);
     }
+    /// A body was removed, since the year of its retention is over.
+    pub fn retention_removed(&self) {
+        self.retention_removed.add((), 1);
+    }
     /// So many bodies were removed, since no statement referred to them.
     pub fn unreferenced_removed(&self, bodies: usize) {
         self.unreferenced_removed.add((), bodies as u64);
     }
+}
+
+/// Nanoseconds as seconds.
+fn seconds(nanoseconds: u64) -> f64 {
+    nanoseconds as f64 / 1e9
 }

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use stele_storage::Traffic;
 use stele_types::Code;
 
 use super::label::{Admitted, Class, Handshake, Label as _, SealKey, TlsSuite};
@@ -119,6 +120,38 @@ fn the_orders_totals_and_histogram_are_taken_over_and_never_go_back() {
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is missing from\n{text}");
     }
+}
+
+/// Most drives that the budget holds for: a store of 8 + 3 columns with a spare.
+const DRIVES_MAX: usize = 12;
+
+#[test]
+fn each_drive_tells_what_it_was_asked_and_how_long_that_took() {
+    let metrics = metrics();
+    let before = metrics.render().lines().filter(|line| !line.starts_with('#')).count();
+    let mut traffic = Traffic { in_flight: 3, ..Traffic::default() };
+    traffic.reads.bytes = 8_192;
+    traffic.reads.latencies[0] = 2;
+    traffic.reads.latencies[8] = 1;
+    traffic.reads.latency_ns = 1_500_000_000;
+    traffic.writes.errors = 1;
+    metrics.storage.traffic(&[traffic; DRIVES_MAX]);
+    let text = metrics.render();
+    for line in [
+        "stele_storage_device_duration_seconds_bucket{device=\"11\",op=\"read\",le=\"0.0001\"} 2",
+        "stele_storage_device_duration_seconds_bucket{device=\"11\",op=\"read\",le=\"1\"} 2",
+        "stele_storage_device_duration_seconds_bucket{device=\"11\",op=\"read\",le=\"+Inf\"} 3",
+        "stele_storage_device_duration_seconds_sum{device=\"11\",op=\"read\"} 1.5",
+        "stele_storage_device_duration_seconds_count{device=\"0\",op=\"write\"} 0",
+        "stele_storage_device_bytes_total{device=\"0\",op=\"read\"} 8192",
+        "stele_storage_device_errors_total{device=\"0\",op=\"write\"} 1",
+        "stele_storage_device_in_flight{device=\"7\"} 3",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is missing from\n{text}");
+    }
+    assert!(!text.contains("op=\"flush\""), "nobody asked for one");
+    let series = text.lines().filter(|line| !line.starts_with('#')).count() - before;
+    assert!(series <= 28 * DRIVES_MAX, "{series} series");
 }
 
 /// Run with `STELE_UPDATE_DOCS=1` to write the page anew.

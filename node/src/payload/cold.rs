@@ -124,6 +124,15 @@ impl Cold {
         self.payload.store().scrub_some(from, 1, now_ms).await
     }
 
+    /// Roots of the bodies in a segment that the tier alone has. All of it is read.
+    ///
+    /// # Errors
+    /// `Cold`.
+    pub(super) async fn objects(&self, segment: u32) -> Result<Vec<Hash>, PayloadError> {
+        let driver = self.driver.get().ok_or_else(|| self.unreachable())?;
+        Ok(driver.objects(segment).await?.into_iter().map(Hash).collect())
+    }
+
     /// Takes back objects that the tier has of this store, and the store does not know; how many.
     ///
     /// # Errors

@@ -214,8 +214,10 @@ impl Fsck {
     fn run(&self) -> anyhow::Result<ExitCode> {
         let config = Config::load(&self.config)?;
         let section = section(&config)?;
-        let (present, missing): (Vec<PathBuf>, Vec<PathBuf>) =
-            section.drives.iter().map(|drive| drive.path.clone()).partition(|path| path.exists());
+        let (present, missing) = drives::sort(section).map_err(|error| {
+            let code = error.code();
+            anyhow::Error::new(error).context(code)
+        })?;
         let index = config.node.data_dir.join("payload").join(drives::INDEX);
         let scratch = Scratch::new(&self.scratch)?;
         info!(drives = present.len(), "reading every cell and every body");

@@ -25,13 +25,7 @@ const MARK: &str = "making";
 /// # Errors
 /// `Drive`, `Storage`.
 pub(super) fn open(section: &PayloadSection, directory: &Path) -> Result<Store, PayloadError> {
-    let mut present = Vec::new();
-    let mut missing = Vec::new();
-    for drive in &section.drives {
-        // What cannot be looked at is not taken for missing: it would be written out of the store.
-        let exists = Store::may_open(&drive.path).map_err(|error| PayloadError::drive(&drive.path, error))?;
-        if exists { &mut present } else { &mut missing }.push(drive.path.clone());
-    }
+    let (mut present, mut missing) = sort(section)?;
     let files = section.drives.iter().all(|drive| drive.bytes.is_some());
     // A node that has ever kept bodies has an index and class keys: drives that are away then are not new ones.
     let used = [INDEX, keys::FILE].iter().any(|name| directory.join(name).exists());
@@ -47,6 +41,19 @@ pub(super) fn open(section: &PayloadSection, directory: &Path) -> Result<Store, 
         tracing::error!(%path, "a drive of the payload store is missing: replace it with stele storage drive replace");
     }
     Ok(Store::open(&present, &directory.join(INDEX), &Options::default())?)
+}
+
+/// The drives of the section that are there to be opened, and those that are missing.
+///
+/// # Errors
+/// `Drive` if one cannot be looked at: it is not taken for missing, or it would be written out of the store.
+pub(super) fn sort(section: &PayloadSection) -> Result<(Vec<PathBuf>, Vec<PathBuf>), PayloadError> {
+    let (mut present, mut missing) = (Vec::new(), Vec::new());
+    for drive in &section.drives {
+        let exists = Store::may_open(&drive.path).map_err(|error| PayloadError::drive(&drive.path, error))?;
+        if exists { &mut present } else { &mut missing }.push(drive.path.clone());
+    }
+    Ok((present, missing))
 }
 
 /// The files of a store that was being made when the node ended.
@@ -117,4 +124,27 @@ fn preallocate(path: &Path, bytes: u64) -> io::Result<()> {
     let file: File = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
     fallocate(&file, FallocateFlags::empty(), 0, bytes)?;
     file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    const EXAMPLE: &str = include_str!("../../../docs/steled.example.toml");
+
+    /// `steled storage fsck` counted a drive of SPDK's as missing, since no file has its name.
+    #[test]
+    fn a_drive_that_the_kernel_knows_nothing_of_is_not_missing() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, absent) = (directory.path().join("drive"), directory.path().join("absent"));
+        std::fs::write(&file, b"").unwrap();
+        let spdk = PathBuf::from("spdk:trtype:PCIe traddr:0000:01:00.0 ns:1");
+        let mut section = Config::parse(EXAMPLE, directory.path()).unwrap().payload.unwrap();
+        section.drives = [&spdk, &absent, &file].map(|path| DriveEntry { path: path.clone(), bytes: None }).to_vec();
+        assert_eq!(sort(&section).unwrap(), (vec![spdk, file.clone()], vec![absent]));
+        // What cannot be looked at, here since a file is no folder, is neither.
+        section.drives = vec![DriveEntry { path: file.join("drive"), bytes: None }];
+        assert_eq!(sort(&section).unwrap_err().code(), "payload_drive");
+    }
 }

@@ -33,6 +33,15 @@ pub enum PayloadError {
     /// Too many bodies wait for a statement that refers to them.
     #[error("too many bodies wait for a statement")]
     TooManyWaiting,
+    /// So many bodies of one party, or copies for one node, wait that others would find no room.
+    #[error("too many bodies of the same sender wait for a statement")]
+    WaitingShare,
+    /// The retention of the body is over: it would be removed at once.
+    #[error("the year {year} is over, and bodies are removed then")]
+    RetentionOver {
+        /// The year in which it ends.
+        year: u16,
+    },
     /// The body is sealed under a class key that this node does not have.
     #[error("the body is sealed under a class key that this node does not have")]
     KeyUnknown,
@@ -78,6 +87,8 @@ impl PayloadError {
             Self::Keys { .. } => "payload_class_keys",
             Self::Journal { .. } => "payload_journal",
             Self::TooManyWaiting => "payload_too_many_waiting",
+            Self::WaitingShare => "payload_waiting_share",
+            Self::RetentionOver { .. } => "payload_retention_over",
             Self::KeyUnknown => "payload_key_unknown",
             Self::NotSealed => "payload_not_sealed",
             Self::DoesNotOpen => "payload_does_not_open",

@@ -9,7 +9,8 @@
 //! * No plaintext reaches a device: what [`stele_storage`] is given is ciphertext, and its root is that of the ciphertext.
 //! * The commitment is `HMAC-SHA-256(salt, body)`; the salt is derived from the body's key, so that whoever cannot open the
 //!   body cannot try out commitments either, and what erases the key erases the salt.
-//! * A body that no applied statement refers to in time, a day unless configured otherwise, is removed.
+//! * A body that no applied statement refers to in time, a day unless configured otherwise, is removed; and, where that is
+//!   configured, one whose year of retention is over.
 
 pub(crate) mod blocks;
 mod cold;
@@ -20,6 +21,7 @@ mod error;
 mod keys;
 pub(crate) mod listing;
 pub(crate) mod parts;
+mod retention;
 mod sealing;
 mod slot;
 mod unreferenced;
@@ -54,7 +56,7 @@ use crate::store::blocks::BlockStore;
 use crate::store::durable;
 use keys::ClassKeys;
 use sealing::{Chunks, Opener, Sealer};
-use unreferenced::Unreferenced;
+use unreferenced::{Holder, Unreferenced};
 
 /// Bytes of a record of the store at most: what one read of it gives.
 const RECORD_BYTES: usize = 1 << 20;
@@ -128,6 +130,8 @@ pub struct Payload {
     unreferenced: Unreferenced,
     unreferenced_max: Duration,
     bytes_max: u64,
+    /// Bodies go when the year of their retention is over.
+    deletes: bool,
     /// Time of the newest block that is known of, milliseconds.
     ledger_ms: AtomicU64,
     directory: PathBuf,
@@ -151,6 +155,7 @@ impl Payload {
         let unreferenced = Unreferenced::open(&directory, ledger)?;
         let (section, bytes_max, at) = (section.clone(), section.blob_bytes_max, directory.clone());
         let unreferenced_max = Duration::from_millis(section.unreferenced_ms);
+        let deletes = section.delete_after_retention;
         let has_keepers = section.custody.as_ref().is_some_and(|custody| !custody.keepers.is_empty());
         let opened = tokio::task::spawn_blocking(move || drives::open(&section, &at)).await;
         let store = match opened {
@@ -169,7 +174,7 @@ impl Payload {
             );
         }
         let ledger_ms = AtomicU64::new(ledger.time_ms);
-        Ok(Self { store, keys, unreferenced, unreferenced_max, bytes_max, ledger_ms, directory })
+        Ok(Self { store, keys, unreferenced, unreferenced_max, bytes_max, deletes, ledger_ms, directory })
     }
 
     /// Milliseconds since 1970 by the machine's clock, or by the ledger's if that is ahead: a clock that was behind must not
@@ -182,9 +187,14 @@ impl Payload {
     /// Begins to take a body; `alone` if another node is to have it, too.
     ///
     /// # Errors
-    /// `Keys`, `Custody`, `Storage`; `TooManyWaiting`, `Journal`.
+    /// `Keys`, `Custody`, `Storage`; `TooManyWaiting`, `WaitingShare`, `Journal`; `RetentionOver`.
     pub async fn put(&self, to: &Belonging, alone: bool) -> Result<Incoming<'_>, PayloadError> {
-        self.unreferenced.check_room()?;
+        let (year, ledger_ms) = (to.retention_year, self.ledger_ms.load(Ordering::Relaxed));
+        if self.deletes && retention::years_over(ledger_ms).contains(&year) {
+            return Err(PayloadError::RetentionOver { year });
+        }
+        let holder = Holder::party(&to.party);
+        self.unreferenced.check_room(holder)?;
         let class_key = self.keys.current(to.class.number()).await?;
         let salt = random_salt()?;
         let key = self.keys.blob_key(&class_key.name.id, &salt).await?;
@@ -199,6 +209,7 @@ impl Payload {
             commitment: hmac(&salt),
             salt,
             bytes: 0,
+            holder,
             alone,
         })
     }
@@ -283,6 +294,7 @@ pub struct Incoming<'p> {
     commitment: Hmac<Sha256>,
     salt: [u8; 32],
     bytes: u64,
+    holder: Holder,
     alone: bool,
 }
 
@@ -311,14 +323,14 @@ impl Incoming<'_> {
     /// Ends it. When this returns the body is durable, and a day is left to refer to it.
     ///
     /// # Errors
-    /// `Storage`; `TooManyWaiting`, `Journal`.
+    /// `Storage`; `TooManyWaiting`, `WaitingShare`, `Journal`.
     pub async fn finish(mut self) -> Result<Blob, PayloadError> {
         let sealed = self.sealer.close(true)?;
         self.upload.write(&sealed).await?;
         let stored = self.upload.finish().await?;
         let root = Hash(stored.root);
         // Before its root is told: no statement can refer to it earlier. Its time begins now, however long it took to come.
-        self.payload.unreferenced.put(root, self.payload.now_ms(), self.alone).await?;
+        self.payload.unreferenced.put(root, self.holder, self.payload.now_ms(), self.alone).await?;
         let commitment = Hash(self.commitment.finalize().into_bytes().into());
         let hash = self.payload.store.hash();
         let unreferenced_max = self.payload.unreferenced_max;

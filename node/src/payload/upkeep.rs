@@ -12,6 +12,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::retention::Retention;
 use super::{Cold, Custody, CustodyError, Payload, PayloadError};
 use crate::chain::{Chain, ChainError};
 use crate::config::PayloadSection;
@@ -119,10 +120,18 @@ impl Upkeep {
 
     /// Runs until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let parts = async { tokio::join!(self.follow(), self.collect(), self.scrub()) };
+        let parts = async { tokio::join!(self.follow(), self.collect(), self.scrub(), self.retire()) };
         tokio::select! {
             _ = parts => {}
             () = stop.cancelled() => {}
+        }
+    }
+
+    /// Removes bodies whose retention is over, where that is wanted.
+    async fn retire(&self) {
+        if self.payload.deletes {
+            let (payload, metrics) = (Arc::clone(&self.payload), Arc::clone(&self.metrics));
+            Retention { payload, cold: self.cold.clone(), metrics }.run(&self.chain).await;
         }
     }
 
@@ -215,7 +224,7 @@ impl Upkeep {
         for root in self.payload.unreferenced.overdue(before, REMOVED_MAX) {
             // Blocks may have come since, and with them a statement that refers to it.
             let claimed = self.overdue_before().and_then(|before| self.payload.unreferenced.claim(&root, before));
-            let Some(put_ms) = claimed else { continue };
+            let Some(waiting) = claimed else { continue };
             match self.payload.store.remove(&root.0, self.payload.now_ms()).await {
                 Ok(_) => {
                     self.payload.unreferenced.removed(root);
@@ -223,7 +232,7 @@ impl Upkeep {
                 }
                 Err(error) => {
                     warn!(code = error.code(), %error, %root, "a body without a statement cannot be removed");
-                    self.payload.unreferenced.put_back(root, put_ms);
+                    self.payload.unreferenced.put_back(root, waiting);
                 }
             }
         }
@@ -379,11 +388,16 @@ impl Upkeep {
     }
 
     /// What a scrub of a segment could not mend comes from the copies on other nodes, if there are any.
-    async fn bring_back(&self, segment: u32, report: &ScrubReport) {
+    async fn bring_back(&self, mut from: u32, report: &ScrubReport) {
         let Some(custody) = self.custody.as_ref().filter(|_| report.lost > 0) else { return };
-        for segment in segment..report.next.unwrap_or(segment + 1) {
-            if let Err(error) = custody.mend_segment(segment).await {
-                warn!(code = error.code(), %error, segment, "what is lost cannot be brought back");
+        for _ in 0..report.segments {
+            match custody.mend_segment(from).await {
+                Ok(Some(next)) => from = next,
+                Ok(None) => return,
+                Err(error) => {
+                    warn!(code = error.code(), %error, from, "what is lost cannot be brought back");
+                    return;
+                }
             }
         }
     }

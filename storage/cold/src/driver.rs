@@ -303,6 +303,20 @@ impl ColdDriver {
         Ok(restored)
     }
 
+    /// Roots of the objects in a segment that the tier alone has. All of it is read.
+    ///
+    /// # Errors
+    /// As [`ColdDriver::step`].
+    pub async fn objects(&self, segment: u32) -> Result<Vec<Digest>, ColdError> {
+        let (image, sealed) = self.held(segment).await?;
+        let mut roots = Vec::new();
+        for number in 0..image.batches() {
+            let cells = self.batch(&image, &sealed, number).await?;
+            roots.extend(self.store.cold_objects(segment, number, cells).await?);
+        }
+        Ok(roots)
+    }
+
     /// What the store and the tier say of a segment that is held, and that it is the same.
     async fn held(&self, segment: u32) -> Result<(ColdImage, Sealed), ColdError> {
         let image = self.store.cold_image(segment).await?;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::{Completion, DeviceError, Request};
+use crate::{Completion, DeviceError, Request, Traffic};
 
 /// Blocks that can be read and written in any order, by many requests at once.
 ///
@@ -36,6 +36,11 @@ pub trait BlockDevice: Send + Sync {
     /// [`DeviceError::Full`] if there is no room, and nothing has changed. [`DeviceError::Unsuitable`] if a device of
     /// this kind has a fixed size.
     fn grow(&self, blocks: u64) -> Result<(), DeviceError>;
+
+    /// What the device was asked for since it was opened, and how long its answers took; nothing, where it does not count.
+    fn traffic(&self) -> Traffic {
+        Traffic::default()
+    }
 }
 
 /// Shape of a device.

@@ -12,6 +12,7 @@ use crate::nvme::{Passthrough, Zone};
 use crate::protocol::FileProtocol;
 use crate::queue::Queue;
 use crate::request::{Completion, Request};
+use crate::traffic::Traffic;
 use crate::{BufferPool, DeviceError, spdk, threads, uring};
 
 /// Most requests that are in flight at once. More than any drive serves at a time, and a ring's memory stays small.
@@ -212,6 +213,10 @@ impl BlockDevice for Disk {
 
     fn grow(&self, blocks: u64) -> Result<(), DeviceError> {
         self.medium.grow(blocks)
+    }
+
+    fn traffic(&self) -> Traffic {
+        self.queue.traffic()
     }
 }
 

@@ -20,6 +20,8 @@
 //! * [`Completion`] takes the answers, on the device's thread. For code without a runtime, [`Batch`] and [`read_each`]
 //!   wait for them on the caller's.
 //!
+//! A device counts what it is asked for and how long its answers take ([`BlockDevice::traffic`]).
+//!
 //! Everything is bounded: what is in flight, what waits behind it, the buffers. Who submits more waits, or is told.
 //!
 //! What is written is durable when an [`Operation::WriteDurable`] has succeeded, or an [`Operation::Flush`] that was
@@ -42,6 +44,7 @@ mod queue;
 mod request;
 mod spdk;
 mod threads;
+mod traffic;
 mod uring;
 
 pub use batch::{Batch, read_each};
@@ -51,3 +54,4 @@ pub use disk::{DEPTH_MAX, Disk, Options, WAITING_MAX};
 pub use error::DeviceError;
 pub use nvme::{Zone, ZoneState};
 pub use request::{Completed, Completion, Operation, Request};
+pub use traffic::{LATENCY_BOUNDS_NS, Tally, Traffic};

@@ -5,20 +5,26 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 #[cfg(feature = "spdk")]
 use std::time::Duration;
+use std::time::Instant;
 
 use crate::DeviceError;
 use crate::request::{Completed, Completion, Request};
+use crate::traffic::{Meter, Traffic};
 
 /// A request and who is told of its end: by [`Job::finish`], or that the device stopped, when a job is dropped before.
 pub(crate) struct Job {
     pub(crate) request: Request,
     /// `None` once told.
     completion: Option<Arc<dyn Completion>>,
+    begun: Instant,
+    meter: Arc<Meter>,
 }
 
 impl Job {
-    pub(crate) fn new(request: Request, completion: &Arc<dyn Completion>) -> Self {
-        Self { request, completion: Some(Arc::clone(completion)) }
+    /// A request that is submitted at `begun`, and counted by `meter`.
+    pub(crate) fn new(request: Request, completion: &Arc<dyn Completion>, begun: Instant, meter: &Arc<Meter>) -> Self {
+        meter.begin();
+        Self { request, completion: Some(Arc::clone(completion)), begun, meter: Arc::clone(meter) }
     }
 
     /// Tells the answer.
@@ -35,6 +41,7 @@ impl Job {
 
     fn tell(&mut self, result: Result<(), DeviceError>) -> Option<Arc<dyn Completion>> {
         let completion = self.completion.take()?;
+        self.meter.end(self.request.operation, self.request.bytes(), self.begun, &result);
         let Request { operation, offset, ref mut buffer, tag } = self.request;
         completion.complete(Completed { tag, operation, offset, buffer: buffer.take(), result });
         Some(completion)
@@ -64,6 +71,7 @@ pub(crate) struct Queue {
     room: Condvar,
     bell: Bell,
     waiting_max: usize,
+    meter: Arc<Meter>,
 }
 
 struct Jobs {
@@ -82,16 +90,22 @@ impl Queue {
     pub(crate) fn new(waiting_max: usize, bell: Bell) -> Self {
         let waiting = VecDeque::with_capacity(waiting_max);
         let jobs = Jobs { waiting, submitters: 0, sleepers: 0, closed: false, stopped: false };
-        Self { jobs: Mutex::new(jobs), room: Condvar::new(), bell, waiting_max }
+        Self { jobs: Mutex::new(jobs), room: Condvar::new(), bell, waiting_max, meter: Arc::default() }
+    }
+
+    /// What was asked for, and answered.
+    pub(crate) fn traffic(&self) -> Traffic {
+        self.meter.traffic()
     }
 
     /// Moves requests from the front of `requests` into the queue until it is full; with `wait`, until none is left.
     pub(crate) fn submit(&self, requests: &mut VecDeque<Request>, completion: &Arc<dyn Completion>, wait: bool) {
+        let begun = Instant::now();
         let mut jobs = self.lock();
         while !jobs.stopped {
             let room = (self.waiting_max - jobs.waiting.len()).min(requests.len());
             let taken = requests.drain(..room);
-            jobs.waiting.extend(taken.map(|request| Job::new(request, completion)));
+            jobs.waiting.extend(taken.map(|request| Job::new(request, completion, begun, &self.meter)));
             self.ring(jobs, room);
             if requests.is_empty() || !wait {
                 return;
@@ -104,7 +118,7 @@ impl Queue {
         }
         drop(jobs);
         for request in requests.drain(..) {
-            drop(Job::new(request, completion));
+            drop(Job::new(request, completion, begun, &self.meter));
         }
     }
 

@@ -420,6 +420,8 @@ impl Drop for Slots {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
     use crate::Buffer;
     use crate::request::{Completed, Request};
@@ -428,7 +430,9 @@ mod tests {
 
     fn slot(request: impl FnOnce(Buffer) -> Request) -> Slot {
         let buffer = BufferPool::new(1, 4 * BLOCK).unwrap().take();
-        Slot { job: Job::new(request(buffer), &(Arc::new(|_: Completed| {}) as _)), done: 0, retries: 0 }
+        let completion: Arc<dyn Completion> = Arc::new(|_: Completed| {});
+        let job = Job::new(request(buffer), &completion, Instant::now(), &Arc::default());
+        Slot { job, done: 0, retries: 0 }
     }
 
     #[test]

@@ -99,6 +99,31 @@ fn a_device_grows_and_keeps_what_it_has() {
 }
 
 #[test]
+fn what_was_asked_is_counted_with_the_time_that_it_took() {
+    each_access(|Place { path, options, .. }| {
+        let pool = BufferPool::new(1, BLOCK).unwrap();
+        let disk = Disk::create(path, 2, options).unwrap();
+        let before = std::time::Instant::now();
+        for _ in 0..3 {
+            one(&disk, Request::write_durable(0, pool.take())).into_buffer().unwrap();
+        }
+        one(&disk, Request::write(0, pool.take())).into_buffer().unwrap();
+        one(&disk, Request::read(BLOCK as u64, pool.take())).into_buffer().unwrap();
+        one(&disk, Request::flush()).result.unwrap();
+        assert!(one(&disk, Request::read(1, pool.take())).result.is_err(), "which says nothing about the disk");
+        let (traffic, passed) = (disk.traffic(), before.elapsed().as_nanos());
+        let block = BLOCK as u64;
+        for (tally, operations, bytes) in
+            [(traffic.reads, 1, block), (traffic.writes, 4, 4 * block), (traffic.flushes, 1, 0)]
+        {
+            assert_eq!((tally.operations(), tally.bytes, tally.errors), (operations, bytes, 0));
+            assert!(tally.latency_ns > 0 && u128::from(tally.latency_ns) < passed);
+        }
+        assert_eq!(traffic.in_flight, 0);
+    });
+}
+
+#[test]
 fn a_file_has_no_zones() {
     each_access(|Place { path, options, .. }| {
         let pool = BufferPool::new(1, BLOCK).unwrap();

@@ -123,6 +123,8 @@ pub(crate) enum ColdCommand {
     Replayed { segment: u32, reply: Reply<()> },
     /// Writes again what is damaged of a batch, from the object: how many cells.
     Restore { segment: u32, number: usize, cells: Bytes, reply: Reply<u64> },
+    /// Roots of the objects that a batch of an object holds, and that the index leads to there.
+    Objects { segment: u32, number: usize, cells: Bytes, reply: Reply<Vec<Digest>> },
     /// Segments whose object nobody needs any more.
     Dead { reply: Reply<Vec<u32>> },
     /// Takes an object for one of the store's, whose record of it was lost: what its header says, and its root.
@@ -163,6 +165,8 @@ pub struct ColdPlace {
 pub struct ColdStatus {
     /// Its number.
     pub segment: u32,
+    /// The group of what it holds.
+    pub group: Group,
     /// The object was read back.
     pub held: bool,
     /// The object is about to be deleted, or was. It is being made if it is neither.
@@ -198,6 +202,9 @@ impl Inner {
                 }
                 ColdCommand::Restore { segment, number, cells, reply } => {
                     let _ = reply.send(task.restore(segment, number, &cells).await);
+                }
+                ColdCommand::Objects { segment, number, cells, reply } => {
+                    let _ = reply.send(task.objects(segment, number, &cells).await);
                 }
                 ColdCommand::Dead { reply } => drop(reply.send(task.dead().await)),
                 ColdCommand::Adopt { header, root, reply } => drop(reply.send(task.adopt(&header, root).await)),
@@ -481,6 +488,7 @@ impl Inner {
         let (segments, unread) = (self.segments.borrow(), self.unread.borrow());
         let status = |(segment, known): (&u32, &ColdSegment)| ColdStatus {
             segment: *segment,
+            group: known.group,
             held: known.root().is_some(),
             released: known.state == ObjectState::Released,
             local: segments.all.contains_key(segment),
@@ -627,6 +635,22 @@ impl Inner {
         let (header, _) = self.cold_header(id).await?;
         let checked = self.checked(&header, number, cells)?;
         self.write_from(id, &checked).await
+    }
+
+    /// What a listing of the segment would say, if slots held it.
+    async fn objects(&self, id: u32, number: usize, cells: &[u8]) -> Result<Vec<Digest>, StorageError> {
+        let (header, _) = self.cold_header(id).await?;
+        let mut roots = Vec::new();
+        for cell in self.checked(&header, number, cells)? {
+            for entry in self.listed(&cell)? {
+                let is_object = matches!(entry.kind, Kind::Whole | Kind::Manifest);
+                let location = entry.location(id, cell.header.start, cell.column);
+                if is_object && self.find(&entry.key)? == Some(location) {
+                    roots.push(entry.key);
+                }
+            }
+        }
+        Ok(roots)
     }
 
     async fn dead(&self) -> Result<Vec<u32>, StorageError> {

@@ -1,19 +1,29 @@
 //! What is stored: the roots of objects, segment by segment.
 
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+
 use super::Inner;
 use super::recover::FoundBatch;
 use super::segment::Segment;
 use crate::format::{DIRECTORY_ENTRY_BYTES, Entry, Kind, Stage};
 use crate::index::Key;
+use crate::object::upload_of;
 use crate::{Group, StorageError};
+
+/// Segments that are looked at before others have their turn.
+const SEGMENTS_AT_ONCE: usize = 4096;
 
 /// The objects of some segments.
 #[derive(Clone, Debug, Default)]
 pub struct Listing {
     /// Roots of objects whose record, or manifest, lies in them and is the one that the index leads to; and their groups.
     pub roots: Vec<(Key, Group)>,
-    /// Directories that could not be read: what they list is missing here.
+    /// Directories that could not be read, and segments that could not be followed to their end: what they list is missing
+    /// here.
     pub unreadable: u64,
+    /// Uploads of which parts lie in them.
+    pub(crate) uploads: BTreeSet<[u8; 16]>,
     /// The first segment that was looked at, if there is one.
     pub segment: Option<u32>,
     /// The segment to go on with, if there is one.
@@ -33,11 +43,31 @@ impl Inner {
         local.or_else(|| self.cold.borrow().get(&segment).map(|segment| segment.group))
     }
 
-    /// Lists the objects of `segments_max` segments from `from` on; of one that is written to, what is durable by now.
-    pub(super) async fn list(&self, from: u32, segments_max: usize) -> Listing {
+    /// The first segments from `from` on of groups of some years, `segments_max` at most.
+    async fn segments_of(&self, mut from: u32, segments_max: usize, years: &RangeInclusive<u16>) -> Vec<u32> {
+        let mut found = Vec::new();
+        loop {
+            let mut last = None;
+            for (at, (id, segment)) in self.segments.borrow().all.range(from..).take(SEGMENTS_AT_ONCE).enumerate() {
+                if years.contains(&segment.group.year) {
+                    found.push(*id);
+                }
+                if found.len() == segments_max {
+                    return found;
+                }
+                last = (at + 1 == SEGMENTS_AT_ONCE).then_some(*id);
+            }
+            let Some(next) = last.and_then(|last| last.checked_add(1)) else { return found };
+            from = next;
+            self.tasks.pause().await;
+        }
+    }
+
+    /// Lists the objects of `segments_max` segments from `from` on, of groups of some years; of a segment that is written to,
+    /// what is durable by now.
+    pub(super) async fn list(&self, from: u32, segments_max: usize, years: RangeInclusive<u16>) -> Listing {
         let mut listing = Listing::default();
-        let mut ids: Vec<u32> =
-            self.segments.borrow().all.range(from..).map(|(id, _)| *id).take(segments_max.saturating_add(1)).collect();
+        let mut ids = self.segments_of(from, segments_max.saturating_add(1), &years).await;
         listing.segment = ids.first().copied();
         listing.next = (ids.len() > segments_max).then(|| ids.pop()).flatten();
         for id in ids {
@@ -46,7 +76,11 @@ impl Inner {
             let stage = Stage::Sealed { blocks: segment.used, sequence: segment.sequence };
             // Of a batch on its way nothing is in the index.
             let durable = |batch: &FoundBatch| batch.header.batch < segment.durable;
-            for batch in self.walk(id, stage).await.into_iter().filter(durable) {
+            let batches = self.walk(id, stage).await;
+            // Behind a batch whose headers are all damaged nothing is found.
+            let end = batches.last().map_or(1, FoundBatch::end);
+            listing.unreadable += u64::from(segment.is_settled() && end < segment.used);
+            for batch in batches.into_iter().filter(durable) {
                 for (column, directory) in batch.header.directories.iter().enumerate() {
                     if directory.entries == 0 {
                         continue;
@@ -56,6 +90,9 @@ impl Inner {
                         continue;
                     };
                     for entry in bytes.chunks_exact(DIRECTORY_ENTRY_BYTES).filter_map(Entry::decode) {
+                        if matches!(entry.kind, Kind::Part | Kind::Upload) {
+                            listing.uploads.insert(*upload_of(&entry.key));
+                        }
                         let is_object = matches!(entry.kind, Kind::Whole | Kind::Manifest);
                         let location = entry.location(id, batch.start, column);
                         if is_object && self.find(&entry.key).is_ok_and(|known| known == Some(location)) {

@@ -38,6 +38,7 @@ mod write;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -145,8 +146,8 @@ pub(crate) enum Command {
     Read { location: Location, reply: Reply<Bytes> },
     /// Reads so many segments from one on, and mends what is damaged.
     Scrub { from: u32, segments_max: usize, now_ms: u64, reply: Reply<ScrubReport> },
-    /// Lists the objects of so many segments from one on.
-    List { from: u32, segments_max: usize, reply: Reply<Listing> },
+    /// Lists the objects of so many segments from one on, of groups of some years.
+    List { from: u32, segments_max: usize, years: RangeInclusive<u16>, reply: Reply<Listing> },
     /// The group of an object.
     Group { key: [u8; 32], reply: Reply<Group> },
     /// Moves what lives out of segments that mostly died.
@@ -333,10 +334,10 @@ impl Core {
                     let _ = reply.send(Ok(task.scrub(from, segments_max, now_ms).await));
                 });
             }
-            Command::List { from, segments_max, reply } => {
+            Command::List { from, segments_max, years, reply } => {
                 let task = Rc::clone(inner);
                 inner.tasks.spawn(async move {
-                    let _ = reply.send(Ok(task.list(from, segments_max).await));
+                    let _ = reply.send(Ok(task.list(from, segments_max, years).await));
                 });
             }
             Command::Group { key, reply } => {

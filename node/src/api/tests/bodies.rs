@@ -33,6 +33,7 @@ fn section(directory: &Path) -> PayloadSection {
         scrub_days: 14,
         collect_live_percent: 50,
         archive_blocks_after_ms: None,
+        delete_after_retention: false,
         custody: None,
         cold: None,
     }

@@ -31,18 +31,17 @@ impl Custody {
         Ok(rebuilt)
     }
 
-    /// Makes the segment again that is archived under a root, if it cannot be read; how many blocks came back.
+    /// Makes the segment again that is archived under a root, if there is one and it cannot be read; whether there is one.
     ///
     /// # Errors
     /// As [`Custody::rebuild_blocks`].
-    pub(super) async fn mend_blocks(&self, root: &Hash) -> Result<u64, CustodyError> {
+    pub(super) async fn mend_blocks(&self, root: &Hash) -> Result<bool, CustodyError> {
         let found = self.chain.archived().into_iter().find(|segment| segment.root == root.0);
-        // What a crash left behind while it was archived is nobody's.
-        let Some(segment) = found else { return Ok(0) };
-        if self.payload.segment_is_whole(root).await? {
-            return Ok(0);
+        let Some(segment) = found else { return Ok(false) };
+        if !self.payload.segment_is_whole(root).await? {
+            self.rebuild_segment(&segment).await?;
         }
-        self.rebuild_segment(&segment).await
+        Ok(true)
     }
 
     async fn rebuild_segment(&self, segment: &ArchivedSegment) -> Result<u64, CustodyError> {

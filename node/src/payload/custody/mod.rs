@@ -27,7 +27,7 @@ use futures::{StreamExt as _, stream};
 use stele_accel_hash::HashAlgorithm;
 use stele_hsm::custody::{CustodyPublicKey, SealedClassKey};
 use stele_hsm::{CustodyReceiptRequest, Signer};
-use stele_storage::{Group, StorageError};
+use stele_storage::{Group, Losses, StorageError};
 use stele_types::custody::CustodyReceipt;
 use stele_types::record::{ContentHash, RecordClass};
 use stele_types::{Hash, cbor};
@@ -40,6 +40,7 @@ use exchange::read_key;
 pub use exchange::{AskedCopy, Kept, KeptBody};
 use keepers::{Keeper, Keepers, PULL_BYTES, ROOTS_MAX};
 
+use super::unreferenced::Holder;
 use super::{BlobHeader, CHUNK_BYTES, HEADER_BYTES, Payload, PayloadError};
 use crate::chain::Chain;
 use crate::config::{CustodyLevel, CustodySection};
@@ -241,7 +242,8 @@ impl Custody {
         // mended, keeps what is known of it.
         let fresh = !self.payload.store().has(&root.0)?;
         if fresh && asked.unreferenced_at.is_some() {
-            self.payload.unreferenced.put(root, self.payload.now_ms(), false).await?;
+            let holder = Holder::node(&asked.origin);
+            self.payload.unreferenced.put(root, holder, self.payload.now_ms(), false).await?;
         }
         let pulled = self.pull(keeper, root, Some(asked.length), asked.retention_year).await;
         let taken = match pulled {
@@ -385,17 +387,26 @@ impl Custody {
         false
     }
 
-    /// Reads every body of a segment to its end, and brings back those that cannot be read; old blocks, too.
-    pub async fn mend_segment(&self, segment: u32) -> Result<u64, CustodyError> {
-        let mut mended = 0;
-        for (root, group) in self.payload.store().list(segment, 1).await?.roots {
-            if group.class == crate::payload::blocks::CLASS {
-                mended += u64::from(self.mend_blocks(&Hash(root)).await? > 0);
-            } else if self.read_through(&Hash(root)).await.is_err() && self.mend(Hash(root)).await {
-                mended += 1;
+    /// Brings back the bodies, and the old blocks, that have lost something in the first segment from `from` on; the segment to go on with, if
+    /// there is one.
+    ///
+    /// # Errors
+    /// `Payload`.
+    pub async fn mend_segment(&self, from: u32) -> Result<Option<u32>, CustodyError> {
+        let losses = self.payload.store().losses(from).await?;
+        if losses.unknown > 0 {
+            let Losses { segment, unknown, .. } = losses;
+            warn!(segment, unknown, "of some of what is lost nobody can tell what it belonged to");
+        }
+        for root in losses.roots {
+            let root = Hash(root);
+            match self.mend_blocks(&root).await {
+                Ok(true) => {}
+                Ok(false) => _ = self.mend(root).await,
+                Err(error) => warn!(code = error.code(), %error, %root, "lost blocks are not made again"),
             }
         }
-        Ok(mended)
+        Ok(losses.next)
     }
 
     async fn read_through(&self, root: &Hash) -> Result<(), PayloadError> {

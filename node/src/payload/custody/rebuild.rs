@@ -6,6 +6,7 @@ use tracing::{info, warn};
 
 use super::keepers::Keeper;
 use super::{BLOCKS_MAX, Custody, CustodyError, foreign};
+use crate::payload::unreferenced::Holder;
 
 /// What was brought back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,7 +87,8 @@ impl Custody {
         let looked_at = self.payload.unreferenced.height();
         let waits = waits.filter(|height| looked_at.0.saturating_sub(height.0) <= BLOCKS_MAX);
         if let Some(height) = waits {
-            self.payload.unreferenced.put(root, self.payload.now_ms(), false).await?;
+            let holder = Holder::node(&keeper.custody_key);
+            self.payload.unreferenced.put(root, holder, self.payload.now_ms(), false).await?;
             // What this node has looked at beyond that may refer to it.
             self.payload.unreferenced.look_again(height);
         }

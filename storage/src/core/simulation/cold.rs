@@ -271,6 +271,29 @@ fn an_object_that_nobody_needs_is_given_up() {
     assert!(world.list().is_empty());
 }
 
+/// A segment that no slots hold is listed from its object.
+#[test]
+fn an_object_says_what_is_found_in_it() {
+    let mut world = World::new(8, 2, 1, 3, 24);
+    let mut number = 0;
+    let mut put = world.advance_all(&mut number, 2);
+    world.move_all();
+    assert!(world.try_remove_now(put.remove(0)));
+    let mut found = Vec::new();
+    for status in world.list() {
+        assert_eq!(status.group, world.header_of(status.segment).group);
+        let header = world.header_of(status.segment);
+        for number in 0..header.batches.len() {
+            let (segment, cells) = (status.segment, world.batch(&header, number));
+            found.extend(world.ask(|reply| ColdCommand::Objects { segment, number, cells, reply }).unwrap());
+        }
+    }
+    let mut expected: Vec<_> = put.iter().map(|number| key(*number)).collect();
+    found.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(found, expected, "all of it, and not what was removed");
+}
+
 /// More is lost on the drives than parity is good for, of a segment that the cold tier has, too.
 #[test]
 fn what_the_drives_have_lost_is_made_from_the_object() {
