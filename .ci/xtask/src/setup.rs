@@ -29,13 +29,17 @@ const PAYLOAD_PEERS: [Need; 1] = [Need {
     package: "rocksdb-tools",
     reason: "drives BlobDB, which the payload store is compared with",
 }];
-const TEST: [Need; 6] = [
+const TEST: [Need; 10] = [
     Need { program: "promtool", package: "prometheus", reason: "checks metrics, rules and alerts" },
     Need { program: "ip", package: "iproute2", reason: "makes network namespaces for the split test" },
     Need { program: "mkfs.ext4", package: "e2fsprogs", reason: "makes the disks of the power failure tests" },
     Need { program: "xfs_io", package: "xfsprogs", reason: "makes such disks, too, and cuts their power" },
     Need { program: "python3", package: "python3", reason: "runs the independent receipt verifier" },
     Need { program: "openssl", package: "openssl", reason: "second oracle for SM2 and certificates" },
+    Need { program: "swtpm", package: "swtpm", reason: "is the TPM 2.0 of the tests" },
+    Need { program: "swtpm_setup", package: "swtpm-tools", reason: "gives such a TPM its maker's certificates" },
+    Need { program: "certtool", package: "gnutls-bin", reason: "makes the authority of these certificates" },
+    Need { program: "tpm2_checkquote", package: "tpm2-tools", reason: "judges evidence beside our own verifier" },
 ];
 
 /// Cargo's companions that are not in Debian: PyPI carries their released binaries, which spares a build of ten minutes.

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crate::{cargo, setup, tidy};
 
 /// Crates that must build without an operating system: a verifier runs in a browser.
-const PURE: [&str; 4] = ["stele-types", "stele-merkle", "stele-ledger", "stele-verify"];
+const PURE: [&str; 5] = ["stele-types", "stele-merkle", "stele-ledger", "stele-verify", "stele-evidence"];
 
 /// Runs all stages; `slow` adds the long tiers.
 pub(crate) fn run(slow: bool) -> Result<()> {
