@@ -102,6 +102,18 @@ impl Swtpm {
         }
     }
 
+    /// Resets it without cutting its connections, as a machine that is reset would.
+    pub(crate) fn reset(&self) {
+        let control = format!("127.0.0.1:{}", self.port + 1);
+        run(Command::new("swtpm_ioctl").args(["--tcp", &control, "-i"]), "swtpm_ioctl", "swtpm-tools").unwrap();
+    }
+
+    /// Stops it from answering, or lets it go on, with its connections open.
+    pub(crate) fn freeze(&self, frozen: bool) {
+        let process = self.process.as_ref().unwrap().id().to_string();
+        run(Command::new("kill").args([if frozen { "-STOP" } else { "-CONT" }, &process]), "kill", "procps").unwrap();
+    }
+
     /// Cuts its power.
     pub(crate) fn power_off(&mut self) {
         if let Some(mut process) = self.process.take() {
@@ -143,7 +155,8 @@ impl Swtpm {
         fs::write(self.path(name), bytes).unwrap();
     }
 
-    fn state(&self) -> PathBuf {
+    /// What it keeps when it is switched off.
+    pub(crate) fn state(&self) -> PathBuf {
         self.path("state")
     }
 }
