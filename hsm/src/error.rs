@@ -143,6 +143,61 @@ pub enum SignerError {
     /// A guard of checkpoints cannot begin at size 0: the empty log is not signed.
     #[error("a guard of checkpoints begins at a size of 1 or above")]
     GuardSize,
+    /// The configuration does not name a TPM.
+    #[error("\"{name}\" names no TPM; write device:/dev/tpmrm0 or swtpm:host=127.0.0.1,port=2321")]
+    TpmAddress {
+        /// What it names.
+        name: String,
+    },
+    /// The TPM key file is not one. Its content is never shown.
+    #[error("key file {path} is not a TSS2 PRIVATE KEY file of a P-256 signing key", path = path.display())]
+    TpmKeyFileMalformed {
+        /// The key file.
+        path: PathBuf,
+    },
+    /// The key file was made by another TPM, or by this one before it was cleared.
+    #[error("the key belongs to another TPM, or to this one before it was cleared")]
+    TpmKeyForeign,
+    /// The TPM does not answer. The next request tries to reach it again.
+    #[error("the TPM does not answer; it is tried again with the next request")]
+    TpmLost,
+    /// The TPM was reset again and again while the request ran.
+    #[error("the TPM was reset while the request ran")]
+    TpmReset,
+    /// Requests wait already for the TPM, as many as may, or the TPM itself says that it is busy.
+    #[error("the TPM is busy")]
+    TpmBusy,
+    /// The TPM locked itself against guessed passwords. It opens by itself after its recovery time.
+    #[error("the TPM is locked against guessing; it opens by itself, or by tpm2_dictionarylockout --clear-lockout")]
+    TpmLockout,
+    /// The TPM failed its own test and does nothing any more.
+    #[error("the TPM is in failure mode; restart the machine, and replace the TPM if it stays so")]
+    TpmFailure,
+    /// The TPM refused for another reason.
+    #[error("the TPM refused with response code 0x{code:08x}; tpm2_rc_decode explains it")]
+    TpmRefused {
+        /// Its response code, with the layer that it comes from.
+        code: u32,
+    },
+    /// The counter in the TPM is not where the epoch file saw it last.
+    #[error(
+        "the TPM's counter is at {found}, but the epoch file says {recorded}: an old copy of this disk was restored, another \
+         copy of it ran, or this is another TPM"
+    )]
+    TpmEpochMismatch {
+        /// Its value.
+        found: u64,
+        /// What the file says.
+        recorded: u64,
+    },
+    /// The epoch file is not one, or could not be read or written.
+    #[error("epoch file {path}: {source}", path = path.display())]
+    TpmEpochFile {
+        /// The epoch file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
     /// The key refused to sign.
     #[error("the key could not sign")]
     SigningFailed,
@@ -178,6 +233,17 @@ impl SignerError {
             Self::GuardDamaged { .. } => "guard_damaged",
             Self::GuardHeight => "guard_height",
             Self::GuardSize => "guard_size",
+            Self::TpmAddress { .. } => "tpm_address",
+            Self::TpmKeyFileMalformed { .. } => "tpm_key_file_malformed",
+            Self::TpmKeyForeign => "tpm_key_foreign",
+            Self::TpmLost => "tpm_lost",
+            Self::TpmReset => "tpm_reset",
+            Self::TpmBusy => "tpm_busy",
+            Self::TpmLockout => "tpm_lockout",
+            Self::TpmFailure => "tpm_failure",
+            Self::TpmRefused { .. } => "tpm_refused",
+            Self::TpmEpochMismatch { .. } => "tpm_epoch_mismatch",
+            Self::TpmEpochFile { .. } => "tpm_epoch_file",
             Self::SigningFailed => "signing_failed",
             Self::Custody { .. } => "custody_key",
         }
@@ -200,6 +266,6 @@ impl SignerError {
     /// was busy or away is; nothing of the software signer is.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
-        matches!(self, Self::SigningFailed)
+        matches!(self, Self::SigningFailed | Self::TpmLost | Self::TpmReset | Self::TpmBusy | Self::TpmLockout)
     }
 }

@@ -20,6 +20,14 @@ const KEY_FILE_LENGTH_MAX: usize = 4096;
 
 /// Reads a key whose file only its owner may touch.
 pub(crate) fn read(path: &Path) -> Result<SecretKey, SignerError> {
+    let pem = read_private(path)?;
+    let malformed = || SignerError::KeyFileMalformed { path: path.to_owned() };
+    let text = std::str::from_utf8(&pem).map_err(|_| malformed())?;
+    SecretKey::from_pkcs8_pem(text).map_err(|_| malformed())
+}
+
+/// Reads a file that only its owner may touch.
+pub(crate) fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, SignerError> {
     let failed = |source| SignerError::KeyFileIo { path: path.to_owned(), source };
     let malformed = || SignerError::KeyFileMalformed { path: path.to_owned() };
     let file = File::open(path).map_err(failed)?;
@@ -35,14 +43,18 @@ pub(crate) fn read(path: &Path) -> Result<SecretKey, SignerError> {
     // Reserved once, so that growing never leaves a copy behind.
     let mut pem = Zeroizing::new(Vec::with_capacity(KEY_FILE_LENGTH_MAX + 64));
     file.take(metadata.len()).read_to_end(&mut pem).map_err(failed)?;
-    let text = std::str::from_utf8(&pem).map_err(|_| malformed())?;
-    SecretKey::from_pkcs8_pem(text).map_err(|_| malformed())
+    Ok(pem)
 }
 
 /// Writes a key to a new file of mode 0600, durably.
 pub(crate) fn write_new(path: &Path, key: &SecretKey) -> Result<(), SignerError> {
-    let failed = |source| SignerError::KeyFileIo { path: path.to_owned(), source };
     let pem = key.to_pkcs8_pem(LineEnding::LF).map_err(|_| SignerError::KeyFileMalformed { path: path.to_owned() })?;
+    write_new_private(path, pem.as_bytes())
+}
+
+/// Writes a new file of mode 0600, durably.
+pub(crate) fn write_new_private(path: &Path, pem: &[u8]) -> Result<(), SignerError> {
+    let failed = |source| SignerError::KeyFileIo { path: path.to_owned(), source };
     let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -50,7 +62,7 @@ pub(crate) fn write_new(path: &Path, key: &SecretKey) -> Result<(), SignerError>
         }
         Err(error) => return Err(failed(error)),
     };
-    file.write_all(pem.as_bytes()).map_err(failed)?;
+    file.write_all(pem).map_err(failed)?;
     file.sync_all().map_err(failed)?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     File::open(directory.unwrap_or(Path::new("."))).and_then(|file| file.sync_all()).map_err(failed)

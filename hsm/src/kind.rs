@@ -33,6 +33,7 @@ impl SignerKind {
     pub const fn require_built(self) -> Result<(), SignerError> {
         match self {
             Self::Software => Ok(()),
+            Self::Tpm if cfg!(feature = "tpm") => Ok(()),
             Self::Tpm | Self::Pkcs11 => Err(SignerError::BackendNotBuilt { name: self.name() }),
         }
     }
@@ -72,7 +73,10 @@ mod tests {
             assert_eq!(kind.name().parse::<SignerKind>().expect("own name"), kind);
         }
         assert!(SignerKind::Software.require_built().is_ok());
-        for kind in [SignerKind::Tpm, SignerKind::Pkcs11] {
+        assert_eq!(SignerKind::Tpm.require_built().is_ok(), cfg!(feature = "tpm"));
+        let absent =
+            if cfg!(feature = "tpm") { &[SignerKind::Pkcs11][..] } else { &[SignerKind::Tpm, SignerKind::Pkcs11] };
+        for kind in absent {
             let error = kind.require_built().expect_err("not built");
             assert_eq!(error.code(), "backend_not_built");
             assert!(error.to_string().contains("signer.kind"));

@@ -9,8 +9,9 @@
 //!  seal  ── CheckpointRequest ───┼──► dyn Signer ─────┤
 //!  order ── EpochRequest, ...  ──┘    (async,         └── CheckpointGuard  one file per log
 //!                                      fallible)              │
-//!                                        │            pwrite + fdatasync, then release
-//!                                  SoftwareSigner
+//!                                 ┌──────┴──────┐     pwrite + fdatasync, then release
+//!                           SoftwareSigner  TpmSigner ── TpmDevice: one thread, one TPM
+//!                           (development)                    └── TpmAttestor: quotes, certifications
 //! ```
 //!
 //! - **Typed.** There is no "sign these bytes". Each request names its fields, and the signer parses the bytes
@@ -19,6 +20,8 @@
 //! - **Guarded.** What was signed is on stable storage before the signature leaves ([`guard`]). The guard
 //!   belongs to the signer, not to the consensus engine's journal: an engine that lost its journal, or was
 //!   started twice, is refused.
+//! - **In hardware.** With the feature `tpm`, keys are made by a TPM 2.0 and never leave it ([`tpm`]); the same TPM says
+//!   what it signs with and what the machine runs.
 //! - **Asynchronous and fallible.** A TPM signs a few times a second and an HSM may be away; callers await
 //!   and handle errors ([`SignerError::is_retryable`]).
 //!
@@ -29,6 +32,7 @@
 mod cbor;
 pub mod custody;
 mod error;
+mod figures;
 pub mod guard;
 mod key_file;
 mod kind;
@@ -36,6 +40,8 @@ mod public_key;
 pub mod request;
 mod signer;
 mod software;
+#[cfg(feature = "tpm")]
+pub mod tpm;
 
 pub use crate::{
     error::SignerError,

@@ -1,14 +1,6 @@
 //! A key in a file: for development, tests and the demo, chosen by name in the configuration.
 
-use std::{
-    fmt,
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Instant,
-};
+use std::{fmt, path::Path, sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use p256::{
@@ -19,6 +11,7 @@ use rand_core::OsRng;
 
 use crate::{
     error::SignerError,
+    figures::Counters,
     guard::{CheckpointGuard, VoteGuard},
     key_file,
     public_key::PublicKey,
@@ -36,18 +29,6 @@ pub struct SoftwareSigner {
     votes: Option<Arc<VoteGuard>>,
     checkpoints: Option<Arc<CheckpointGuard>>,
     counters: Counters,
-}
-
-#[derive(Default)]
-struct Counters {
-    votes: AtomicU64,
-    checkpoints: AtomicU64,
-    epoch_certificates: AtomicU64,
-    custody_receipts: AtomicU64,
-    peer_bindings: AtomicU64,
-    guard_refusals: AtomicU64,
-    failures: AtomicU64,
-    nanoseconds: AtomicU64,
 }
 
 impl SoftwareSigner {
@@ -103,28 +84,6 @@ impl SoftwareSigner {
         let signature: ecdsa::Signature = self.key.try_sign(bytes).map_err(|_| SignerError::SigningFailed)?;
         Ok(signature.to_bytes().into())
     }
-
-    fn count(
-        &self,
-        counter: &AtomicU64,
-        started: Instant,
-        result: Result<Signature, SignerError>,
-    ) -> Result<Signature, SignerError> {
-        match &result {
-            Ok(_) => {
-                counter.fetch_add(1, Ordering::Relaxed);
-                let elapsed = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-                self.counters.nanoseconds.fetch_add(elapsed, Ordering::Relaxed);
-            }
-            Err(error) if error.is_guard_refusal() => {
-                self.counters.guard_refusals.fetch_add(1, Ordering::Relaxed);
-            }
-            Err(_) => {
-                self.counters.failures.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        result
-    }
 }
 
 #[async_trait]
@@ -139,7 +98,7 @@ impl Signer for SoftwareSigner {
             let guard = self.votes.as_ref().ok_or(SignerError::GuardMissing { guard: "vote" })?;
             guard.sign_once(request, |bytes| self.sign(bytes))
         });
-        self.count(&self.counters.votes, started, result)
+        self.counters.settle(&self.counters.votes, started, result)
     }
 
     async fn sign_checkpoint(&self, request: &CheckpointRequest<'_>) -> Result<Signature, SignerError> {
@@ -149,19 +108,19 @@ impl Signer for SoftwareSigner {
             let guard = self.checkpoints.as_ref().ok_or(missing)?;
             guard.sign_once(request, |bytes| self.sign(bytes))
         });
-        self.count(&self.counters.checkpoints, started, result)
+        self.counters.settle(&self.counters.checkpoints, started, result)
     }
 
     async fn sign_epoch_certificate(&self, request: &EpochCertificateRequest<'_>) -> Result<Signature, SignerError> {
         let started = Instant::now();
         let result = request.validate().and_then(|()| self.sign(request.bytes));
-        self.count(&self.counters.epoch_certificates, started, result)
+        self.counters.settle(&self.counters.epoch_certificates, started, result)
     }
 
     async fn sign_custody_receipt(&self, request: &CustodyReceiptRequest<'_>) -> Result<Signature, SignerError> {
         let started = Instant::now();
         let result = request.validate().and_then(|()| self.sign(request.bytes));
-        self.count(&self.counters.custody_receipts, started, result)
+        self.counters.settle(&self.counters.custody_receipts, started, result)
     }
 
     async fn sign_peer_binding(&self, request: &PeerBindingRequest<'_>) -> Result<Signature, SignerError> {
@@ -173,21 +132,11 @@ impl Signer for SoftwareSigner {
                 Err(SignerError::MalformedRequest { reason: "the public key is not this signer's" })
             }
         });
-        self.count(&self.counters.peer_bindings, started, result)
+        self.counters.settle(&self.counters.peer_bindings, started, result)
     }
 
     fn figures(&self) -> SignerFigures {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        SignerFigures {
-            votes_signed: read(&self.counters.votes),
-            checkpoints_signed: read(&self.counters.checkpoints),
-            epoch_certificates_signed: read(&self.counters.epoch_certificates),
-            custody_receipts_signed: read(&self.counters.custody_receipts),
-            peer_bindings_signed: read(&self.counters.peer_bindings),
-            guard_refusals: read(&self.counters.guard_refusals),
-            failures: read(&self.counters.failures),
-            signing_nanoseconds: read(&self.counters.nanoseconds),
-        }
+        self.counters.read()
     }
 }
 

@@ -29,13 +29,17 @@ const PAYLOAD_PEERS: [Need; 1] = [Need {
     package: "rocksdb-tools",
     reason: "drives BlobDB, which the payload store is compared with",
 }];
-const TEST: [Need; 6] = [
+const TEST: [Need; 10] = [
     Need { program: "promtool", package: "prometheus", reason: "checks metrics, rules and alerts" },
     Need { program: "ip", package: "iproute2", reason: "makes network namespaces for the split test" },
     Need { program: "mkfs.ext4", package: "e2fsprogs", reason: "makes the disks of the power failure tests" },
     Need { program: "xfs_io", package: "xfsprogs", reason: "makes such disks, too, and cuts their power" },
     Need { program: "python3", package: "python3", reason: "runs the independent receipt verifier" },
     Need { program: "openssl", package: "openssl", reason: "second oracle for SM2 and certificates" },
+    Need { program: "swtpm", package: "swtpm", reason: "is the TPM 2.0 of the tests" },
+    Need { program: "swtpm_setup", package: "swtpm-tools", reason: "gives such a TPM its maker's certificates" },
+    Need { program: "certtool", package: "gnutls-bin", reason: "makes the authority of these certificates" },
+    Need { program: "tpm2_checkquote", package: "tpm2-tools", reason: "judges evidence beside our own verifier" },
 ];
 
 /// Cargo's companions that are not in Debian: PyPI carries their released binaries, which spares a build of ten minutes.
@@ -51,6 +55,7 @@ pub(crate) fn everything() -> Result<()> {
     python_venv()?;
     vulkan()?;
     isal()?;
+    tss()?;
     qemu()?;
     ceph()?;
     guest_kernel()?;
@@ -100,9 +105,16 @@ pub(crate) fn for_payload_peers() -> Result<()> {
     programs(PAYLOAD_PEERS.iter())
 }
 
+/// What benchmarks of keys in a TPM need.
+pub(crate) fn for_trust_benches() -> Result<()> {
+    programs(BUILD.iter().chain(TEST.iter().filter(|need| need.package.starts_with("swtpm"))))?;
+    tss()
+}
+
 /// What the demo needs.
 pub(crate) fn for_demo() -> Result<()> {
     programs(BUILD.iter().chain(&DEMO))?;
+    tss()?;
     python_venv()?;
     data::fetch()
 }
@@ -163,6 +175,17 @@ fn isal() -> Result<()> {
     }
     println!("setup: installing libisal-dev and pkg-config (checks storage's erasure code)");
     apt(&["libisal-dev", "pkg-config"])
+}
+
+/// The TCG's software stack, through which keys in a TPM are used: headers to build with, and the modules that reach a
+/// device or an emulator.
+fn tss() -> Result<()> {
+    let known = Command::new("pkg-config").args(["--exists", "tss2-esys", "tss2-tctildr"]).status();
+    if known.is_ok_and(|status| status.success()) {
+        return Ok(());
+    }
+    println!("setup: installing libtss2-dev and pkg-config (keys in a TPM)");
+    apt(&["libtss2-dev", "pkg-config"])
 }
 
 /// QEMU, which emulates the NVMe drives of storage's tests, and its storage daemon, whose drives fail as real ones do.
