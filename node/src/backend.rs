@@ -71,11 +71,8 @@ impl From<ChainError> for BackendError {
             ChainError::TrustPathTooLong { .. } => Self::TrustPathTooLong,
             ChainError::Blocks(BlockStoreError::Archived {
                 source: ArchiveError::Away { retry_after, reason },
-                height,
-            }) => {
-                tracing::warn!(height, reason, "a block that was archived cannot be read now");
-                Self::Away { retry_after }
-            }
+                ..
+            }) => Self::Away { retry_after, reason },
             error => Self::Failed(Box::new(error)),
         }
     }

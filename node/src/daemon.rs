@@ -123,9 +123,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 .thread_name("steled")
                 .build()
                 .context("the runtime did not start")?;
-            let code = runtime.block_on(serve(&path, config, metrics))?;
+            let code = runtime.block_on(serve(&path, config, metrics));
             runtime.shutdown_timeout(std::time::Duration::from_secs(5));
-            Ok(code)
+            code
         }
     }
 }
@@ -134,7 +134,13 @@ async fn serve(path: &Path, config: Config, metrics: Arc<Metrics>) -> anyhow::Re
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let node = Node::start(config, metrics).await.map_err(|error| {
+    // A start may take long, and wait for what it cannot do without.
+    let started = tokio::select! {
+        started = Node::start(config, metrics) => started,
+        _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
+        _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
+    };
+    let node = started.map_err(|error| {
         let code = error.code();
         anyhow::Error::new(error).context(code)
     })?;

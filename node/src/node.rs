@@ -82,6 +82,15 @@ pub enum NodeError {
         /// The genesis file, which names the log.
         genesis: PathBuf,
     },
+    /// Old blocks are in a store that the configuration does not name.
+    #[error(
+        "{segments} segments of this node's blocks are in its store of bodies, and the configuration has no [payload]: put \
+         the section back"
+    )]
+    ArchiveUnnamed {
+        /// How many.
+        segments: usize,
+    },
     /// The committed chain.
     #[error(transparent)]
     Chain(#[from] ChainError),
@@ -113,6 +122,7 @@ impl NodeError {
             Self::Genesis { .. } => "genesis_invalid",
             Self::VoteGuardMissing { .. } => "vote_guard_missing",
             Self::CheckpointGuardMissing { .. } => "checkpoint_guard_missing",
+            Self::ArchiveUnnamed { .. } => "block_archive_unnamed",
             Self::Chain(error) => error.code(),
             Self::Signer(error) => error.code(),
             Self::PeerIdentity(_) => "peer_key",
@@ -153,6 +163,9 @@ impl Node {
         let network = genesis.network();
         let data_dir = config.node.data_dir.clone();
         let (blocks, ledger) = open_blocks(&data_dir, &genesis).await?;
+        if config.payload.is_none() && blocks.figures().archived > 0 {
+            return Err(NodeError::ArchiveUnnamed { segments: blocks.figures().archived });
+        }
         let storage = config.payload.is_some().then(|| PayloadSlot::begin(&config, ledger, &metrics, &stop));
         let blocks = match &storage {
             Some(slot) => blocks.with_archive(Arc::clone(slot.archive()) as _),

@@ -103,6 +103,8 @@ pub enum BackendError {
     /// What is needed is in the archive, which cannot be read now.
     #[error("the archive cannot be read now")]
     Away {
+        /// Why, for the node's own log.
+        reason: String,
         /// When to try again.
         retry_after: Duration,
     },

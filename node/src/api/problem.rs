@@ -129,7 +129,10 @@ impl From<BackendError> for Problem {
             BackendError::TrustPathTooLong => Self::new(Code::TooLarge).detail(
                 "too many changes of validators for one proof; name a later height whose validators you trust with from",
             ),
-            BackendError::Away { retry_after } => {
+            BackendError::Away { retry_after, reason } => {
+                if let Some(left_out) = FAILURES.pass() {
+                    tracing::warn!(reason, left_out, "blocks that are archived cannot be read now");
+                }
                 let milliseconds = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX);
                 Self::new(Code::NotReady).retry_after(Some(milliseconds))
             }

@@ -169,7 +169,7 @@ pub(super) async fn blocks(
     let archive = state.backend.archive().ok_or_else(missing)?;
     let read = state.read(move |_| Ok(archive.read(&root.0, from, length))).await?;
     let bytes = read.map_err(|error| match error {
-        ArchiveError::Away { retry_after, .. } => Problem::from(BackendError::Away { retry_after }),
+        ArchiveError::Away { retry_after, reason } => Problem::from(BackendError::Away { retry_after, reason }),
         ArchiveError::Lost { reason } => Problem::new(Code::BodyDamaged).detail(reason),
     })?;
     Ok(cache::volatile(format::bytes(OCTETS, bytes)))

@@ -24,7 +24,8 @@ impl Chain {
         before_ms: u64,
         ended_before_ms: u64,
     ) -> Result<Option<SealedSegment>, ChainError> {
-        if let Some(first) = self.blocks.newest_begins_at()
+        // A segment that was just begun may have no block yet.
+        if let Some(first) = self.blocks.newest_begins_at().filter(|first| *first <= self.tip().height.0)
             && self.time_of(first)? < ended_before_ms
         {
             self.blocks.roll()?;

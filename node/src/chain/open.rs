@@ -272,7 +272,13 @@ fn recovered_head(
 fn clear_derived(directory: &Path, blocks: &BlockStore) -> Result<(), ChainError> {
     match blocks.min()?.filter(|oldest| *oldest > GENESIS_HEIGHT.0 + 1) {
         Some(oldest) => Err(ChainError::HistoryMissing { oldest }),
-        None => remove_derived(directory),
+        None => {
+            // What cannot be executed again must not be removed: all blocks are needed, those in the archive, too.
+            for segment in blocks.archived() {
+                blocks.read(segment.first_height)?;
+            }
+            remove_derived(directory)
+        }
     }
 }
 

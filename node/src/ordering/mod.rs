@@ -41,6 +41,9 @@ use crate::receipt_clock::ReceiptClock;
 use crate::signatures::Signatures;
 use crate::store::durable;
 
+/// How long blocks are read for one question of a peer, which does not wait for long: from the archive they come slowly.
+const READ_MAX: Duration = Duration::from_secs(5);
+
 /// Blocks judged but not decided: a few rounds of one height.
 const PREPARED_MAX: usize = 64;
 
@@ -331,12 +334,19 @@ impl Application for Ordering {
     async fn blocks(&self, from: Height, until: Height, bytes_max: usize) -> Result<Vec<Decided>, ApplicationError> {
         let chain = Arc::clone(&self.chain);
         let read = tokio::task::spawn_blocking(move || {
-            let mut blocks = Vec::new();
+            let (mut blocks, begun) = (Vec::new(), Instant::now());
             let mut bytes = 0;
             for height in from.0..=until.0 {
-                let Some(stored) = chain.stored(Height(height))? else { break };
+                let stored = match chain.stored(Height(height)) {
+                    Ok(Some(stored)) => stored,
+                    Ok(None) => break,
+                    // What was read already helps whoever asks.
+                    Err(_) if !blocks.is_empty() => break,
+                    Err(error) => return Err(error),
+                };
                 bytes += stored.block().len() + stored.certificate().len();
-                if bytes > bytes_max && !blocks.is_empty() {
+                let is_late = begun.elapsed() > READ_MAX;
+                if (bytes > bytes_max || is_late) && !blocks.is_empty() {
                     break;
                 }
                 blocks.push(Decided {

@@ -12,6 +12,7 @@
 //! themselves; from there a segment is made again that is lost.
 
 use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -21,9 +22,11 @@ use sha2::{Digest as _, Sha256};
 use stele_storage::{Group, StorageError, Store};
 use stele_types::Hash;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::cold::TAKE_BACK;
 use super::keys::ClassKeys;
 use super::sealing::{Chunks, Opener, Sealer};
 use super::{HEADER_BYTES, OpenedObject, Payload, PayloadError, Reader};
@@ -51,6 +54,10 @@ const PIECES_MAX: usize = 16;
 /// How long one read may take.
 const READ_MAX: Duration = Duration::from_secs(30);
 
+/// Reads at a time: each holds a thread that waits for drives or for the cold tier.
+const READS_MAX: usize = 8;
+const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
+
 /// When to try again what may be there later.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
@@ -60,6 +67,9 @@ const SAID_EVERY: Duration = Duration::from_secs(30);
 
 /// The longest time between two looks for old segments.
 const INTERVAL_MAX: Duration = Duration::from_secs(60);
+
+/// The longest pause after failures.
+const PAUSE_MAX: Duration = Duration::from_secs(3_600);
 
 /// The segment that takes appends is ended at this part of the age at which it goes.
 const ENDED_AT: u64 = 4;
@@ -103,13 +113,11 @@ impl Payload {
         let key = self.keys.blob_key(&header.class_key, &header.salt).await?;
         let mut sealer = Sealer::new(&key, header.encode())?;
         let mut upload = self.store.upload(Group { class: CLASS, year: 0 }, self.now_ms())?;
-        let (mut from, mut digest) = (0, Sha256::new());
-        while from < segment.bytes() {
+        for number in 0.. {
             let file = Arc::clone(segment);
-            let read = tokio::task::spawn_blocking(move || file.read(from)).await;
-            let bytes = read.map_err(PayloadError::blocks)?.map_err(PayloadError::blocks)?;
-            digest.update(&bytes);
-            from += bytes.len() as u64;
+            let read = tokio::task::spawn_blocking(move || file.piece(number)).await;
+            // Nothing is sealed under this salt but what it was derived from: a key is used for one plaintext.
+            let Some(bytes) = read.map_err(PayloadError::blocks)?.map_err(PayloadError::blocks)? else { break };
             let mut rest = &bytes[..];
             while !rest.is_empty() {
                 if sealer.is_full() {
@@ -118,9 +126,6 @@ impl Payload {
                 }
                 rest = &rest[sealer.fill(rest)..];
             }
-        }
-        if *digest.finalize() != segment.checked_digest() {
-            return Err(PayloadError::blocks("the file of the segment changed while it was read"));
         }
         let sealed = sealer.close(true)?;
         upload.write(&sealed).await?;
@@ -151,11 +156,34 @@ impl Payload {
     /// # Errors
     /// What says nothing of the segment.
     pub(super) async fn segment_is_whole(&self, root: &Hash) -> Result<bool, PayloadError> {
-        match self.segment_digest(root).await {
-            Ok(_) => Ok(true),
-            Err(error) if is_lost(&error) => Ok(false),
-            Err(error) => Err(error),
-        }
+        judged(self.segment_digest(root).await.map(drop))
+    }
+
+    /// Whether a segment is there, and opens; not all of it is read.
+    ///
+    /// # Errors
+    /// What says nothing of the segment.
+    pub(super) async fn segment_opens(&self, root: &Hash) -> Result<bool, PayloadError> {
+        let read = async { segment(&self.store, &self.keys, root).await?.read(0, PIECE_BYTES).await };
+        judged(read.await.map(drop))
+    }
+
+    /// Whether what a lost store had in the cold tier is still being taken back: what is not found may come yet.
+    pub(super) fn takes_back(&self) -> bool {
+        takes_back(&self.directory)
+    }
+}
+
+fn takes_back(directory: &Path) -> bool {
+    directory.join(TAKE_BACK).exists()
+}
+
+/// What a read says of a segment.
+fn judged(read: Result<(), PayloadError>) -> Result<bool, PayloadError> {
+    match read {
+        Ok(()) => Ok(true),
+        Err(error) if is_lost(&error) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -200,8 +228,16 @@ const fn is_lost(error: &PayloadError) -> bool {
 enum Stage {
     Opening,
     /// Whoever closes it must have it alone.
-    Open(Weak<Store>, Arc<ClassKeys>),
+    Open(Opened),
     Failed(String),
+}
+
+/// What an open store is read with.
+#[derive(Clone)]
+struct Opened {
+    store: Weak<Store>,
+    keys: Arc<ClassKeys>,
+    directory: PathBuf,
 }
 
 /// A piece that was read: of which segment, which one, and its bytes.
@@ -214,18 +250,21 @@ pub struct BlockArchive {
     /// The node starts, and cannot without what is asked for.
     recovering: AtomicBool,
     pieces: Mutex<VecDeque<Piece>>,
+    reads: Semaphore,
 }
 
 impl BlockArchive {
     /// Of a store that is to be opened; a runtime is needed to read it.
     pub fn new(runtime: Handle) -> Arc<Self> {
         let (stage, pieces) = (Mutex::new(Stage::Opening), Mutex::default());
-        Arc::new(Self { runtime, stage, recovering: AtomicBool::new(true), pieces })
+        let (recovering, reads) = (AtomicBool::new(true), Semaphore::new(READS_MAX));
+        Arc::new(Self { runtime, stage, recovering, pieces, reads })
     }
 
     /// The store is open.
-    pub(super) fn opened(&self, store: &Arc<Store>, keys: &Arc<ClassKeys>) {
-        *self.stage() = Stage::Open(Arc::downgrade(store), Arc::clone(keys));
+    pub(super) fn opened(&self, store: &Arc<Store>, keys: &Arc<ClassKeys>, directory: &Path) {
+        let (store, keys) = (Arc::downgrade(store), Arc::clone(keys));
+        *self.stage() = Stage::Open(Opened { store, keys, directory: directory.to_owned() });
     }
 
     /// The store will not open.
@@ -242,12 +281,12 @@ impl BlockArchive {
         self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The store and its keys, or why there is none, and whether there may be one later.
-    fn store(&self) -> Result<(Arc<Store>, Arc<ClassKeys>), (String, bool)> {
+    /// The store and what it is read with, or why there is none, and whether there may be one later.
+    fn store(&self) -> Result<(Arc<Store>, Opened), (String, bool)> {
         match &*self.stage() {
             Stage::Opening => Err(("the store of bodies is not open yet".to_owned(), true)),
-            Stage::Open(store, keys) => match store.upgrade() {
-                Some(store) => Ok((store, Arc::clone(keys))),
+            Stage::Open(opened) => match opened.store.upgrade() {
+                Some(store) => Ok((store, opened.clone())),
                 None => Err(("the store of bodies is closed".to_owned(), false)),
             },
             Stage::Failed(reason) => Err((format!("the store of bodies is not open: {reason}"), false)),
@@ -261,30 +300,43 @@ impl BlockArchive {
             return Ok(bytes.clone());
         }
         let away = |reason, retry_after, wait| (ArchiveError::Away { reason, retry_after }, wait);
-        let (store, keys) = self.store().map_err(|(reason, wait)| away(reason, RETRY_AFTER, wait))?;
-        let reading = async { tokio::time::timeout(READ_MAX, piece(&store, &keys, &Hash(*root), number)).await };
+        let (store, opened) = self.store().map_err(|(reason, wait)| away(reason, RETRY_AFTER, wait))?;
+        // Whoever reads holds a thread: a slow tier must not take them all. Who starts reads alone.
+        let place = self.reads.try_acquire();
+        if place.is_err() && !self.recovering.load(Ordering::Relaxed) {
+            return Err(away("too many are reading it".to_owned(), BUSY_RETRY_AFTER, false));
+        }
+        let name = Hash(*root);
+        let read = piece(&store, &opened.keys, &name, number);
+        let reading = async { tokio::time::timeout(READ_MAX, read).await };
         let bytes = match self.runtime.block_on(reading) {
             Ok(Ok(bytes)) => bytes,
             Ok(Err(error)) if is_lost(&error) => {
-                return Err((ArchiveError::Lost { reason: error.to_string() }, false));
+                let reason = error.to_string();
+                // What is not listed yet is not lost.
+                return Err(if takes_back(&opened.directory) {
+                    away(reason, RETRY_AFTER, true)
+                } else {
+                    (ArchiveError::Lost { reason }, false)
+                });
             }
             Ok(Err(error)) => {
-                let retry_after = match &error {
-                    PayloadError::Storage(StorageError::Cold { retry_after: None, .. }) => {
-                        return Err(away(error.to_string(), RETRY_AFTER, false));
-                    }
-                    PayloadError::Storage(StorageError::Cold { retry_after: Some(after), .. }) => *after,
-                    _ => RETRY_AFTER,
+                let passes = match &error {
+                    PayloadError::Storage(StorageError::Cold { retry_after, .. }) => *retry_after,
+                    PayloadError::Storage(StorageError::Busy { retry_after }) => Some(*retry_after),
+                    _ => None,
                 };
-                return Err(away(error.to_string(), retry_after, true));
+                return Err(away(error.to_string(), passes.unwrap_or(RETRY_AFTER), passes.is_some()));
             }
             Err(_) => return Err(away("it takes too long".to_owned(), RETRY_AFTER, true)),
         };
         let mut pieces = self.pieces();
-        if pieces.len() == PIECES_MAX {
-            pieces.pop_front();
+        if !pieces.iter().any(known) {
+            if pieces.len() == PIECES_MAX {
+                pieces.pop_front();
+            }
+            pieces.push_back((*root, number, bytes.clone()));
         }
-        pieces.push_back((*root, number, bytes.clone()));
         Ok(bytes)
     }
 
@@ -336,7 +388,12 @@ pub(super) struct Archiver {
     pub(super) metrics: Arc<Metrics>,
     /// How old every block of a segment is that goes, by the time of the newest one.
     pub(super) after: Duration,
+    /// Bytes that a segment of the store holds.
+    pub(super) segment_bytes: u64,
 }
+
+/// A segment that is in the store, and that the chain does not know to be there: its first height, digest and root.
+type Put = Option<(u64, [u8; 32], Hash)>;
 
 impl Archiver {
     /// Runs until `stop`.
@@ -349,25 +406,34 @@ impl Archiver {
 
     async fn carry(&self) {
         let interval = (self.after / 16).clamp(Duration::from_millis(100), INTERVAL_MAX);
+        let (mut put, mut pause) = (None, INTERVAL_MAX);
         loop {
-            loop {
-                match self.archive_one().await {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(error) => {
-                        warn!(code = error.code(), %error, "old blocks stay in the directory of the chain");
-                        self.metrics.storage.blocks_not_archived();
-                        tokio::time::sleep(INTERVAL_MAX).await;
-                        break;
-                    }
+            match self.archive_one(&mut put).await {
+                Ok(true) => pause = INTERVAL_MAX,
+                Ok(false) => tokio::time::sleep(interval).await,
+                Err(error) => {
+                    warn!(code = error.code(), %error, "old blocks stay in the directory of the chain");
+                    self.metrics.storage.blocks_not_archived();
+                    tokio::time::sleep(pause).await;
+                    pause = (2 * pause).min(PAUSE_MAX);
                 }
             }
-            tokio::time::sleep(interval).await;
         }
     }
 
+    /// Bodies come first: old blocks leave a quarter of the store free, and what they are has room where it is.
+    async fn check_room(&self, bytes: u64) -> Result<(), PayloadError> {
+        let status = self.payload.store.status().await?;
+        let needed = bytes.div_ceil(self.segment_bytes) + 1;
+        let (used, free) = (status.segments + needed, status.segments_free.saturating_sub(needed));
+        if free * 3 < used {
+            return Err(PayloadError::blocks("less than a quarter of the store would stay free for bodies"));
+        }
+        Ok(())
+    }
+
     /// Archives the oldest segment, if it is old enough; whether there was one.
-    async fn archive_one(&self) -> Result<bool, PayloadError> {
+    async fn archive_one(&self, put: &mut Put) -> Result<bool, PayloadError> {
         let after = u64::try_from(self.after.as_millis()).unwrap_or(u64::MAX);
         let newest = self.chain.tip().time_ms;
         let before = newest.saturating_sub(after);
@@ -375,8 +441,16 @@ impl Archiver {
         let chain = Arc::clone(&self.chain);
         let found = blocking(move || chain.old_segment(before, ended_before)).await?;
         let Some(segment) = found.map(Arc::new) else { return Ok(false) };
-        let root = self.payload.put_segment(&segment).await?;
         let (first, blocks, bytes) = (segment.first_height(), segment.blocks(), segment.bytes());
+        let digest = segment.checked_digest();
+        let root = match put.take().filter(|(height, of, _)| (*height, *of) == (first, digest)) {
+            Some((_, _, root)) => root,
+            None => {
+                self.check_room(bytes).await?;
+                self.payload.put_segment(&segment).await?
+            }
+        };
+        *put = Some((first, digest, root));
         let chain = Arc::clone(&self.chain);
         blocking(move || chain.archive(&segment, root)).await?;
         self.metrics.storage.blocks_archived(blocks as u64);
@@ -455,7 +529,7 @@ mod tests {
         };
         assert_eq!(read(1).await.unwrap().unwrap_err().code(), "block_archive_away", "the store is not open yet");
         assert!(read(13).await.unwrap().is_ok());
-        archive.opened(&payload.store, &payload.keys);
+        archive.opened(&payload.store, &payload.keys, directory.path());
         for height in (1..=13).rev() {
             assert_eq!(read(height).await.unwrap().unwrap(), block(height));
         }

@@ -8,6 +8,7 @@ use stele_storage::Store;
 use stele_types::NetworkId;
 use tokio::runtime::Handle;
 
+use super::cold::Absent;
 use super::{BlockArchive, PayloadError, drives, keys, unreferenced};
 use crate::config::PayloadSection;
 
@@ -41,8 +42,9 @@ pub(crate) fn archived_blocks(
 ) -> Result<Arc<BlockArchive>, PayloadError> {
     let custodian = Arc::new(SoftwareCustodian::open(&section.custody_key)?);
     let keys = keys::ClassKeys::open(directory, network, custodian)?;
+    store.attach_cold(Arc::new(Absent { reason: "nobody asks it while the node is stopped", retry_after: None }));
     let archive = BlockArchive::new(runtime.clone());
-    archive.opened(store, &Arc::new(keys));
+    archive.opened(store, &Arc::new(keys), directory);
     archive.recovered();
     Ok(archive)
 }

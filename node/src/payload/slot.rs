@@ -57,7 +57,9 @@ impl PayloadSlot {
             tokio::spawn(async move {
                 let stored = store(&config, ledger, &metrics, &stop).await;
                 match &stored {
-                    Ok(stored) => archive.opened(&stored.payload.store, &stored.payload.keys),
+                    Ok(stored) => {
+                        archive.opened(&stored.payload.store, &stored.payload.keys, &stored.payload.directory);
+                    }
                     Err(error) => archive.failed(error.to_string()),
                 }
                 stored
@@ -115,24 +117,51 @@ impl PayloadSlot {
             Ok(stored) => stored,
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         };
-        let opened = match stored {
-            Ok(stored) => complete(stored, &config, &chain, signer, &metrics),
-            Err(error) => Err(error.into()),
-        };
-        let (opened, carrying) = match opened {
-            Ok(opened) => opened,
+        let Stored { payload, cold, carrying } = match stored {
+            Ok(stored) => stored,
             Err(error) => {
                 error!(code = error.code(), %error, "bodies of records cannot be kept or given; the node goes on without");
                 return;
             }
         };
+        let carried = async {
+            if let Some(Err(panicked)) = futures::future::OptionFuture::from(carrying).await {
+                error!(failure = %panicked, "what carries segments to the cold tier panicked");
+            }
+        };
+        match complete(&payload, cold, &config, &chain, signer, &metrics) {
+            Ok(opened) => {
+                drop(payload);
+                self.serve(opened, carried, &config, chain, metrics, stop).await;
+            }
+            Err(error) => {
+                error!(code = error.code(), %error, "bodies of records cannot be kept or given; old blocks are");
+                stop.cancelled().await;
+                carried.await;
+                close(payload).await;
+            }
+        }
+    }
+
+    /// Keeps an open store in order until `stop`, and closes it.
+    async fn serve(
+        &self,
+        opened: Opened,
+        carried: impl Future<Output = ()>,
+        config: &Config,
+        chain: Arc<Chain>,
+        metrics: Arc<Metrics>,
+        stop: CancellationToken,
+    ) {
         let (upkeep, custody) = (Arc::clone(&opened.upkeep), opened.custody.clone());
-        let after = config.payload.as_ref().and_then(|section| section.archive_blocks_after_ms);
-        let archiver = after.map(|after| Archiver {
+        let section = config.payload.as_ref();
+        let archiver = section.and_then(|section| Some((section, section.archive_blocks_after_ms?)));
+        let archiver = archiver.map(|(section, after)| Archiver {
             payload: Arc::clone(&opened.payload),
             chain: Arc::clone(&chain),
             metrics: Arc::clone(&metrics),
             after: Duration::from_millis(after),
+            segment_bytes: section.slot_bytes * section.data_columns as u64,
         });
         *self.open() = Some(opened);
         metrics.storage.available(true);
@@ -147,22 +176,21 @@ impl PayloadSlot {
                 archiver.run(stop.clone()).await;
             }
         };
-        let segments = async {
-            if let Some(Err(panicked)) = futures::future::OptionFuture::from(carrying).await {
-                error!(failure = %panicked, "what carries segments to the cold tier panicked");
-            }
-        };
-        tokio::join!(upkeep.run(stop.clone()), copies, old_blocks, segments);
+        tokio::join!(upkeep.run(stop.clone()), copies, old_blocks, carried);
         let Some(Opened { payload, .. }) = self.open().take() else { return };
-        match Arc::into_inner(payload) {
-            Some(payload) => {
-                if let Err(error) = payload.close().await {
-                    warn!(code = error.code(), %error, "the store was not closed; the next start replays its last segments");
-                }
+        close(payload).await;
+    }
+}
+
+async fn close(payload: Arc<Payload>) {
+    match Arc::into_inner(payload) {
+        Some(payload) => {
+            if let Err(error) = payload.close().await {
+                warn!(code = error.code(), %error, "the store was not closed; the next start replays its last segments");
             }
-            None => {
-                warn!("a body is on its way still: the store was not closed; the next start replays its last segments");
-            }
+        }
+        None => {
+            warn!("a body is on its way still: the store was not closed; the next start replays its last segments");
         }
     }
 }
@@ -190,20 +218,20 @@ async fn store(
 
 /// The second step.
 fn complete(
-    stored: Stored,
+    payload: &Arc<Payload>,
+    cold: Option<Arc<Cold>>,
     config: &Config,
     chain: &Arc<Chain>,
     signer: Arc<dyn Signer>,
     metrics: &Arc<Metrics>,
-) -> Result<(Opened, Option<JoinHandle<()>>), CustodyError> {
-    let Stored { payload, cold, carrying } = stored;
+) -> Result<Opened, CustodyError> {
     let section = config.payload.as_ref().ok_or_else(|| PayloadError::blocks("the configuration has no [payload]"))?;
     let custody = section
         .custody
         .as_ref()
-        .map(|section| Custody::new(Arc::clone(&payload), Arc::clone(chain), signer, section, Arc::clone(metrics)));
+        .map(|section| Custody::new(Arc::clone(payload), Arc::clone(chain), signer, section, Arc::clone(metrics)));
     let custody = custody.transpose()?;
-    let upkeep = Upkeep::new(Arc::clone(&payload), Arc::clone(chain), Arc::clone(metrics), section);
+    let upkeep = Upkeep::new(Arc::clone(payload), Arc::clone(chain), Arc::clone(metrics), section);
     let upkeep = upkeep.with(custody.clone(), cold.clone());
-    Ok((Opened { payload, upkeep, custody, cold }, carrying))
+    Ok(Opened { payload: Arc::clone(payload), upkeep, custody, cold })
 }

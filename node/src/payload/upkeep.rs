@@ -360,8 +360,7 @@ impl Upkeep {
                     warn!(code = error.code(), %error, "nothing comes back from the cold tier");
                 }
                 // First what the node itself may be asked for.
-                let blocks = custody.rebuild_blocks().await;
-                self.change(|state| state.blocks = *blocks.as_ref().unwrap_or(&0));
+                let blocks = custody.rebuild_blocks(|so_far| self.change(|state| state.blocks = so_far)).await;
                 let rebuilt = custody.rebuild(|so_far| self.change(|state| state.bodies = so_far.bodies)).await?;
                 blocks?;
                 if rebuilt.failed > 0 {

@@ -38,4 +38,4 @@ pub use archive::{ArchiveError, ArchivedSegment, SegmentArchive};
 pub use error::BlockStoreError;
 pub use reader::{BlockReader, Blocks};
 pub use record::{BLOCK_BYTES_MAX, BlockId, CERTIFICATE_BYTES_MAX, StoredBlock};
-pub use store::{BlockFigures, BlockStore, BlockStoreOptions, SealedSegment};
+pub use store::{BlockFigures, BlockStore, BlockStoreOptions, SealedSegment, SegmentRebuild};

@@ -44,8 +44,17 @@ impl BlockReader {
     /// # Errors
     /// `store_io`.
     pub fn open(directory: &Path, archive: Option<Arc<dyn SegmentArchive>>) -> Result<Self, BlockStoreError> {
-        let segments = segments_of(directory).map_err(BlockStoreError::io("list segments"))?;
-        Ok(Self { directory: directory.to_owned(), firsts: segments.into_keys().collect(), archive })
+        let list = || Ok::<Vec<u64>, std::io::Error>(segments_of(directory)?.into_keys().collect());
+        let listed = || {
+            // What changes its name while it is listed may be missing in one list, and is not in the next.
+            let (mut firsts, mut again): (Vec<u64>, _) = (list()?, list()?);
+            while firsts != again {
+                (firsts, again) = (again, list()?);
+            }
+            Ok(firsts)
+        };
+        let firsts = listed().map_err(BlockStoreError::io("list segments"))?;
+        Ok(Self { directory: directory.to_owned(), firsts, archive })
     }
 
     /// Height of the oldest block; none in an empty directory.
@@ -70,7 +79,12 @@ impl Blocks {
     fn next_segment(&mut self) -> Result<bool, BlockStoreError> {
         let Some(first) = self.firsts.next() else { return Ok(false) };
         let is_last = self.firsts.as_slice().is_empty();
-        let Some((segment, file, mut extents)) = open_segment(&self.directory, first)? else {
+        let opened = match open_segment(&self.directory, first) {
+            // Between two looks it was archived, or came back.
+            Err(BlockStoreError::SegmentMissing(_)) => open_segment(&self.directory, first)?,
+            other => other?,
+        };
+        let Some((segment, file, mut extents)) = opened else {
             // The last one may be in the making.
             let path = self.directory.join(segment::file_name(first));
             return if is_last { Ok(false) } else { Err(BlockStoreError::SegmentCorrupt(path)) };

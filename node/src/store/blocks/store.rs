@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -37,6 +38,9 @@ const FILES_OPEN_MAX: usize = 64;
 
 /// Bytes of a segment that are read at a time when all of it is.
 const READ_BYTES: usize = 1 << 20;
+
+/// Extension of files that count for nothing yet; what a crash leaves of them is removed when the store opens.
+const UNFINISHED: &str = "new";
 
 /// How long an archive that is not attached is said to be away.
 const ARCHIVE_RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -82,6 +86,8 @@ pub struct BlockStore {
     directory: PathBuf,
     options: BlockStoreOptions,
     archive: Option<Arc<dyn SegmentArchive>>,
+    /// Segments that were begun again.
+    rebuilds: AtomicU64,
     heights: RwLock<Heights>,
     writer: Mutex<Writer>,
     files: Mutex<VecDeque<(u64, Arc<File>)>>,
@@ -132,8 +138,10 @@ impl BlockStore {
                 remove_file(&superseded).map_err(BlockStoreError::io("remove what an interrupted archiving left"))?;
             }
         }
+        remove_unfinished(directory).map_err(BlockStoreError::io("remove what was not finished"))?;
         Ok(Self {
             archive: None,
+            rebuilds: AtomicU64::new(0),
             directory: directory.to_owned(),
             options: BlockStoreOptions {
                 segment_bytes_max: options.segment_bytes_max.min(SEGMENT_BYTES_MAX),
@@ -189,17 +197,21 @@ impl BlockStore {
     /// # Errors
     /// `block_not_found`, `block_corrupt`, `store_io`, `store_poisoned`; `block_archive_away`, `block_archive_lost`.
     pub fn read(&self, height: u64) -> Result<StoredBlock, BlockStoreError> {
-        let (segment, extent) = self.find(height)?;
-        let (segment, extent, record) = match self.record(height, &segment, extent) {
-            // It was archived, or came back, since the index was asked.
-            Err(BlockStoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                let (segment, extent) = self.find(height)?;
-                let record = self.record(height, &segment, extent)?;
-                (segment, extent, record)
+        let (mut segment, mut extent) = self.find(height)?;
+        loop {
+            let read = self.record(height, &segment, extent).and_then(|record| {
+                StoredBlock::decode(segment.seed, height, record).ok_or_else(|| corrupt(height, &segment, extent))
+            });
+            if read.is_ok() {
+                return read;
             }
-            other => (segment, extent, other?),
-        };
-        StoredBlock::decode(segment.seed, height, record).ok_or_else(|| corrupt(height, &segment, extent))
+            // What was archived, or came back, since the index was asked is read where it is now.
+            let now = self.find(height)?;
+            if *now.0 == *segment {
+                return read;
+            }
+            (segment, extent) = now;
+        }
     }
 
     /// The bytes of a record, without its padding.
@@ -273,8 +285,13 @@ impl BlockStore {
         let failed = |error| BlockStoreError::io("read a segment")(error);
         let file = File::open(&segment.path).map_err(failed)?;
         let bytes = file.metadata().map_err(failed)?.len();
-        let mut sealed = SealedSegment { segment, blocks, file, bytes, digest: [0; 32] };
-        sealed.digest = sealed.digest().map_err(failed)?;
+        let mut sealed = SealedSegment { segment, blocks, file, bytes, pieces: Vec::new(), digest: [0; 32] };
+        let mut whole = Sha256::new();
+        while let bytes @ [_, ..] = &sealed.read(sealed.pieces.len() as u64 * READ_BYTES as u64).map_err(failed)?[..] {
+            whole.update(bytes);
+            sealed.pieces.push(Sha256::digest(bytes).into());
+        }
+        sealed.digest = whole.finalize().into();
         Ok(sealed)
     }
 
@@ -325,12 +342,14 @@ impl BlockStore {
             }
             other => other.map_err(failed)?,
         };
-        let (_, blocks) = kept.ok_or(BlockStoreError::SegmentCorrupt(path))?;
-        let making = self.directory.join(format!("{}.new", segment::file_name(first_height)));
-        durable::remove_if_present(&making).map_err(failed)?;
+        let (archived, blocks) = kept.ok_or(BlockStoreError::SegmentCorrupt(path))?;
+        // Another one of the same segment may be under way.
+        let number = self.rebuilds.fetch_add(1, Ordering::Relaxed);
+        let making = self.directory.join(format!("{}.{number}.{UNFINISHED}", segment::file_name(first_height)));
         let (segment, file) = Segment::create_at(&making, first_height).map_err(failed)?;
         let wanted = blocks.into_iter().map(|(_, id)| id).collect();
-        Ok(SegmentRebuild { store: self, segment, file, wanted, extents: Vec::new(), end: SEGMENT_HEADER_BYTES })
+        let (extents, end) = (Vec::new(), SEGMENT_HEADER_BYTES);
+        Ok(SegmentRebuild { store: self, archived: archived.place, segment, file, wanted, extents, end })
     }
 
     fn exchange(&self, segment: Segment, extents: &[Extent]) {
@@ -454,6 +473,8 @@ pub struct SealedSegment {
     blocks: Vec<(Extent, BlockId)>,
     file: File,
     bytes: u64,
+    /// SHA-256 of each [`READ_BYTES`] of it, and of all, when it was checked.
+    pieces: Vec<[u8; 32]>,
     digest: [u8; 32],
 }
 
@@ -482,28 +503,21 @@ impl SealedSegment {
         self.digest
     }
 
-    /// SHA-256 of its bytes now.
+    /// The piece of this number, 1 MiB or the rest, as it was when it was checked; none behind the end.
     ///
     /// # Errors
-    /// Failure of the file.
-    pub fn digest(&self) -> io::Result<[u8; 32]> {
-        let mut hash = Sha256::new();
-        let mut from = 0;
-        loop {
-            let bytes = self.read(from)?;
-            if bytes.is_empty() {
-                return Ok(hash.finalize().into());
-            }
-            hash.update(&bytes);
-            from += bytes.len() as u64;
+    /// Failure of the file, which may have changed.
+    pub fn piece(&self, number: usize) -> io::Result<Option<Vec<u8>>> {
+        let Some(digest) = self.pieces.get(number) else { return Ok(None) };
+        let bytes = self.read(number as u64 * READ_BYTES as u64)?;
+        if Sha256::digest(&bytes)[..] != digest[..] {
+            return Err(io::Error::other("the file of the segment changed since it was checked"));
         }
+        Ok(Some(bytes))
     }
 
     /// Bytes from `from` on, up to 1 MiB of them; none behind the end.
-    ///
-    /// # Errors
-    /// Failure of the file.
-    pub fn read(&self, from: u64) -> io::Result<Vec<u8>> {
+    fn read(&self, from: u64) -> io::Result<Vec<u8>> {
         let length = usize::try_from(self.bytes.saturating_sub(from)).map_or(READ_BYTES, |left| left.min(READ_BYTES));
         let mut bytes = vec![0; length];
         self.file.read_exact_at(&mut bytes, from)?;
@@ -511,9 +525,11 @@ impl SealedSegment {
     }
 }
 
-/// An archived segment that is made again. Dropped before it is finished, it leaves a file that counts for nothing.
+/// An archived segment that is made again. Dropped before it is finished, it changes nothing.
 pub struct SegmentRebuild<'s> {
     store: &'s BlockStore,
+    /// Where it is archived.
+    archived: Place,
     segment: Segment,
     file: File,
     /// The blocks of the segment, in order of height.
@@ -555,25 +571,35 @@ impl SegmentRebuild<'_> {
     /// Puts the segment back into the directory.
     ///
     /// # Errors
-    /// `height_gap` if blocks are wanted still; `store_io`, `store_poisoned`.
+    /// `height_gap` if blocks are wanted still; `block_not_found` if it is archived no more, or elsewhere; `store_io`,
+    /// `store_poisoned`.
     pub fn finish(self) -> Result<(), BlockStoreError> {
         if let Some((expected, _)) = self.wanted().next() {
             return Err(BlockStoreError::HeightGap { expected, given: expected });
         }
-        let Self { store, segment, file, extents, end, .. } = self;
+        let (store, first_height) = (self.store, self.segment.first_height);
         store.check_poison()?;
+        // All of it goes to the disk here, before appends have to wait.
+        self.segment.seal(&self.file, &self.extents, self.end).map_err(BlockStoreError::io("seal a segment"))?;
         let _writer = store.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let path = store.directory.join(segment::file_name(segment.first_height));
-        let put_back = || {
-            segment.seal(&file, &extents, end)?;
-            fs::rename(&segment.path, &path)?;
-            durable::sync_directory(&store.directory)
-        };
-        put_back().map_err(BlockStoreError::io("put a segment back"))?;
-        let first_height = segment.first_height;
-        store.exchange(Segment { path, ..segment }, &extents);
+        let now = store.heights.read().unwrap_or_else(PoisonError::into_inner).segment(first_height);
+        if now.is_none_or(|(segment, _)| segment.place != self.archived) {
+            return Err(BlockStoreError::NotFound(first_height));
+        }
+        let path = store.directory.join(segment::file_name(first_height));
+        fs::rename(&self.segment.path, &path)
+            .and_then(|()| durable::sync_directory(&store.directory))
+            .map_err(BlockStoreError::io("put a segment back"))?;
+        store.exchange(Segment { path, ..self.segment.clone() }, &self.extents);
         remove_file(&store.directory.join(archive::file_name(first_height)))
             .map_err(BlockStoreError::io("remove what was said of an archived segment"))
+    }
+}
+
+impl Drop for SegmentRebuild<'_> {
+    fn drop(&mut self) {
+        // It has another name once it counts.
+        let _ = durable::remove_if_present(&self.segment.path);
     }
 }
 
@@ -704,6 +730,17 @@ fn discard_new_segment(path: &Path, next: Option<u64>, file: &File) -> Result<()
         return Err(BlockStoreError::SegmentCorrupt(path.to_owned()));
     }
     remove_file(path).map_err(BlockStoreError::io("remove an unfinished segment"))
+}
+
+/// Removes what a crash left of files that were being made.
+fn remove_unfinished(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|kind| kind == UNFINISHED) {
+            durable::remove_if_present(&path)?;
+        }
+    }
+    Ok(())
 }
 
 fn remove_file(path: &Path) -> io::Result<()> {
