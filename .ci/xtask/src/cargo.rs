@@ -8,6 +8,9 @@ use anyhow::{Context, Result, bail};
 /// Binaries of the demo and the benchmarks.
 const BINARIES: [&str; 3] = ["steled", "stele", "stele-demo"];
 
+/// Backends that are left out unless asked for: every build of the workspace has them, so that all share their artifacts.
+pub(crate) const FEATURES: [&str; 2] = ["--features", "stele-hsm/tpm"];
+
 /// Names the clone that a target directory was last used for.
 const CLAIM: &str = "stele-clone";
 
@@ -85,6 +88,7 @@ pub(crate) fn build_binaries() -> Result<()> {
     claim_target()?;
     // Of the whole workspace, so that dependencies get the features that they get in a build of everything.
     let mut arguments = vec!["build", "--workspace"];
+    arguments.extend(FEATURES);
     for binary in BINARIES {
         arguments.extend(["--bin", binary]);
     }
@@ -99,8 +103,15 @@ pub(crate) fn run_built(name: &str, arguments: &[&str]) -> Result<()> {
 
 /// Runs a benchmark of a crate in the one profile.
 pub(crate) fn bench(package: &str, bench: &str, arguments: &[&str]) -> Result<()> {
+    bench_with(&[], package, bench, arguments)
+}
+
+/// Runs a benchmark of a crate with features of its own.
+pub(crate) fn bench_with(features: &[&str], package: &str, bench: &str, arguments: &[&str]) -> Result<()> {
     claim_target()?;
-    let mut words = vec!["bench", "--profile", "dev", "--package", package, "--bench", bench, "--"];
+    let mut words = vec!["bench", "--profile", "dev", "--package", package, "--bench", bench];
+    words.extend(features);
+    words.push("--");
     words.extend(arguments);
     run(&mut command(&words)?)
 }

@@ -43,6 +43,9 @@ cargo xtask: one command for each job, set-up included
   cargo xtask bench storage-index [--json FILE]
                                the payload tier's index: rates, flash and memory for
                                each of ten million records
+  cargo xtask bench trust [--json FILE]
+                               signatures of a TPM through its thread, against the bare
+                               software stack; checks of a quote
   cargo xtask bench index [--json FILE]
                                the statement index against its candidates
   cargo xtask capacity         what 100 PB take, from measured figures
@@ -102,6 +105,10 @@ fn run(arguments: &[String]) -> Result<()> {
         }
         ["bench", "storage-index", rest @ ..] => cargo::bench("stele-storage", "index", rest),
         ["bench", "state-peers", rest @ ..] => cargo::run_peers("state-peers", rest),
+        ["bench", "trust", rest @ ..] => {
+            setup::for_trust_benches()?;
+            cargo::bench_with(&cargo::FEATURES, "stele-hsm", "tpm", rest)
+        }
         ["bench", "index", rest @ ..] => cargo::run_peers("index-peers", rest),
         _ => {
             eprint!("{USAGE}");

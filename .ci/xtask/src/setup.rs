@@ -55,6 +55,7 @@ pub(crate) fn everything() -> Result<()> {
     python_venv()?;
     vulkan()?;
     isal()?;
+    tss()?;
     qemu()?;
     ceph()?;
     guest_kernel()?;
@@ -104,9 +105,16 @@ pub(crate) fn for_payload_peers() -> Result<()> {
     programs(PAYLOAD_PEERS.iter())
 }
 
+/// What benchmarks of keys in a TPM need.
+pub(crate) fn for_trust_benches() -> Result<()> {
+    programs(BUILD.iter().chain(TEST.iter().filter(|need| need.package.starts_with("swtpm"))))?;
+    tss()
+}
+
 /// What the demo needs.
 pub(crate) fn for_demo() -> Result<()> {
     programs(BUILD.iter().chain(&DEMO))?;
+    tss()?;
     python_venv()?;
     data::fetch()
 }
@@ -167,6 +175,17 @@ fn isal() -> Result<()> {
     }
     println!("setup: installing libisal-dev and pkg-config (checks storage's erasure code)");
     apt(&["libisal-dev", "pkg-config"])
+}
+
+/// The TCG's software stack, through which keys in a TPM are used: headers to build with, and the modules that reach a
+/// device or an emulator.
+fn tss() -> Result<()> {
+    let known = Command::new("pkg-config").args(["--exists", "tss2-esys", "tss2-tctildr"]).status();
+    if known.is_ok_and(|status| status.success()) {
+        return Ok(());
+    }
+    println!("setup: installing libtss2-dev and pkg-config (keys in a TPM)");
+    apt(&["libtss2-dev", "pkg-config"])
 }
 
 /// QEMU, which emulates the NVMe drives of storage's tests, and its storage daemon, whose drives fail as real ones do.

@@ -18,8 +18,13 @@ pub(crate) fn run(slow: bool) -> Result<()> {
     stage("tidy", tidy::run)?;
     stage("licences, sources and bans", graph)?;
     stage("clippy", || {
-        let arguments = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
-        cargo::run(&mut cargo::command(&arguments)?)
+        let words = ["clippy", "--workspace", "--all-targets", "--quiet"];
+        cargo::run(&mut cargo::command(&[&words[..], &cargo::FEATURES, &["--", "-D", "warnings"]].concat())?)
+    })?;
+    // What a node without hardware keys and the command line are built from.
+    stage("clippy without the TPM backend", || {
+        let words = ["clippy", "--package", "stele-hsm", "--all-targets", "--quiet", "--", "-D", "warnings"];
+        cargo::run(&mut cargo::command(&words)?)
     })?;
     // Its bindings are checked without its libraries, which no distribution has.
     stage("clippy of the SPDK backend", || {
@@ -33,7 +38,10 @@ pub(crate) fn run(slow: bool) -> Result<()> {
     })?;
     stage("alert rules", alert_rules)?;
     // Binaries and tests in one build: separate ones would unify features differently and build dependencies twice.
-    stage("build", || cargo::run(&mut cargo::command(&["build", "--quiet", "--workspace", "--bins", "--tests"])?))?;
+    stage("build", || {
+        let words = ["build", "--quiet", "--workspace", "--bins", "--tests"];
+        cargo::run(&mut cargo::command(&[&words[..], &cargo::FEATURES].concat())?)
+    })?;
     stage("tests", || tests(slow))
 }
 
@@ -65,7 +73,7 @@ fn tests(slow: bool) -> Result<()> {
     let profile = if slow { "slow" } else { "default" };
     // By its own name, because it may lie beside cargo's path.
     let mut command = Command::new(setup::companion("cargo-nextest")?);
-    command.args(["nextest", "run", "--workspace", "--profile", profile, "--no-fail-fast"]);
+    command.args(["nextest", "run", "--workspace", "--profile", profile, "--no-fail-fast"]).args(cargo::FEATURES);
     cargo::in_workspace(&mut command)?;
     if slow {
         command.env("STELE_SLOW", "1");
