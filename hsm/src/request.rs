@@ -13,7 +13,9 @@
 //! | custody receipt | `["stele/custody-receipt/v1", network, hash, body root, length, height, time]` |
 //! | peer binding | `"PoV" ‖ u32 length ‖ public key ‖ u32 length ‖ peer id`, as the consensus engine wants it |
 //!
-//! All but the last are deterministic CBOR arrays.
+//! All but the last are deterministic CBOR arrays. What an attestation key signs is made by the TPM itself and begins with
+//! `ff TCG`, which none of them does; only its qualifying data is asked for, and that is a hash with a domain of its own
+//! (`stele/quote/v1`, `stele/key/v1`).
 
 use std::fmt;
 

@@ -1,6 +1,9 @@
 //! What a TPM attests: `TPMS_ATTEST`, TPM 2.0 Part 2 section 10.12.12. Quotes and certifications are read.
 
-use serde::{Deserialize, Serialize};
+use alloc::{string::String, vec::Vec};
+use core::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{algorithm::Digest, error::EvidenceError, pcr::PcrSelection, public::Name, reader::Reader};
 
@@ -26,6 +29,31 @@ pub struct ClockInfo {
     pub safe: bool,
 }
 
+/// Firmware version of a TPM, as its maker counts. In text `0x` and 16 digits: the numbers of JSON are too short for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FirmwareVersion(pub u64);
+
+impl fmt::Display for FirmwareVersion {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "0x{:016x}", self.0)
+    }
+}
+
+impl Serialize for FirmwareVersion {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for FirmwareVersion {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let number = text.strip_prefix("0x").and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        let unknown = || de::Error::custom("a firmware version is 0x and hexadecimal digits");
+        number.map(Self).ok_or_else(unknown)
+    }
+}
+
 /// What was attested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Attested {
@@ -34,7 +62,7 @@ pub enum Attested {
         /// Which PCRs, in order.
         selection: PcrSelection,
         /// Digest of their values one after the other, by the hash of the signature.
-        digest: alloc::vec::Vec<u8>,
+        digest: Vec<u8>,
     },
     /// An object that is loaded in the TPM.
     Certify {
@@ -51,11 +79,11 @@ pub struct Attestation {
     /// Qualified name of the key that signed it: digest of the names of it and of all its parents.
     pub qualified_signer: Name,
     /// The verifier's qualifying data.
-    pub extra_data: alloc::vec::Vec<u8>,
+    pub extra_data: Vec<u8>,
     /// Clock and counters when it was signed.
     pub clock: ClockInfo,
     /// The TPM's firmware version, as its maker counts.
-    pub firmware_version: u64,
+    pub firmware_version: FirmwareVersion,
     /// What was attested.
     pub attested: Attested,
 }
@@ -89,7 +117,7 @@ impl Attestation {
                 _ => return Err(reader.malformed("a flag is neither YES nor NO")),
             },
         };
-        let firmware_version = reader.u64()?;
+        let firmware_version = FirmwareVersion(reader.u64()?);
         let attested = if tag == ST_ATTEST_QUOTE {
             let selection = PcrSelection::read(&mut reader)?;
             Attested::Quote { selection, digest: reader.sized(Digest::LENGTH_MAX)?.to_vec() }

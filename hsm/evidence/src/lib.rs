@@ -59,7 +59,7 @@ mod verdict;
 pub use crate::{
     algorithm::{Digest, HashAlgorithm},
     appraisal::{Evidence, Expectation, appraise},
-    attest::{Attestation, Attested, ClockInfo},
+    attest::{Attestation, Attested, ClockInfo, FirmwareVersion},
     certificate::{CertificateError, Endorsement, EndorsementAnchors, verify_endorsement},
     certification::{CertifiedKey, verify_certification},
     credential::{Credential, ENTROPY_LENGTH},

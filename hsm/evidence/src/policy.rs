@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     algorithm::{Digest, HashAlgorithm},
+    attest::FirmwareVersion,
     event_type::EventType,
     ima::IMA_PCR,
     pcr::PCR_COUNT,
@@ -32,7 +33,7 @@ pub struct Policy {
     pub ima: Option<ImaRule>,
     /// Firmware versions of the TPM that are accepted; any if there are none.
     #[serde(default)]
-    pub firmware_versions: BTreeSet<u64>,
+    pub firmware_versions: BTreeSet<FirmwareVersion>,
 }
 
 /// The values that one PCR may have.

@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use crate::{
     algorithm::{Digest, HashAlgorithm},
-    attest::ClockInfo,
+    attest::{ClockInfo, FirmwareVersion},
     error::EvidenceError,
     policy::PolicyError,
 };
@@ -41,7 +41,7 @@ pub struct Facts {
     /// Resets of the TPM since the previous verdict.
     pub resets_since_previous: Option<u32>,
     /// Firmware version of the TPM, as its maker counts.
-    pub firmware_version: Option<u64>,
+    pub firmware_version: Option<FirmwareVersion>,
     /// Quoted PCRs.
     pub pcrs: Vec<PcrFact>,
     /// Events of the boot event log.
@@ -196,7 +196,7 @@ pub enum Reason {
     /// The TPM's firmware is of a version that the policy does not accept.
     FirmwareVersion {
         /// The version.
-        found: u64,
+        found: FirmwareVersion,
     },
     /// The values of PCRs are not those that were quoted.
     PcrDigest,
@@ -334,7 +334,7 @@ impl fmt::Display for Reason {
             Self::ClockWentBack { counter, previous, found } => {
                 write!(formatter, "{counter} of the TPM went back from {previous} to {found}")
             }
-            Self::FirmwareVersion { found } => write!(formatter, "TPM firmware 0x{found:016x} is not allowed"),
+            Self::FirmwareVersion { found } => write!(formatter, "TPM firmware {found} is not allowed"),
             Self::PcrDigest => formatter.write_str("the PCR values are not those that were quoted"),
             Self::PcrNotQuoted { pcr, bank } => write!(formatter, "PCR {pcr} of the {bank} bank was not quoted"),
             Self::Pcr { pcr, found, expected, difference } => {

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    panic::{self, AssertUnwindSafe},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -158,7 +159,12 @@ pub(super) struct Worker {
 impl Worker {
     fn run(mut self, requests: &Receiver<Work>) {
         while let Ok(work) = requests.recv() {
-            work(&mut self);
+            // The stack asserts what a TPM answers. Whoever asked is told that the TPM was lost, which is what such an
+            // answer amounts to; the next request begins anew.
+            let outcome = panic::catch_unwind(AssertUnwindSafe(|| work(&mut self)));
+            if outcome.is_err() {
+                self.connection = None;
+            }
         }
     }
 

@@ -23,11 +23,10 @@ fn authorities(certificates: &[&Vec<u8>]) -> EndorsementAnchors {
     EndorsementAnchors { authorities, fingerprints: Vec::new() }
 }
 
-#[test]
-fn the_makers_certificate_leads_to_the_makers_authority() {
+/// A platform with an RSA endorsement key, the maker's certificate of it, and the maker's authorities in DER, root first.
+pub(crate) fn certified() -> (Platform, Vec<u8>, Vec<Vec<u8>>) {
     let (tpm, authority_pems) = Swtpm::start_certified();
     let platform = Platform::with_tpm(tpm, "rsa", "rsassa");
-    let key = Public::parse_sized(&platform.tpm.read("ek.pub")).unwrap();
     platform.tpm.tool(&["tpm2_nvread", "0x1c00002", "-o", "ek.crt"]).unwrap();
     let certificate = platform.tpm.read("ek.crt");
     let mut ders = Vec::new();
@@ -36,6 +35,13 @@ fn the_makers_certificate_leads_to_the_makers_authority() {
         openssl(&platform.tpm.path("."), "x509 -in authority.pem -outform DER -out authority.der");
         ders.push(platform.tpm.read("authority.der"));
     }
+    (platform, certificate, ders)
+}
+
+#[test]
+fn the_makers_certificate_leads_to_the_makers_authority() {
+    let (platform, certificate, ders) = certified();
+    let key = Public::parse_sized(&platform.tpm.read("ek.pub")).unwrap();
     let [root, issuer] = &ders[..] else { panic!("two authorities") };
     let verify = |intermediates: &[&[u8]], anchors: &EndorsementAnchors| {
         verify_endorsement(&key, Some(&certificate), intermediates, anchors, LATER)

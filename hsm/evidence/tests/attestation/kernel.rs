@@ -126,3 +126,14 @@ fn both_forms_and_both_templates_say_the_same() {
         ImaLog::parse(wrong.as_bytes()).unwrap_err();
     }
 }
+
+/// A log of two entries in both forms.
+pub(crate) fn sample_logs() -> (Vec<u8>, Vec<u8>) {
+    let digest = |content: &[u8]| HashAlgorithm::Sha256.digest(&[content]);
+    let entries = [("boot_aggregate", digest(b"boot")), ("/usr/bin/steled", digest(b"steled"))];
+    let templates = entries.map(|(path, digest)| (entry(&digest, path, None), false));
+    let lines = entries.iter().zip(&templates).map(|((path, digest), template)| {
+        format!("10 {} ima-ng {digest} {path}\n", hex::encode(template_digest(template)))
+    });
+    (binary(&templates, "ima-ng"), lines.collect::<String>().into_bytes())
+}

@@ -2,7 +2,9 @@
 
 use std::process::Command;
 
-use stele_evidence::{EventDifference, EventLog, EventType, HashAlgorithm, Policy, Reason, quote_qualifying_data};
+use stele_evidence::{
+    EventDifference, EventLog, EventType, FirmwareVersion, HashAlgorithm, Policy, Reason, quote_qualifying_data,
+};
 
 use crate::{
     boot::{self, Measured},
@@ -309,7 +311,10 @@ fn a_policy_that_judges_nothing_or_contradicts_itself_is_refused() {
     assert_eq!(facts["passed"], true);
     assert_eq!(facts["facts"]["pcrs"][4]["pcr"], 4);
     let firmware = verdict.facts.firmware_version.unwrap();
-    let older = Policy { firmware_versions: [firmware - 1].into(), ..good.clone() };
+    assert_eq!(facts["facts"]["firmware_version"], firmware.to_string());
+    let older = Policy { firmware_versions: [FirmwareVersion(firmware.0 - 1)].into(), ..good.clone() };
+    let text = serde_json::to_string(&older).unwrap();
+    assert_eq!(serde_json::from_str::<Policy>(&text).unwrap(), older);
     assert_eq!(codes(&files.verdict(&[9; 32], &older, None)), ["firmware_version_not_allowed"]);
     let same = Policy { firmware_versions: [firmware].into(), ..good };
     assert!(files.verdict(&[9; 32], &same, None).passed);
