@@ -18,6 +18,7 @@ use stele_verify::{Expectation, PublicKey, TrustAnchor, bundle, receipt, state};
 use tempfile::TempDir;
 
 use crate::Target;
+use crate::evidence;
 use crate::fixture::Network;
 use crate::samples::{self, Structure};
 
@@ -49,6 +50,11 @@ pub const TARGETS: &[Target] = &[
     Target { name: "state_snapshot_file", body: state_snapshot, corpus: state_snapshots },
     Target { name: "state_table_file", body: state_table, corpus: state_tables },
     Target { name: "state_log_file", body: state_log, corpus: state_logs },
+    Target { name: "tpm_structure", body: evidence::tpm_structure, corpus: evidence::tpm_structures },
+    Target { name: "event_log", body: evidence::event_log, corpus: evidence::event_logs },
+    Target { name: "ima_log", body: evidence::ima_log, corpus: evidence::ima_logs },
+    Target { name: "certificate_verify", body: evidence::certificate_verify, corpus: evidence::certificates },
+    Target { name: "attestation_verify", body: evidence::attestation_verify, corpus: evidence::attestations },
 ];
 
 /// Refuse, or give back what was read.

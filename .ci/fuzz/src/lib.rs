@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 mod bodies;
+mod evidence;
 pub mod mutation;
 
 /// Valid encodings of every structure, shared with the tests of `stele-types`.
