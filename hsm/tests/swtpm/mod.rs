@@ -9,6 +9,7 @@ use std::{
     net::{Ipv4Addr, TcpListener, TcpStream},
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -89,17 +90,19 @@ impl Swtpm {
         command.arg("--ctrl").arg(format!("type=tcp,port={}", self.port + 1));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut process = command.spawn().unwrap_or_else(|error| missing("swtpm", "swtpm", &error));
-        loop {
+        // Another process that took the port first makes ours end soon.
+        let listens = |port| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok();
+        while !(listens(self.port + 1) && listens(self.port)) {
             if process.try_wait().unwrap().is_some() {
                 return false;
             }
-            // The port of control comes last, and takes any number of connections.
-            if TcpStream::connect((Ipv4Addr::LOCALHOST, self.port + 1)).is_ok() {
-                self.process = Some(process);
-                return true;
-            }
             thread::sleep(Duration::from_millis(2));
         }
+        if process.try_wait().unwrap().is_some() {
+            return false;
+        }
+        self.process = Some(process);
+        true
     }
 
     /// Resets it without cutting its connections, as a machine that is reset would.
@@ -167,13 +170,15 @@ impl Drop for Swtpm {
     }
 }
 
-/// A port that is free with the one after it.
+/// A port that is free with the one after it, below those that the kernel gives to connections. Tests that start at the same
+/// time look at different places.
 fn free_ports() -> u16 {
-    let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok();
+    static STARTED: AtomicU32 = AtomicU32::new(0);
+    let free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
     loop {
-        let first = bind(0).unwrap();
-        let port = first.local_addr().unwrap().port();
-        if port < u16::MAX && bind(port + 1).is_some() {
+        let place = std::process::id().wrapping_mul(7919).wrapping_add(STARTED.fetch_add(1, Ordering::Relaxed));
+        let port = 10_000 + 2 * u16::try_from(place % 10_000).unwrap();
+        if free(port) && free(port + 1) {
             return port;
         }
     }
