@@ -29,6 +29,8 @@
 //!
 //! Beside the signers it holds what bodies of records are sealed with ([`custody`]).
 
+#[cfg(feature = "tpm")]
+mod backend;
 mod cbor;
 pub mod custody;
 mod error;
