@@ -198,6 +198,47 @@ pub enum SignerError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The vendor's PKCS#11 library cannot be used.
+    #[error("PKCS#11 module {path}: {reason}", path = path.display())]
+    TokenModule {
+        /// The library.
+        path: PathBuf,
+        /// What the loader or the library said.
+        reason: String,
+    },
+    /// The token does not answer, or no token has that label. The next request tries to reach it again.
+    #[error("the token does not answer, or none has that label; it is tried again with the next request")]
+    TokenLost,
+    /// Requests wait already for the token, as many as may.
+    #[error("the token is busy")]
+    TokenBusy,
+    /// The token refused the PIN. It is not given again, because tokens lock themselves.
+    #[error("the token refused the PIN, which is not tried again; mend the configuration and restart")]
+    TokenPin,
+    /// The token has no key of that label, or one that is not of P-256.
+    #[error("the token has no P-256 key pair labelled {label}")]
+    TokenKeyMissing {
+        /// The key's label.
+        label: String,
+    },
+    /// The token has a key of that label already; it is never replaced.
+    #[error("the token has a key labelled {label} already, which is not replaced")]
+    TokenKeyExists {
+        /// The key's label.
+        label: String,
+    },
+    /// The key can be taken out of the token, or could once be.
+    #[error("the key labelled {label} can leave the token, or could once; have the token make another")]
+    TokenKeyExtractable {
+        /// The key's label.
+        label: String,
+    },
+    /// The token refused for another reason.
+    #[error("the token refused: {reason}")]
+    TokenRefused {
+        /// Function and return value.
+        reason: String,
+    },
     /// The key refused to sign.
     #[error("the key could not sign")]
     SigningFailed,
@@ -244,6 +285,14 @@ impl SignerError {
             Self::TpmRefused { .. } => "tpm_refused",
             Self::TpmEpochMismatch { .. } => "tpm_epoch_mismatch",
             Self::TpmEpochFile { .. } => "tpm_epoch_file",
+            Self::TokenModule { .. } => "token_module",
+            Self::TokenLost => "token_lost",
+            Self::TokenBusy => "token_busy",
+            Self::TokenPin => "token_pin",
+            Self::TokenKeyMissing { .. } => "token_key_missing",
+            Self::TokenKeyExists { .. } => "token_key_exists",
+            Self::TokenKeyExtractable { .. } => "token_key_extractable",
+            Self::TokenRefused { .. } => "token_refused",
             Self::SigningFailed => "signing_failed",
             Self::Custody { .. } => "custody_key",
         }
@@ -266,6 +315,15 @@ impl SignerError {
     /// was busy or away is; nothing of the software signer is.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
-        matches!(self, Self::SigningFailed | Self::TpmLost | Self::TpmReset | Self::TpmBusy | Self::TpmLockout)
+        matches!(
+            self,
+            Self::SigningFailed
+                | Self::TpmLost
+                | Self::TpmReset
+                | Self::TpmBusy
+                | Self::TpmLockout
+                | Self::TokenLost
+                | Self::TokenBusy
+        )
     }
 }

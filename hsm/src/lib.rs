@@ -10,8 +10,9 @@
 //!  order ── EpochRequest, ...  ──┘    (async,         └── CheckpointGuard  one file per log
 //!                                      fallible)              │
 //!                                 ┌──────┴──────┐     pwrite + fdatasync, then release
-//!                           SoftwareSigner  TpmSigner ── TpmDevice: one thread, one TPM
-//!                           (development)                    └── TpmAttestor: quotes, certifications
+//!                           SoftwareSigner  ├─ TpmSigner ─── TpmDevice: one thread, one TPM
+//!                           (development)   │                    └── TpmAttestor: quotes, certifications
+//!                                           └─ Pkcs11Signer ─ Pkcs11Token: a thread for each session
 //! ```
 //!
 //! - **Typed.** There is no "sign these bytes". Each request names its fields, and the signer parses the bytes
@@ -20,8 +21,8 @@
 //! - **Guarded.** What was signed is on stable storage before the signature leaves ([`guard`]). The guard
 //!   belongs to the signer, not to the consensus engine's journal: an engine that lost its journal, or was
 //!   started twice, is refused.
-//! - **In hardware.** With the feature `tpm`, keys are made by a TPM 2.0 and never leave it ([`tpm`]); the same TPM says
-//!   what it signs with and what the machine runs.
+//! - **In hardware.** With the feature `tpm`, keys are made by a TPM 2.0 and never leave it; the same TPM says what it
+//!   signs with and what the machine runs. With the feature `pkcs11`, a hardware security module holds them.
 //! - **Asynchronous and fallible.** A TPM signs a few times a second and an HSM may be away; callers await
 //!   and handle errors ([`SignerError::is_retryable`]).
 //!
@@ -29,6 +30,8 @@
 //!
 //! Beside the signers it holds what bodies of records are sealed with ([`custody`]).
 
+#[cfg(any(feature = "tpm", feature = "pkcs11"))]
+mod backend;
 mod cbor;
 pub mod custody;
 mod error;
@@ -36,6 +39,8 @@ mod figures;
 pub mod guard;
 mod key_file;
 mod kind;
+#[cfg(feature = "pkcs11")]
+pub mod pkcs11;
 mod public_key;
 pub mod request;
 mod signer;

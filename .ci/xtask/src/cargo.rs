@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 const BINARIES: [&str; 3] = ["steled", "stele", "stele-demo"];
 
 /// Backends that are left out unless asked for: every build of the workspace has them, so that all share their artifacts.
-pub(crate) const FEATURES: [&str; 2] = ["--features", "stele-hsm/tpm"];
+pub(crate) const FEATURES: [&str; 2] = ["--features", "stele-hsm/tpm,stele-hsm/pkcs11"];
 
 /// Names the clone that a target directory was last used for.
 const CLAIM: &str = "stele-clone";

@@ -29,7 +29,7 @@ const PAYLOAD_PEERS: [Need; 1] = [Need {
     package: "rocksdb-tools",
     reason: "drives BlobDB, which the payload store is compared with",
 }];
-const TEST: [Need; 10] = [
+const TEST: [Need; 12] = [
     Need { program: "promtool", package: "prometheus", reason: "checks metrics, rules and alerts" },
     Need { program: "ip", package: "iproute2", reason: "makes network namespaces for the split test" },
     Need { program: "mkfs.ext4", package: "e2fsprogs", reason: "makes the disks of the power failure tests" },
@@ -40,6 +40,8 @@ const TEST: [Need; 10] = [
     Need { program: "swtpm_setup", package: "swtpm-tools", reason: "gives such a TPM its maker's certificates" },
     Need { program: "certtool", package: "gnutls-bin", reason: "makes the authority of these certificates" },
     Need { program: "tpm2_checkquote", package: "tpm2-tools", reason: "judges evidence beside our own verifier" },
+    Need { program: "softhsm2-util", package: "softhsm2", reason: "is the PKCS#11 token of the tests" },
+    Need { program: "pkcs11-tool", package: "opensc", reason: "looks at such a token from outside" },
 ];
 
 /// Cargo's companions that are not in Debian: PyPI carries their released binaries, which spares a build of ten minutes.

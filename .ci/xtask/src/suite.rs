@@ -22,7 +22,7 @@ pub(crate) fn run(slow: bool) -> Result<()> {
         cargo::run(&mut cargo::command(&[&words[..], &cargo::FEATURES, &["--", "-D", "warnings"]].concat())?)
     })?;
     // What a node without hardware keys and the command line are built from.
-    stage("clippy without the TPM backend", || {
+    stage("clippy without hardware keys", || {
         let words = ["clippy", "--package", "stele-hsm", "--all-targets", "--quiet", "--", "-D", "warnings"];
         cargo::run(&mut cargo::command(&words)?)
     })?;

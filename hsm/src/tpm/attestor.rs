@@ -109,7 +109,7 @@ impl TpmAttestor {
                 })
             })
         };
-        self.device.call(work).await
+        self.device.queue().call(work).await
     }
 
     /// Gives the secret of a credential back, which proves that this TPM holds both keys.
@@ -118,7 +118,7 @@ impl TpmAttestor {
     /// [`SignerError::TpmRefused`] or [`SignerError::TpmKeyForeign`] for a credential of another TPM or another attestation
     /// key, and errors of the TPM.
     pub async fn activate(&self, credential: Credential) -> Result<Zeroizing<Vec<u8>>, SignerError> {
-        self.device.call(move |worker| worker.attempt(|connection| connection.activate(&credential))).await
+        self.device.queue().call(move |worker| worker.attempt(|connection| connection.activate(&credential))).await
     }
 
     /// Quotes PCRs, qualified by nonce and checkpoint ([`quote_qualifying_data`]).
@@ -158,14 +158,14 @@ impl TpmAttestor {
                 Ok(Certification { message: attest.marshall()?, signature: signature.marshall()?, public })
             })
         };
-        self.device.call(work).await
+        self.device.queue().call(work).await
     }
 
     async fn quote_qualified(&self, data: Digest, pcrs: &[u8]) -> Result<Quote, SignerError> {
         let unknown = SignerError::MalformedRequest { reason: "a PCR is not below 24, or there is none" };
         let selection = PcrSelection::new(HashAlgorithm::Sha256, pcrs).filter(|_| !pcrs.is_empty()).ok_or(unknown)?;
         let work = move |worker: &mut Worker| worker.attempt(|connection| quote(connection, &data, &selection));
-        self.device.call(work).await
+        self.device.queue().call(work).await
     }
 }
 

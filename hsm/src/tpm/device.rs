@@ -2,20 +2,18 @@
 
 use std::{
     fmt,
-    panic::{self, AssertUnwindSafe},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread,
     time::{Duration, Instant},
 };
 
-use futures::channel::oneshot;
 use tss_esapi::tcti_ldr::TctiNameConf;
 
 use crate::{
+    backend::Queue,
     error::SignerError,
     tpm::{connection::Connection, fault::Fault},
 };
@@ -34,12 +32,10 @@ const BUSY_PAUSE: Duration = Duration::from_millis(5);
 /// After a failed connection the next is not tried for this long, so that requests fail at once and not one by one.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 
-type Work = Box<dyn FnOnce(&mut Worker) + Send>;
-
 /// A TPM and the thread that owns it. Clones share both; the thread ends with the last of them.
 #[derive(Clone)]
 pub struct TpmDevice {
-    queue: SyncSender<Work>,
+    queue: Queue<Worker>,
     counters: Arc<Counters>,
 }
 
@@ -58,7 +54,6 @@ pub struct TpmFigures {
 struct Counters {
     connections: AtomicU64,
     losses: AtomicU64,
-    overflows: AtomicU64,
 }
 
 impl TpmDevice {
@@ -73,13 +68,10 @@ impl TpmDevice {
         // The kernel's plain device has no resource manager and lets one process in; other kinds are for other software.
         let known = ["device:/", "swtpm:"].iter().any(|kind| address.starts_with(kind));
         let tcti: TctiNameConf = address.parse().ok().filter(|_| known).ok_or_else(malformed)?;
-        let (queue, requests) = sync_channel(QUEUE_LENGTH_MAX);
         let counters = Arc::new(Counters::default());
         let worker = Worker { tcti, connection: None, failed_at: None, counters: Arc::clone(&counters) };
-        let spawned = thread::Builder::new().name("tpm".into()).spawn(move || worker.run(&requests));
-        spawned.map_err(|_| SignerError::TpmLost)?;
-        let device = Self { queue, counters };
-        device.call_blocking(|worker| worker.attempt(|_| Ok(())))?;
+        let device = Self { queue: Queue::start("tpm", vec![worker], QUEUE_LENGTH_MAX)?, counters };
+        device.queue.call_blocking(|worker| worker.attempt(|_| Ok(())))?;
         Ok(device)
     }
 
@@ -89,8 +81,8 @@ impl TpmDevice {
     /// # Errors
     /// [`SignerError::TpmBusy`] if the queue is full.
     pub fn release(&self) -> Result<(), SignerError> {
-        self.call_blocking(|worker| {
-            worker.connection = None;
+        self.queue.call_blocking(|worker| {
+            worker.disconnect();
             Ok(())
         })
     }
@@ -102,43 +94,12 @@ impl TpmDevice {
         TpmFigures {
             connections: read(&self.counters.connections),
             losses: read(&self.counters.losses),
-            overflows: read(&self.counters.overflows),
+            overflows: self.queue.overflows(),
         }
     }
 
-    /// Runs work on the TPM's thread. Work whose future is dropped runs all the same.
-    pub(super) async fn call<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Worker) -> Result<T, SignerError> + Send + 'static,
-    ) -> Result<T, SignerError> {
-        self.enqueue(work)?.await.unwrap_or(Err(SignerError::TpmLost))
-    }
-
-    /// As [`Self::call`], for callers that may block: those that open and make keys.
-    pub(super) fn call_blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Worker) -> Result<T, SignerError> + Send + 'static,
-    ) -> Result<T, SignerError> {
-        futures::executor::block_on(self.enqueue(work)?).unwrap_or(Err(SignerError::TpmLost))
-    }
-
-    fn enqueue<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Worker) -> Result<T, SignerError> + Send + 'static,
-    ) -> Result<oneshot::Receiver<Result<T, SignerError>>, SignerError> {
-        let (sender, receiver) = oneshot::channel();
-        let work = move |worker: &mut Worker| {
-            // Whoever asked may have gone.
-            drop(sender.send(work(worker)));
-        };
-        match self.queue.try_send(Box::new(work)) {
-            Ok(()) => Ok(receiver),
-            Err(TrySendError::Full(_)) => {
-                self.counters.overflows.fetch_add(1, Ordering::Relaxed);
-                Err(SignerError::TpmBusy)
-            }
-            Err(TrySendError::Disconnected(_)) => Err(SignerError::TpmLost),
-        }
+    pub(super) const fn queue(&self) -> &Queue<Worker> {
+        &self.queue
     }
 }
 
@@ -149,7 +110,7 @@ impl fmt::Debug for TpmDevice {
 }
 
 /// What runs on the thread.
-pub(super) struct Worker {
+pub struct Worker {
     tcti: TctiNameConf,
     connection: Option<Connection>,
     failed_at: Option<Instant>,
@@ -157,15 +118,8 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    fn run(mut self, requests: &Receiver<Work>) {
-        while let Ok(work) = requests.recv() {
-            // The stack asserts what a TPM answers. Whoever asked is told that the TPM was lost, which is what such an
-            // answer amounts to; the next request begins anew.
-            let outcome = panic::catch_unwind(AssertUnwindSafe(|| work(&mut self)));
-            if outcome.is_err() {
-                self.connection = None;
-            }
-        }
+    pub(super) fn disconnect(&mut self) {
+        self.connection = None;
     }
 
     /// Gives commands to the TPM, on a new connection if the old one broke. They may be given more than once: a signature

@@ -51,7 +51,7 @@ impl TpmEpoch {
             let source = io::ErrorKind::AlreadyExists.into();
             return Err(SignerError::TpmEpochFile { path: path.to_owned(), source });
         }
-        let value = device.call_blocking(move |worker| {
+        let value = device.queue().call_blocking(move |worker| {
             worker.attempt(|connection| {
                 if !connection.has_index(index)? {
                     connection.define_counter(index)?;
@@ -71,7 +71,7 @@ impl TpmEpoch {
     /// [`SignerError::TpmEpochFile`], and errors of the TPM.
     pub fn begin(device: &TpmDevice, index: u32, path: &Path) -> Result<Self, SignerError> {
         let recorded = read(path)?;
-        let found = device.call_blocking(move |worker| {
+        let found = device.queue().call_blocking(move |worker| {
             worker.attempt(|connection| {
                 // A TPM that was cleared, or another one, has no such counter.
                 if connection.has_index(index)? { connection.read_counter(index) } else { Ok(0) }
@@ -82,7 +82,7 @@ impl TpmEpoch {
         }
         let next = found.saturating_add(1);
         write(path, next)?;
-        device.call_blocking(move |worker| {
+        device.queue().call_blocking(move |worker| {
             worker.attempt(|connection| {
                 // Raised already if the answer to an earlier attempt was lost.
                 if connection.read_counter(index)? < next {

@@ -1,6 +1,6 @@
 //! Keys from making to signing, guards included.
 
-use std::{fs, os::unix::fs::PermissionsExt, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use p256::{
     ecdsa::{Signature, VerifyingKey, signature::Verifier},
@@ -14,11 +14,17 @@ use tempfile::tempdir;
 
 use crate::{
     requests::{
-        create_guards, open_guarded, sign_checkpoint, sign_epoch_certificate, sign_peer_binding, sign_receipt,
-        sign_vote,
+        create_guards, open_guards, sign_checkpoint, sign_epoch_certificate, sign_peer_binding, sign_receipt, sign_vote,
     },
     swtpm::{Swtpm, run},
 };
+
+/// Opens a key with the guards of its directory.
+pub(crate) fn open_guarded(device: &TpmDevice, directory: &Path) -> TpmSigner {
+    let (votes, checkpoints) = open_guards(directory);
+    let signer = TpmSigner::open(device, &directory.join("key.pem")).unwrap();
+    signer.with_vote_guard(votes).with_checkpoint_guard(checkpoints)
+}
 
 #[test]
 fn a_key_signs_every_kind_and_survives_its_process_and_a_power_cycle() {

@@ -13,7 +13,8 @@ use stele_hsm::{
 use tempfile::tempdir;
 
 use crate::{
-    requests::{create_guards, open_guarded, receipt_bytes, sign_receipt, sign_vote},
+    keys::open_guarded,
+    requests::{create_guards, receipt_bytes, sign_receipt, sign_vote},
     swtpm::Swtpm,
 };
 

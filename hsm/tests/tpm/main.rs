@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../requests/mod.rs"]
+mod requests;
 #[path = "../swtpm/mod.rs"]
 mod swtpm;
 
@@ -9,4 +11,3 @@ mod attestation;
 mod epochs;
 mod keys;
 mod losses;
-mod requests;

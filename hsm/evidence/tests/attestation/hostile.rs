@@ -50,12 +50,12 @@ fn no_flipped_bit_of_what_is_signed_passes() {
     let name = Public::parse_sized(&files.attestation_key).unwrap().name();
     for (number, part) in PARTS.into_iter().enumerate() {
         let length = part(&mut files.clone()).len();
-        for bit in 0..length * 8 {
+        // Unused places of the PCR file, other banks of the log and text of events say nothing that is believed.
+        let free = number == 2 || number == 4;
+        for bit in (0..length * 8).step_by(if free { 7 } else { 1 }) {
             let mut changed = files.clone();
             part(&mut changed)[bit / 8] ^= 1 << (bit % 8);
             let verdict = verdict(&changed, &name, &policy);
-            // Unused places of the PCR file, other banks of the log and text of events say nothing that is believed.
-            let free = number == 2 || number == 4;
             assert!(!verdict.passed || free, "bit {bit} of part {number}: {verdict}");
         }
     }

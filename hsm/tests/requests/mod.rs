@@ -1,5 +1,8 @@
 //! Typed requests as the layouts of `stele_hsm::request` have them, and what checks their signatures.
 
+#![allow(dead_code, reason = "each test uses a part")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{path::Path, sync::Arc};
 
 use futures::executor::block_on;
@@ -10,7 +13,6 @@ use p256::{
 use stele_hsm::{
     CheckpointGuard, CheckpointRequest, CustodyReceiptRequest, EpochCertificateRequest, GuardDurability,
     PeerBindingRequest, Signer, SignerError, Step, VoteGuard, VoteRequest,
-    tpm::{TpmDevice, TpmSigner},
 };
 
 pub(crate) const VALIDATOR: [u8; 32] = [2; 32];
@@ -26,7 +28,7 @@ pub(crate) fn receipt_bytes(root: u8) -> Vec<u8> {
 }
 
 /// Signs such a receipt, for which no guard is asked.
-pub(crate) fn sign_receipt(signer: &TpmSigner, root: u8) -> Result<[u8; 64], SignerError> {
+pub(crate) fn sign_receipt(signer: &dyn Signer, root: u8) -> Result<[u8; 64], SignerError> {
     let bytes = receipt_bytes(root);
     let request = CustodyReceiptRequest { root: [root; 32], length: 23, bytes: &bytes };
     let signature = block_on(signer.sign_custody_receipt(&request))?;
@@ -44,7 +46,7 @@ pub(crate) fn prevote_bytes(height: u8, value: u8) -> Vec<u8> {
     bytes
 }
 
-pub(crate) fn sign_vote(signer: &TpmSigner, height: u8, value: u8) -> Result<[u8; 64], SignerError> {
+pub(crate) fn sign_vote(signer: &dyn Signer, height: u8, value: u8) -> Result<[u8; 64], SignerError> {
     let bytes = prevote_bytes(height, value);
     let request = VoteRequest {
         validator: VALIDATOR,
@@ -68,7 +70,7 @@ pub(crate) fn checkpoint_bytes(size: u8, root: u8) -> Vec<u8> {
     bytes
 }
 
-pub(crate) fn sign_checkpoint(signer: &TpmSigner, size: u8, root: u8) -> Result<[u8; 64], SignerError> {
+pub(crate) fn sign_checkpoint(signer: &dyn Signer, size: u8, root: u8) -> Result<[u8; 64], SignerError> {
     let bytes = checkpoint_bytes(size, root);
     let request = CheckpointRequest { tree_size: size.into(), root: [root; 32], sig_structure: &bytes };
     let signature = block_on(signer.sign_checkpoint(&request))?;
@@ -76,7 +78,7 @@ pub(crate) fn sign_checkpoint(signer: &TpmSigner, size: u8, root: u8) -> Result<
     Ok(signature)
 }
 
-pub(crate) fn sign_epoch_certificate(signer: &TpmSigner) -> Result<[u8; 64], SignerError> {
+pub(crate) fn sign_epoch_certificate(signer: &dyn Signer) -> Result<[u8; 64], SignerError> {
     let mut bytes = b"\x87\x6estele/epoch/v1\x58\x20".to_vec();
     bytes.extend([7; 32]);
     bytes.extend([0x58, 0x20]);
@@ -97,14 +99,14 @@ pub(crate) fn sign_epoch_certificate(signer: &TpmSigner) -> Result<[u8; 64], Sig
     Ok(signature)
 }
 
-pub(crate) fn sign_peer_binding(signer: &TpmSigner, public_key: &[u8]) -> Result<[u8; 64], SignerError> {
+pub(crate) fn sign_peer_binding(signer: &dyn Signer, public_key: &[u8]) -> Result<[u8; 64], SignerError> {
     let binding = PeerBindingRequest { public_key, peer_id: b"peer" };
     let signature = block_on(signer.sign_peer_binding(&binding))?;
     assert!(verifies(signer, &binding.signing_bytes().unwrap(), &signature));
     Ok(signature)
 }
 
-pub(crate) fn verifies(signer: &TpmSigner, bytes: &[u8], signature: &[u8; 64]) -> bool {
+pub(crate) fn verifies(signer: &dyn Signer, bytes: &[u8], signature: &[u8; 64]) -> bool {
     let key = VerifyingKey::from_public_key_der(&signer.public_key().spki_der).unwrap();
     key.verify(bytes, &Signature::from_slice(signature).unwrap()).is_ok()
 }
@@ -115,12 +117,9 @@ pub(crate) fn create_guards(directory: &Path) {
     CheckpointGuard::create(&directory.join("checkpoints.guard"), [7; 32]).unwrap();
 }
 
-/// Opens a key with the guards of its directory.
-pub(crate) fn open_guarded(device: &TpmDevice, directory: &Path) -> TpmSigner {
+/// Opens the guards of a directory.
+pub(crate) fn open_guards(directory: &Path) -> (Arc<VoteGuard>, Arc<CheckpointGuard>) {
     let votes = VoteGuard::open(&directory.join("votes.guard"), VALIDATOR, GuardDurability::Sync).unwrap();
     let checkpoints = CheckpointGuard::open(&directory.join("checkpoints.guard"), [7; 32], GuardDurability::Sync);
-    TpmSigner::open(device, &directory.join("key.pem"))
-        .unwrap()
-        .with_vote_guard(Arc::new(votes))
-        .with_checkpoint_guard(Arc::new(checkpoints.unwrap()))
+    (Arc::new(votes), Arc::new(checkpoints.unwrap()))
 }
