@@ -5,6 +5,7 @@ use stele_hsm::custody::{ClassKeyName, CustodyPublicKey, SealedClassKey};
 use stele_storage::StorageError;
 use stele_types::record::RecordClass;
 use stele_types::{Hash, Height, NetworkId};
+use tracing::warn;
 
 use super::{Custody, CustodyError};
 use crate::payload::{PayloadError, blocks, listing};
@@ -129,7 +130,8 @@ impl Custody {
                 Ok(sealed) => sealed,
                 // No body, or one that was removed meanwhile.
                 Err(PayloadError::NotSealed | PayloadError::Storage(StorageError::NotFound)) => continue,
-                Err(_) => {
+                Err(error) => {
+                    warn!(code = error.code(), %error, %root, "a body cannot be read to say whose it is");
                     unreadable += 1;
                     continue;
                 }

@@ -8,12 +8,15 @@ use super::keepers::Keeper;
 use super::{BLOCKS_MAX, Custody, CustodyError, foreign};
 use crate::payload::unreferenced::Holder;
 
+/// Passes over the lists of the other nodes: what could not be read in one, or was moved meanwhile, comes in the next.
+const PASSES_MAX: usize = 3;
+
 /// What was brought back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rebuilt {
     /// Bodies.
     pub bodies: u64,
-    /// Bodies that a node listed and that could not be had.
+    /// Bodies that a node listed and that could not be had, in the last pass.
     pub failed: u64,
 }
 
@@ -26,10 +29,16 @@ impl Custody {
     pub async fn rebuild(&self, mut progress: impl FnMut(Rebuilt)) -> Result<Rebuilt, CustodyError> {
         let mut rebuilt = Rebuilt::default();
         let mut failure = None;
-        for keeper in self.keepers.all() {
-            if let Err(error) = self.rebuild_from(keeper, &mut rebuilt, &mut progress).await {
-                warn!(code = error.code(), %error, keeper = keeper.name, "not all could be brought back from a node");
-                failure = Some(error);
+        for _ in 0..PASSES_MAX {
+            (rebuilt.failed, failure) = (0, None);
+            for keeper in self.keepers.all() {
+                if let Err(error) = self.rebuild_from(keeper, &mut rebuilt, &mut progress).await {
+                    warn!(code = error.code(), %error, keeper = keeper.name, "not all could be brought back from a node");
+                    failure = Some(error);
+                }
+            }
+            if rebuilt.failed == 0 {
+                break;
             }
         }
         info!(bodies = rebuilt.bodies, failed = rebuilt.failed, "the store was made again from copies");
@@ -47,6 +56,13 @@ impl Custody {
             let mut from = Some((0, 0));
             while let Some((segment, skip)) = from {
                 let page = keeper.heard(keeper.client.kept_bodies(&hex::encode(origin), segment, skip).await)?;
+                if page.unreadable > 0 {
+                    warn!(
+                        unreadable = page.unreadable,
+                        keeper = keeper.name,
+                        "a node cannot read some of what it keeps"
+                    );
+                }
                 rebuilt.failed += page.unreadable;
                 for body in page.bodies {
                     let root = Hash::from_hex(&body.root).ok_or_else(|| foreign(keeper, "a malformed root"))?;
