@@ -212,6 +212,7 @@ async fn watch(session: &Session, node: &NodeProfile) -> Result<u8> {
             .with("repaired", job["repaired"].clone())
             .with("lost", job["lost"].clone())
             .with("bodies", job["bodies"].clone())
+            .with("blocks", job["blocks"].clone())
             .with_option("failure", failure);
         session.output.record(&record)?;
         let unwell = failure.is_some() || job["lost"].as_u64() != Some(0);
