@@ -79,7 +79,10 @@ impl Inner {
             let batches = self.walk(id, stage).await;
             // Behind a batch whose headers are all damaged nothing is found.
             let end = batches.last().map_or(1, FoundBatch::end);
-            listing.unreadable += u64::from(segment.is_settled() && end < segment.used);
+            // One that was given up, or moved to another drive, meanwhile says nothing.
+            let is_as_before = |now: &Segment| !now.leaving && now.columns == segment.columns;
+            let stayed = self.segments.borrow().all.get(&id).is_some_and(is_as_before);
+            listing.unreadable += u64::from(segment.is_settled() && end < segment.used && stayed);
             for batch in batches.into_iter().filter(durable) {
                 for (column, directory) in batch.header.directories.iter().enumerate() {
                     if directory.entries == 0 {
