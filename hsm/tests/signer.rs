@@ -1,59 +1,29 @@
 //! The software signer from key file to verified signature.
 
+mod requests;
+
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
 use futures::executor::block_on;
-use p256::{
-    ecdsa::{Signature, VerifyingKey, signature::Verifier},
-    pkcs8::DecodePublicKey,
-};
 use stele_hsm::{
-    CheckpointGuard, CheckpointRequest, CustodyReceiptRequest, EpochCertificateRequest, GuardDurability,
-    PeerBindingRequest, Signer, SoftwareSigner, Step, VoteGuard, VoteRequest,
+    CustodyReceiptRequest, GuardDurability, PeerBindingRequest, Signer, SoftwareSigner, Step, VoteGuard, VoteRequest,
 };
 use tempfile::tempdir;
 
-const VALIDATOR: [u8; 32] = [2; 32];
-
-/// The bytes of a prevote at round 0 by the layout of `stele_hsm::request`.
-fn prevote(height: u8, value: [u8; 32]) -> Vec<u8> {
-    let mut bytes = b"\x88\x6dstele/vote/v1\x58\x20".to_vec();
-    bytes.extend([7; 32]);
-    bytes.extend([0x02, height, 0x00, 0x58, 0x20]);
-    bytes.extend(value);
-    bytes.extend([0xf6, 0xf6]);
-    bytes
-}
-
-fn checkpoint(size: u8, root: [u8; 32]) -> Vec<u8> {
-    let mut bytes = b"\x84\x6aSignature1\x4a\xa1\x0f\xa1\x3a\x00\x01\x11\x71\x18".to_vec();
-    bytes.push(size);
-    bytes.extend([0x40, 0x58, 0x20]);
-    bytes.extend(root);
-    bytes
-}
-
-fn verifies(signer: &SoftwareSigner, bytes: &[u8], signature: &[u8; 64]) -> bool {
-    let key = VerifyingKey::from_public_key_der(&signer.public_key().spki_der).expect("own key");
-    let signature = Signature::from_slice(signature).expect("own signature");
-    key.verify(bytes, &signature).is_ok()
-}
+use requests::{
+    VALIDATOR, create_guards, open_guards, prevote_bytes, receipt_bytes, sign_checkpoint, sign_epoch_certificate,
+    sign_peer_binding, sign_receipt, sign_vote, verifies,
+};
 
 fn open_with_guards(directory: &Path) -> SoftwareSigner {
-    let votes = directory.join("votes.guard");
-    let checkpoints = directory.join("checkpoints.guard");
-    let votes = VoteGuard::open(&votes, VALIDATOR, GuardDurability::Sync).expect("vote guard");
-    let checkpoints = CheckpointGuard::open(&checkpoints, [7; 32], GuardDurability::Sync);
-    SoftwareSigner::open(&directory.join("key.pem"))
-        .expect("key")
-        .with_vote_guard(Arc::new(votes))
-        .with_checkpoint_guard(Arc::new(checkpoints.expect("checkpoint guard")))
+    let (votes, checkpoints) = open_guards(directory);
+    let signer = SoftwareSigner::open(&directory.join("key.pem")).expect("key");
+    signer.with_vote_guard(votes).with_checkpoint_guard(checkpoints)
 }
 
 fn create(directory: &Path) {
     SoftwareSigner::generate(&directory.join("key.pem")).expect("key");
-    VoteGuard::create(&directory.join("votes.guard"), VALIDATOR).expect("vote guard");
-    CheckpointGuard::create(&directory.join("checkpoints.guard"), [7; 32]).expect("checkpoint guard");
+    create_guards(directory);
 }
 
 #[test]
@@ -105,7 +75,7 @@ fn a_damaged_key_file_is_refused_without_showing_it() {
 fn votes_verify_and_double_votes_are_refused_across_a_restart() {
     let directory = tempdir().expect("directory");
     create(directory.path());
-    let bytes = prevote(5, [9; 32]);
+    let bytes = prevote_bytes(5, 9);
     let vote = VoteRequest {
         validator: VALIDATOR,
         height: 5,
@@ -121,10 +91,10 @@ fn votes_verify_and_double_votes_are_refused_across_a_restart() {
 
     let signer = open_with_guards(directory.path());
     assert_eq!(block_on(signer.sign_vote(&vote)).expect("again"), first);
-    let bytes = prevote(5, [8; 32]);
+    let bytes = prevote_bytes(5, 8);
     let other = VoteRequest { value_id: Some([8; 32]), bytes: &bytes, ..vote };
     assert_eq!(block_on(signer.sign_vote(&other)).expect_err("double").code(), "double_sign");
-    let bytes = prevote(4, [8; 32]);
+    let bytes = prevote_bytes(4, 8);
     let lower = VoteRequest { height: 4, value_id: Some([8; 32]), bytes: &bytes, ..vote };
     assert_eq!(block_on(signer.sign_vote(&lower)).expect_err("back").code(), "regression");
     let lying = VoteRequest { height: 6, value_id: Some([8; 32]), bytes: &bytes, ..vote };
@@ -152,13 +122,13 @@ fn an_epoch_key_may_repeat_what_the_long_term_key_said_and_nothing_else() {
         let value_id = Some([value; 32]);
         VoteRequest { validator: VALIDATOR, height: 5, round: 0, step: Step::Prevote, value_id, bytes }
     }
-    let direct = prevote(5, [9; 32]);
+    let direct = prevote_bytes(5, 9);
     let first = block_on(long_term.sign_vote(&request(9, &direct))).expect("vote");
-    let repeated = delegated(prevote(5, [9; 32]));
+    let repeated = delegated(prevote_bytes(5, 9));
     let second = block_on(epoch.sign_vote(&request(9, &repeated))).expect("the same ballot");
     assert!(verifies(&epoch, &repeated, &second));
     assert_eq!(block_on(long_term.sign_vote(&request(9, &direct))).expect("stored"), first);
-    let other = delegated(prevote(5, [8; 32]));
+    let other = delegated(prevote_bytes(5, 8));
     assert_eq!(block_on(epoch.sign_vote(&request(8, &other))).expect_err("other").code(), "double_sign");
     assert_eq!((guard.figures().records, guard.figures().repeats), (1, 2));
 }
@@ -167,79 +137,37 @@ fn an_epoch_key_may_repeat_what_the_long_term_key_said_and_nothing_else() {
 fn checkpoints_only_grow_and_never_fork() {
     let directory = tempdir().expect("directory");
     create(directory.path());
-    let sign = |signer: &SoftwareSigner, size: u8, root: [u8; 32]| {
-        let bytes = checkpoint(size, root);
-        let request = CheckpointRequest { tree_size: size.into(), root, sig_structure: &bytes };
-        let signature = block_on(signer.sign_checkpoint(&request))?;
-        assert!(verifies(signer, &bytes, &signature));
-        Ok::<_, stele_hsm::SignerError>(signature)
-    };
     let signer = open_with_guards(directory.path());
-    let first = sign(&signer, 100, [1; 32]).expect("first");
-    assert_eq!(sign(&signer, 100, [1; 32]).expect("again"), first);
+    let first = sign_checkpoint(&signer, 100, 1).expect("first");
+    assert_eq!(sign_checkpoint(&signer, 100, 1).expect("again"), first);
     drop(signer);
     let signer = open_with_guards(directory.path());
-    assert_eq!(sign(&signer, 100, [1; 32]).expect("after restart"), first);
-    assert_eq!(sign(&signer, 100, [2; 32]).expect_err("fork").code(), "checkpoint_fork");
-    assert_eq!(sign(&signer, 99, [1; 32]).expect_err("smaller").code(), "checkpoint_regression");
-    sign(&signer, 101, [2; 32]).expect("grown");
+    assert_eq!(sign_checkpoint(&signer, 100, 1).expect("after restart"), first);
+    assert_eq!(sign_checkpoint(&signer, 100, 2).expect_err("fork").code(), "checkpoint_fork");
+    assert_eq!(sign_checkpoint(&signer, 99, 1).expect_err("smaller").code(), "checkpoint_regression");
+    sign_checkpoint(&signer, 101, 2).expect("grown");
 }
 
 #[test]
 fn without_a_guard_nothing_guarded_is_signed() {
     let signer = SoftwareSigner::ephemeral().expect("key");
-    let bytes = prevote(5, [9; 32]);
-    let vote = VoteRequest {
-        validator: VALIDATOR,
-        height: 5,
-        round: 0,
-        step: Step::Prevote,
-        value_id: Some([9; 32]),
-        bytes: &bytes,
-    };
-    assert_eq!(block_on(signer.sign_vote(&vote)).expect_err("no guard").code(), "guard_missing");
-    let bytes = checkpoint(100, [1; 32]);
-    let request = CheckpointRequest { tree_size: 100, root: [1; 32], sig_structure: &bytes };
-    assert_eq!(block_on(signer.sign_checkpoint(&request)).expect_err("no guard").code(), "guard_missing");
+    assert_eq!(sign_vote(&signer, 5, 9).expect_err("no guard").code(), "guard_missing");
+    assert_eq!(sign_checkpoint(&signer, 100, 1).expect_err("no guard").code(), "guard_missing");
 }
 
 #[test]
 fn epoch_certificates_custody_receipts_and_peer_bindings_verify() {
     let signer = SoftwareSigner::ephemeral().expect("key");
-    let mut bytes = b"\x87\x6estele/epoch/v1\x58\x20".to_vec();
-    bytes.extend([7; 32]);
-    bytes.extend([0x58, 0x20]);
-    bytes.extend(VALIDATOR);
-    bytes.extend([0x58, 0x21]);
-    bytes.extend([3; 33]);
-    bytes.extend([0x01, 0x17, 0x58, 0x20]);
-    bytes.extend([0; 32]);
-    let request = EpochCertificateRequest {
-        validator: VALIDATOR,
-        epoch_key: &[3; 33],
-        height_first: 1,
-        height_last: 23,
-        bytes: &bytes,
-    };
-    let signature = block_on(signer.sign_epoch_certificate(&request)).expect("certificate");
-    assert!(verifies(&signer, &bytes, &signature));
-
-    let mut bytes = b"\x87\x78\x18stele/custody-receipt/v1\x58\x20".to_vec();
-    bytes.extend([7; 32]);
-    bytes.extend([0x01, 0x58, 0x20]);
-    bytes.extend([9; 32]);
-    bytes.extend([0x17, 0x05, 0x06]);
+    sign_epoch_certificate(&signer).expect("certificate");
+    sign_receipt(&signer, 9).expect("receipt");
+    let bytes = receipt_bytes(9);
     let request = CustodyReceiptRequest { root: [9; 32], length: 23, bytes: &bytes };
-    let signature = block_on(signer.sign_custody_receipt(&request)).expect("receipt");
-    assert!(verifies(&signer, &bytes, &signature));
     for other in [CustodyReceiptRequest { length: 24, ..request }, CustodyReceiptRequest { root: [8; 32], ..request }] {
         assert_eq!(block_on(signer.sign_custody_receipt(&other)).expect_err("other").code(), "malformed_request");
     }
 
     let public_key = signer.public_key().sec1_compressed.clone();
-    let binding = PeerBindingRequest { public_key: &public_key, peer_id: b"peer" };
-    let signature = block_on(signer.sign_peer_binding(&binding)).expect("binding");
-    assert!(verifies(&signer, &binding.signing_bytes().expect("bytes"), &signature));
+    sign_peer_binding(&signer, &public_key).expect("binding");
     let foreign = PeerBindingRequest { public_key: &[2; 33], peer_id: b"peer" };
     assert_eq!(block_on(signer.sign_peer_binding(&foreign)).expect_err("foreign").code(), "malformed_request");
 }

@@ -227,7 +227,6 @@ const fn is_lost(error: &PayloadError) -> bool {
 /// How far the store is.
 enum Stage {
     Opening,
-    /// Whoever closes it must have it alone.
     Open(Opened),
     Failed(String),
 }
@@ -235,6 +234,7 @@ enum Stage {
 /// What an open store is read with.
 #[derive(Clone)]
 struct Opened {
+    /// Whoever closes the store must have it alone.
     store: Weak<Store>,
     keys: Arc<ClassKeys>,
     directory: PathBuf,
@@ -421,7 +421,7 @@ impl Archiver {
         }
     }
 
-    /// Bodies come first: old blocks leave a quarter of the store free, and what they are has room where it is.
+    /// Bodies come first: old blocks leave a quarter of the store free, and stay in the directory of the chain otherwise.
     async fn check_room(&self, bytes: u64) -> Result<(), PayloadError> {
         let status = self.payload.store.status().await?;
         let needed = bytes.div_ceil(self.segment_bytes) + 1;
