@@ -28,7 +28,9 @@ mod archive;
 mod error;
 mod heights;
 mod reader;
+mod rebuild;
 mod record;
+mod sealed;
 mod segment;
 mod store;
 #[cfg(test)]
@@ -37,5 +39,7 @@ mod tests;
 pub use archive::{ArchiveError, ArchivedSegment, SegmentArchive};
 pub use error::BlockStoreError;
 pub use reader::{BlockReader, Blocks};
+pub use rebuild::SegmentRebuild;
 pub use record::{BLOCK_BYTES_MAX, BlockId, CERTIFICATE_BYTES_MAX, StoredBlock};
-pub use store::{BlockFigures, BlockStore, BlockStoreOptions, SealedSegment, SegmentRebuild};
+pub use sealed::SealedSegment;
+pub use store::{BlockFigures, BlockStore, BlockStoreOptions};

@@ -5,13 +5,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use sha2::{Digest as _, Sha256};
-
-use super::archive::{self, ArchiveError, ArchivedSegment, SegmentArchive};
+use super::archive::{self, ArchiveError, SegmentArchive};
 use super::error::BlockStoreError;
 use super::heights::Heights;
 use super::record::{BlockId, RECORD_HEADER_BYTES, RecordHeader, StoredBlock, record_bytes};
@@ -36,11 +34,8 @@ const EXTEND_RECORDS: u64 = 8;
 /// Sealed segments whose files stay open; a store of petabytes must not exhaust file descriptors.
 const FILES_OPEN_MAX: usize = 64;
 
-/// Bytes of a segment that are read at a time when all of it is.
-const READ_BYTES: usize = 1 << 20;
-
 /// Extension of files that count for nothing yet; what a crash leaves of them is removed when the store opens.
-const UNFINISHED: &str = "new";
+pub(super) const UNFINISHED: &str = "new";
 
 /// How long an archive that is not attached is said to be away.
 const ARCHIVE_RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -83,20 +78,20 @@ pub struct BlockFigures {
 ///
 /// Shared by reference: appends are serialised inside, reads run beside them.
 pub struct BlockStore {
-    directory: PathBuf,
+    pub(super) directory: PathBuf,
     options: BlockStoreOptions,
     archive: Option<Arc<dyn SegmentArchive>>,
     /// Segments that were begun again.
-    rebuilds: AtomicU64,
-    heights: RwLock<Heights>,
-    writer: Mutex<Writer>,
+    pub(super) rebuilds: AtomicU64,
+    pub(super) heights: RwLock<Heights>,
+    pub(super) writer: Mutex<Writer>,
     files: Mutex<VecDeque<(u64, Arc<File>)>>,
-    poison: Poison,
+    pub(super) poison: Poison,
     _lock: File,
 }
 
 #[derive(Debug, Default)]
-struct Writer {
+pub(super) struct Writer {
     active: Option<Active>,
     buffer: Vec<u8>,
 }
@@ -241,118 +236,8 @@ impl BlockStore {
         Ok(self.heights.read().unwrap_or_else(PoisonError::into_inner).min())
     }
 
-    /// Ends the segment that takes appends: the next block begins another one.
-    ///
-    /// # Errors
-    /// `store_io`, which poisons; `store_poisoned`.
-    pub fn roll(&self) -> Result<(), BlockStoreError> {
-        self.check_poison()?;
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let sealed = self.seal_active(&mut writer);
-        sealed.inspect_err(|_| self.poison.set()).map_err(BlockStoreError::io("seal a segment"))
-    }
-
-    /// First and last height of the oldest sealed segment that is in the directory still; never the newest one.
-    #[must_use]
-    pub fn oldest_sealed(&self) -> Option<(u64, u64)> {
-        let heights = self.heights.read().unwrap_or_else(PoisonError::into_inner);
-        let mut segments = heights.segments().skip_while(|segment| segment.place != Place::File);
-        let oldest = segments.next()?;
-        // Only the newest one takes appends.
-        Some((oldest.first_height, segments.next()?.first_height - 1))
-    }
-
-    /// Height of the first block in the newest segment, `None` in an empty store.
-    #[must_use]
-    pub fn newest_begins_at(&self) -> Option<u64> {
-        let heights = self.heights.read().unwrap_or_else(PoisonError::into_inner);
-        heights.segments().last().map(|segment| segment.first_height)
-    }
-
-    /// Reads all of a sealed segment and checks every block of it.
-    ///
-    /// # Errors
-    /// `block_not_found` if none that is in the directory begins there; `block_corrupt`, `store_io`, `store_poisoned`.
-    pub fn sealed(&self, first_height: u64) -> Result<SealedSegment, BlockStoreError> {
-        self.check_poison()?;
-        let found = self.heights.read().unwrap_or_else(PoisonError::into_inner).segment(first_height);
-        let found = found.filter(|(segment, _)| segment.place == Place::File);
-        let (segment, extents) = found.ok_or(BlockStoreError::NotFound(first_height))?;
-        let mut blocks = Vec::with_capacity(extents.len());
-        for (height, extent) in (first_height..).zip(extents) {
-            blocks.push((extent, *self.read(height)?.id()));
-        }
-        let failed = |error| BlockStoreError::io("read a segment")(error);
-        let file = File::open(&segment.path).map_err(failed)?;
-        let bytes = file.metadata().map_err(failed)?.len();
-        let mut sealed = SealedSegment { segment, blocks, file, bytes, pieces: Vec::new(), digest: [0; 32] };
-        let mut whole = Sha256::new();
-        while let bytes @ [_, ..] = &sealed.read(sealed.pieces.len() as u64 * READ_BYTES as u64).map_err(failed)?[..] {
-            whole.update(bytes);
-            sealed.pieces.push(Sha256::digest(bytes).into());
-        }
-        sealed.digest = whole.finalize().into();
-        Ok(sealed)
-    }
-
-    /// Takes a segment out of the directory, whose bytes are kept under `root` from now on: durably, and by the word of the
-    /// caller.
-    ///
-    /// # Errors
-    /// `store_io`, `store_poisoned`; the segment stays.
-    pub fn archive(&self, sealed: &SealedSegment, root: [u8; 32]) -> Result<(), BlockStoreError> {
-        self.check_poison()?;
-        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let path = archive::write(&self.directory, &sealed.segment, &root, sealed.bytes, &sealed.blocks)
-            .map_err(BlockStoreError::io("note what is archived"))?;
-        let segment = Segment { path, place: Place::Archive(root), ..(*sealed.segment).clone() };
-        let extents: Vec<Extent> = sealed.blocks.iter().map(|(extent, _)| *extent).collect();
-        self.exchange(segment, &extents);
-        // A crash before this leaves both: the file counts then, and is archived again.
-        remove_file(&sealed.segment.path).map_err(BlockStoreError::io("remove an archived segment"))
-    }
-
-    /// The segments that have left the directory, in order of height.
-    #[must_use]
-    pub fn archived(&self) -> Vec<ArchivedSegment> {
-        let heights = self.heights.read().unwrap_or_else(PoisonError::into_inner);
-        let mut archived = Vec::new();
-        let mut segments = heights.segments().peekable();
-        while let Some(segment) = segments.next() {
-            let Place::Archive(root) = segment.place else { continue };
-            let next = segments.peek().map(|next| next.first_height);
-            let until = next.or(heights.tip().map(|tip| tip + 1)).unwrap_or(segment.first_height);
-            let first_height = segment.first_height;
-            archived.push(ArchivedSegment { first_height, blocks: until - first_height, root });
-        }
-        archived
-    }
-
-    /// Begins to make an archived segment again, of blocks that are elsewhere.
-    ///
-    /// # Errors
-    /// `block_not_found` if none begins there; `segment_corrupt`, `store_io`, `store_poisoned`.
-    pub fn rebuild(&self, first_height: u64) -> Result<SegmentRebuild<'_>, BlockStoreError> {
-        self.check_poison()?;
-        let path = self.directory.join(archive::file_name(first_height));
-        let failed = |error| BlockStoreError::io("begin a segment again")(error);
-        let kept = match archive::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(BlockStoreError::NotFound(first_height));
-            }
-            other => other.map_err(failed)?,
-        };
-        let (archived, blocks) = kept.ok_or(BlockStoreError::SegmentCorrupt(path))?;
-        // Another one of the same segment may be under way.
-        let number = self.rebuilds.fetch_add(1, Ordering::Relaxed);
-        let making = self.directory.join(format!("{}.{number}.{UNFINISHED}", segment::file_name(first_height)));
-        let (segment, file) = Segment::create_at(&making, first_height).map_err(failed)?;
-        let wanted = blocks.into_iter().map(|(_, id)| id).collect();
-        let (extents, end) = (Vec::new(), SEGMENT_HEADER_BYTES);
-        Ok(SegmentRebuild { store: self, archived: archived.place, segment, file, wanted, extents, end })
-    }
-
-    fn exchange(&self, segment: Segment, extents: &[Extent]) {
+    /// Puts a segment with the same heights in the place of one.
+    pub(super) fn exchange(&self, segment: Segment, extents: &[Extent]) {
         let first_height = segment.first_height;
         self.heights.write().unwrap_or_else(PoisonError::into_inner).exchange(Arc::new(segment), extents);
         self.files.lock().unwrap_or_else(PoisonError::into_inner).retain(|(first, _)| *first != first_height);
@@ -366,7 +251,7 @@ impl BlockStore {
         BlockFigures { blocks, segments: heights.segment_count(), archived: heights.archived_count() }
     }
 
-    fn check_poison(&self) -> Result<(), BlockStoreError> {
+    pub(super) fn check_poison(&self) -> Result<(), BlockStoreError> {
         if self.poison.is_set() { Err(BlockStoreError::Poisoned) } else { Ok(()) }
     }
 
@@ -420,7 +305,7 @@ impl BlockStore {
         Ok(())
     }
 
-    fn seal_active(&self, writer: &mut Writer) -> io::Result<()> {
+    pub(super) fn seal_active(&self, writer: &mut Writer) -> io::Result<()> {
         let Some(active) = writer.active.as_ref().filter(|active| active.records > 0) else { return Ok(()) };
         let extents = self.heights.read().unwrap_or_else(PoisonError::into_inner).newest_extents();
         active.segment.seal(&active.file, &extents, active.end)?;
@@ -463,143 +348,6 @@ impl BlockStore {
 impl std::fmt::Debug for BlockStore {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("BlockStore").field("directory", &self.directory).finish_non_exhaustive()
-    }
-}
-
-/// A sealed segment every block of which was read and is whole.
-#[derive(Debug)]
-pub struct SealedSegment {
-    segment: Arc<Segment>,
-    blocks: Vec<(Extent, BlockId)>,
-    file: File,
-    bytes: u64,
-    /// SHA-256 of each [`READ_BYTES`] of it, and of all, when it was checked.
-    pieces: Vec<[u8; 32]>,
-    digest: [u8; 32],
-}
-
-impl SealedSegment {
-    /// Height of its first block.
-    #[must_use]
-    pub fn first_height(&self) -> u64 {
-        self.segment.first_height
-    }
-
-    /// Blocks in it.
-    #[must_use]
-    pub fn blocks(&self) -> usize {
-        self.blocks.len()
-    }
-
-    /// Bytes of it.
-    #[must_use]
-    pub const fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// SHA-256 of its bytes when they were checked.
-    #[must_use]
-    pub const fn checked_digest(&self) -> [u8; 32] {
-        self.digest
-    }
-
-    /// The piece of this number, 1 MiB or the rest, as it was when it was checked; none behind the end.
-    ///
-    /// # Errors
-    /// Failure of the file, which may have changed.
-    pub fn piece(&self, number: usize) -> io::Result<Option<Vec<u8>>> {
-        let Some(digest) = self.pieces.get(number) else { return Ok(None) };
-        let bytes = self.read(number as u64 * READ_BYTES as u64)?;
-        if Sha256::digest(&bytes)[..] != digest[..] {
-            return Err(io::Error::other("the file of the segment changed since it was checked"));
-        }
-        Ok(Some(bytes))
-    }
-
-    /// Bytes from `from` on, up to 1 MiB of them; none behind the end.
-    fn read(&self, from: u64) -> io::Result<Vec<u8>> {
-        let length = usize::try_from(self.bytes.saturating_sub(from)).map_or(READ_BYTES, |left| left.min(READ_BYTES));
-        let mut bytes = vec![0; length];
-        self.file.read_exact_at(&mut bytes, from)?;
-        Ok(bytes)
-    }
-}
-
-/// An archived segment that is made again. Dropped before it is finished, it changes nothing.
-pub struct SegmentRebuild<'s> {
-    store: &'s BlockStore,
-    /// Where it is archived.
-    archived: Place,
-    segment: Segment,
-    file: File,
-    /// The blocks of the segment, in order of height.
-    wanted: Vec<BlockId>,
-    extents: Vec<Extent>,
-    end: u64,
-}
-
-impl SegmentRebuild<'_> {
-    /// Heights and ids of the blocks that are wanted still, in order.
-    pub fn wanted(&self) -> impl Iterator<Item = (u64, BlockId)> {
-        (self.segment.first_height..).zip(self.wanted.iter().copied()).skip(self.extents.len())
-    }
-
-    /// Takes the block that is wanted, whose id the caller has computed, with a certificate that it has verified.
-    ///
-    /// # Errors
-    /// `height_gap` if none is wanted any more, `block_too_large`, `store_io`.
-    pub fn add(&mut self, block: &[u8], certificate: &[u8]) -> Result<(), BlockStoreError> {
-        let behind = self.segment.first_height + self.wanted.len() as u64;
-        let (height, id) =
-            self.wanted().next().ok_or(BlockStoreError::HeightGap { expected: behind, given: behind })?;
-        let header = RecordHeader::new(height, &id, block, certificate)?;
-        let extent = Extent {
-            // With certificates of other nodes it may be somewhat longer than it was.
-            offset: u32::try_from(self.end)
-                .map_err(|error| BlockStoreError::io("write a block")(io::Error::other(error)))?,
-            block_bytes: header.block_bytes,
-            certificate_bytes: header.certificate_bytes,
-        };
-        let mut record = Vec::new();
-        header.record_into(&mut record, self.segment.seed, block, certificate);
-        self.file.write_all_at(&record, self.end).map_err(BlockStoreError::io("write a block"))?;
-        self.end += record.len() as u64;
-        self.extents.push(extent);
-        Ok(())
-    }
-
-    /// Puts the segment back into the directory.
-    ///
-    /// # Errors
-    /// `height_gap` if blocks are wanted still; `block_not_found` if it is archived no more, or elsewhere; `store_io`,
-    /// `store_poisoned`.
-    pub fn finish(self) -> Result<(), BlockStoreError> {
-        if let Some((expected, _)) = self.wanted().next() {
-            return Err(BlockStoreError::HeightGap { expected, given: expected });
-        }
-        let (store, first_height) = (self.store, self.segment.first_height);
-        store.check_poison()?;
-        // All of it goes to the disk here, before appends have to wait.
-        self.segment.seal(&self.file, &self.extents, self.end).map_err(BlockStoreError::io("seal a segment"))?;
-        let _writer = store.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = store.heights.read().unwrap_or_else(PoisonError::into_inner).segment(first_height);
-        if now.is_none_or(|(segment, _)| segment.place != self.archived) {
-            return Err(BlockStoreError::NotFound(first_height));
-        }
-        let path = store.directory.join(segment::file_name(first_height));
-        fs::rename(&self.segment.path, &path)
-            .and_then(|()| durable::sync_directory(&store.directory))
-            .map_err(BlockStoreError::io("put a segment back"))?;
-        store.exchange(Segment { path, ..self.segment.clone() }, &self.extents);
-        remove_file(&store.directory.join(archive::file_name(first_height)))
-            .map_err(BlockStoreError::io("remove what was said of an archived segment"))
-    }
-}
-
-impl Drop for SegmentRebuild<'_> {
-    fn drop(&mut self) {
-        // It has another name once it counts.
-        let _ = durable::remove_if_present(&self.segment.path);
     }
 }
 
@@ -743,7 +491,7 @@ fn remove_unfinished(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn remove_file(path: &Path) -> io::Result<()> {
+pub(super) fn remove_file(path: &Path) -> io::Result<()> {
     durable::remove_if_present(path)?;
     path.parent().map_or(Ok(()), durable::sync_directory)
 }
