@@ -55,6 +55,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "ima_log", body: evidence::ima_log, corpus: evidence::ima_logs },
     Target { name: "certificate_verify", body: evidence::certificate_verify, corpus: evidence::certificates },
     Target { name: "attestation_verify", body: evidence::attestation_verify, corpus: evidence::attestations },
+    Target { name: "evidence_package", body: evidence::evidence_package, corpus: evidence::evidence_packages },
 ];
 
 /// Refuse, or give back what was read.

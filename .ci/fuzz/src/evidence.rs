@@ -5,8 +5,10 @@
 use std::sync::OnceLock;
 
 use stele_evidence::{
-    Attestation, EndorsementAnchors, EventLog, Evidence, Expectation, HashAlgorithm, ImaLog, PcrSelection, PcrValues,
-    Policy, Public, TpmSignature, appraise, verify_endorsement,
+    Attestation, EndorsementAnchors, EventLog, Evidence, EvidencePackage, Expectation, HashAlgorithm, ImaLog,
+    PcrSelection, PcrValues, Policy, Public, TpmSignature, appraise,
+    package::{KeyEvidence, KeyProof, KeyProvider, PackageEncoding},
+    verify_endorsement,
 };
 
 /// Evidence that the tests of `stele-evidence` recorded from a TPM in software.
@@ -160,4 +162,41 @@ fn split(mut bytes: &[u8]) -> Option<[&[u8]; 5]> {
         (*part, bytes) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
     }
     Some(parts)
+}
+
+/// What is read is one thing in every encoding; a CMW collection is its only one.
+pub(crate) fn evidence_package(bytes: &[u8]) {
+    let Ok(package) = EvidencePackage::decode(bytes) else { return };
+    for encoding in PackageEncoding::ALL {
+        let again = package.encode(encoding).unwrap();
+        assert_eq!(EvidencePackage::decode(&again).unwrap(), package);
+        if encoding == PackageEncoding::Cmw && matches!(bytes.first(), Some(0xa0..=0xbf)) {
+            assert_eq!(again, bytes);
+        }
+    }
+}
+
+pub(crate) fn evidence_packages() -> Vec<Vec<u8>> {
+    let [message, signature, pcrs, attestation_key, event_log] = PARTS.map(<[u8]>::to_vec);
+    let quote = KeyProof::Quote { message: message.clone(), signature: signature.clone(), pcrs: pcrs.clone() };
+    let public = attestation_key[2..].to_vec();
+    let certification = KeyProof::Certification { message: message.clone(), signature: signature.clone(), public };
+    let key = |name: &str, provider, proof| KeyEvidence { name: name.into(), provider, spki: vec![1; 8], proof };
+    let package = EvidencePackage {
+        nonce: QUALIFYING_DATA,
+        sig_structure: vec![0x84],
+        quote_message: message,
+        quote_signature: signature,
+        pcrs,
+        attestation_key,
+        event_log: Some(event_log),
+        ima_log: Some(recorded!("ima_log").to_vec()),
+        manifest: None,
+        keys: vec![
+            key("seal", KeyProvider::Pkcs11, Some(quote)),
+            key("validator", KeyProvider::Tpm, Some(certification)),
+            key("custody", KeyProvider::Software, None),
+        ],
+    };
+    PackageEncoding::ALL.map(|encoding| package.encode(encoding).unwrap()).into()
 }

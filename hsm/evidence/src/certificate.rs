@@ -14,7 +14,7 @@ use der::{
     Decode, Reader as _, SliceReader,
     asn1::{AnyRef, BitStringRef, ObjectIdentifier, UintRef},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use x509_cert::{
     TbsCertificate,
     ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage},
@@ -139,7 +139,7 @@ pub struct EndorsementAnchors {
 }
 
 /// Why an endorsement key is believed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "by")]
 pub enum Endorsement {
     /// Its fingerprint is pinned.

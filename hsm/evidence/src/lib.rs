@@ -18,7 +18,8 @@
 //! ```
 //!
 //! [`appraise`] does all of it for one quote and gives a [`Verdict`]: whether it passed, every [`Reason`] why not with a
-//! stable code (and the event that differs, where predictions name events), and the facts.
+//! stable code (and the event that differs, where predictions name events), and the facts. A node hands out all of it with
+//! its keys as one [`EvidencePackage`]: JSON, tar or CMW, judged by [`appraise_package`].
 //!
 //! - **Every format is somebody else's.** Quotes, signatures, keys, PCR files and logs are those that tpm2-tools and the
 //!   kernel write, so that `tpm2_checkquote` and `tpm2_eventlog` judge the same files.
@@ -45,9 +46,11 @@ mod credential;
 mod error;
 pub mod event_log;
 mod event_type;
+pub mod exchange;
 pub mod ima;
 mod key;
 mod nonce;
+pub mod package;
 mod pcr;
 pub mod policy;
 mod public;
@@ -69,6 +72,7 @@ pub use crate::{
     ima::ImaLog,
     key::PublicKey,
     nonce::{NONCE_LENGTH, key_qualifying_data, quote_qualifying_data},
+    package::{EvidencePackage, PackageError, appraise_package},
     pcr::{PCR_COUNT, PcrSelection, PcrValues},
     policy::{Policy, PolicyError},
     public::{Name, ObjectAttributes, Public, SymmetricCipher},

@@ -4,7 +4,7 @@ use alloc::{string::String, vec::Vec};
 use core::fmt;
 
 use crate::{
-    algorithm::{HashAlgorithm, to_hex},
+    algorithm::{HashAlgorithm, from_hex, to_hex},
     error::EvidenceError,
     key::PublicKey,
     reader::Reader,
@@ -106,6 +106,15 @@ impl Name {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// A name in hexadecimal text, as tpm2-tools print it.
+    ///
+    /// # Errors
+    /// As [`Self::from_bytes`].
+    pub fn from_hex(text: &str) -> Result<Self, EvidenceError> {
+        let not_hex = EvidenceError::Malformed { structure: "TPM2B_NAME", reason: "not hexadecimal, or too long" };
+        Self::from_bytes(&from_hex(text, Self::LENGTH_MAX).ok_or(not_hex)?)
     }
 
     /// Lower-case hexadecimal text, as tpm2-tools print it.

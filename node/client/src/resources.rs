@@ -4,6 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
+use stele_evidence::exchange::{Activated, Activation, Challenge, Identity};
+use stele_evidence::package::{PACKAGE_LENGTH_MAX, PackageEncoding};
 use stele_types::cbor::{self, Decoder, Field};
 use stele_types::exchange::{BundleReply, CertifiedBlock, CertifiedHeader, StateProof, StatementStatus, Submitted};
 use stele_types::limits::{BUNDLE_BYTES_MAX, GENESIS_BYTES_MAX, PATH_MAX, STATEMENT_BYTES_MAX};
@@ -405,6 +407,48 @@ impl Client {
         let asked = serde_json::json!({ "path": path.display().to_string() }).to_string();
         let resource = format!("/v1/storage/drives/{drive}");
         json(&self.ask(Ask::post(&resource, JSON, JSON, asked.into()).showing(token)).await?)
+    }
+
+    /// `GET /v1/attest/identity`: by what the node's machine and its keys are known.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn attest_identity(&self) -> Result<Identity, ClientError> {
+        json(&self.ask(Ask::get("/v1/attest/identity", JSON)).await?)
+    }
+
+    /// `POST /v1/attest/activate`: has the node's TPM open a credential, which only the one that it was made for can.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn attest_activate(&self, activation: &Activation) -> Result<Activated, ClientError> {
+        json(&self.ask(Ask::post("/v1/attest/activate", JSON, JSON, written(activation))).await?)
+    }
+
+    /// `POST /v1/attest/quote`: an evidence package that answers the nonce, encoded.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn attest_quote(&self, challenge: &Challenge, encoding: PackageEncoding) -> Result<Bytes, ClientError> {
+        let ask = Ask::post("/v1/attest/quote", encoding.media_type(), JSON, written(challenge));
+        // As JSON it takes a third more.
+        bounded(self.ask(ask).await?, PACKAGE_LENGTH_MAX / 3 * 4, "larger than an evidence package")
+    }
+
+    /// `GET /v1/attest/log/boot`: the boot event log, as Linux gives it in `binary_bios_measurements`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn attest_boot_log(&self) -> Result<Bytes, ClientError> {
+        Ok(self.ask(Ask::get("/v1/attest/log/boot", OCTETS)).await?.body)
+    }
+
+    /// `GET /v1/attest/log/ima`: the kernel's log of what was measured after the boot.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn attest_ima_log(&self) -> Result<Bytes, ClientError> {
+        Ok(self.ask(Ask::get("/v1/attest/log/ima", OCTETS)).await?.body)
     }
 
     /// `GET /readyz`: whether the node takes part.
