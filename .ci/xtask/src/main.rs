@@ -6,9 +6,11 @@
 mod capacity;
 mod cargo;
 mod data;
+mod keylime;
 mod setup;
 mod suite;
 mod tidy;
+mod units;
 
 use std::process::ExitCode;
 
@@ -107,7 +109,9 @@ fn run(arguments: &[String]) -> Result<()> {
         ["bench", "state-peers", rest @ ..] => cargo::run_peers("state-peers", rest),
         ["bench", "trust", rest @ ..] => {
             setup::for_trust_benches()?;
-            cargo::bench_with(&cargo::FEATURES, "stele-hsm", "tpm", rest)
+            cargo::build_binaries()?;
+            cargo::bench_with(&cargo::HARDWARE_BENCH, "stele-hsm", "tpm", rest)?;
+            cargo::run_built("stele-demo", &[&["bench", "--only", "trust."], rest].concat())
         }
         ["bench", "index", rest @ ..] => cargo::run_peers("index-peers", rest),
         _ => {

@@ -18,6 +18,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod attestation;
 pub mod author;
 pub mod commands;
 pub mod describe;

@@ -1,6 +1,7 @@
 //! The commands of `stele`, one module for each noun.
 
 pub mod asset;
+pub mod attest;
 pub mod backup;
 pub mod bench;
 pub mod feed;
@@ -121,6 +122,9 @@ pub enum Command {
     /// file on while it is restored; one that is broken off is begun again by the same command. The node catches up with the
     /// others when it starts. Exit codes: 0 restored, 1 not restored, 4 the backup is damaged.
     Restore(backup::RestoreArguments),
+    /// Whether a node runs what was released
+    #[command(subcommand)]
+    Attest(attest::AttestCommand),
     /// Registered statements in log order
     Feed(feed::FeedArguments),
     /// Measure a network under load
@@ -167,6 +171,7 @@ impl Cli {
             Command::Storage(command) => command.run(&session),
             Command::Backup(command) => command.run(&session),
             Command::Restore(arguments) => arguments.run(&session),
+            Command::Attest(command) => block_on(command.run(&session)),
             Command::Feed(arguments) => block_on(arguments.run(&session)),
             Command::Bench(arguments) => block_on(arguments.run(&session)),
             Command::Man { dir } => manual::man(&dir),
