@@ -4,13 +4,14 @@
 //! cargo xtask bench trust [--json FILE]
 //! ```
 //!
-//! Both sides take turns in one run. An emulator's rate says nothing about a chip's, which is some five a second; the ratio
+//! All sides take turns in one run; `sign.vs_bare` goes through the process `stele-signer` and its socket. An emulator's rate says nothing about a chip's, which is some five a second; the ratio
 //! says what the thread and the queue cost. `sign.password` is the bare TSS without the HMAC session that protects the
 //! way to the TPM: the difference is its cost, most of it in the TSS's use of OpenSSL 3.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 #![allow(clippy::unwrap_used, reason = "a benchmark stops by panicking")]
 
+mod process;
 #[path = "../tests/swtpm/mod.rs"]
 mod swtpm;
 
@@ -74,6 +75,8 @@ fn main() -> Outcome<()> {
     drop(TpmSigner::generate(&TpmDevice::open(&tpm.tcti())?, &directory.path().join("key.pem"))?);
     let (mut ours, mut guarded, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     let (mut bare, mut password) = (Vec::new(), Vec::new());
+    let (mut through, mut through_ratios) = (Vec::new(), Vec::new());
+    let process = process::SignerProcess::make(&tpm)?;
     let mut size = 0_u32;
     for _ in 0..ROUNDS {
         let device = TpmDevice::open(&tpm.tcti())?;
@@ -90,16 +93,20 @@ fn main() -> Outcome<()> {
             Ok(block_on(signer.sign_checkpoint(&request)).map(drop)?)
         })?;
         drop((signer, device));
+        let by_process = process.rate(|sign| rate_of(sign))?;
         let (peer, without_session) = bare_rates(&tpm)?;
         ours.push(rate);
         guarded.push(with_guard);
         bare.push(peer);
         password.push(without_session);
         ratios.push(rate / peer);
+        through.push(by_process);
+        through_ratios.push(by_process / peer);
     }
     let verify = verify_milliseconds(&tpm)?;
     let lines = [
         line("sign.tpm", median(&mut ours), "1/s", Some((median(&mut bare), median(&mut ratios)))),
+        line("sign.vs_bare", median(&mut through), "1/s", Some((median(&mut bare), median(&mut through_ratios)))),
         line("sign.tpm_guarded", median(&mut guarded), "1/s", None),
         line("sign.password", median(&mut password), "1/s", None),
         line("attest.verify_ms", verify, "ms", None),

@@ -9,17 +9,18 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
-use crossbeam_channel::{Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use futures::channel::oneshot;
 
 use crate::{
     error::SignerError,
     figures::Counters,
-    guard::{CheckpointGuard, VoteGuard},
+    guard::{CheckpointGuard, VoteGuard, VotePosition},
+    kind::SignerKind,
     public_key::PublicKey,
     request::{CheckpointRequest, CustodyReceiptRequest, EpochCertificateRequest, PeerBindingRequest, VoteRequest},
     signer::{Signature, Signer, SignerFigures},
@@ -29,6 +30,9 @@ use crate::{
 pub trait Backend: Send + 'static {
     /// A key, as the hardware finds or loads it.
     type Key: fmt::Debug + Send + Sync + 'static;
+
+    /// What the hardware is.
+    const KIND: SignerKind;
 
     /// Told when the hardware does not answer, or its thread has ended.
     const LOST: fn() -> SignerError;
@@ -50,17 +54,38 @@ type Work<B> = Box<dyn FnOnce(&mut B) + Send>;
 
 /// The way to the threads that own the hardware. They end with the last copy of it.
 pub(crate) struct Queue<B> {
-    sender: Sender<Work<B>>,
-    overflows: Arc<AtomicU64>,
+    shared: Arc<Shared<B>>,
+}
+
+struct Shared<B> {
+    /// None once the last copy is dropped.
+    sender: Option<Sender<Work<B>>>,
+    overflows: AtomicU64,
+    /// Closed when all threads have ended.
+    ended: Receiver<()>,
+}
+
+impl<B> Drop for Shared<B> {
+    fn drop(&mut self) {
+        /// Hardware that hangs must not hold the end of the process.
+        const END_WAIT_MAX: Duration = Duration::from_secs(2);
+        drop(self.sender.take());
+        // Foreign libraries do not take it well if the process ends while a thread is in them.
+        self.ended.recv_timeout(END_WAIT_MAX).ok();
+    }
 }
 
 impl<B: Backend> Queue<B> {
     /// Starts a thread for each backend, which share a queue of `length_max`.
     pub(crate) fn start(name: &str, backends: Vec<B>, length_max: usize) -> Result<Self, SignerError> {
         let (sender, requests) = bounded::<Work<B>>(length_max);
-        for mut backend in backends {
-            let requests = requests.clone();
+        let (lives, ended) = bounded(0);
+        for backend in backends {
+            let (requests, lives) = (requests.clone(), lives.clone());
             let run = move || {
+                let _lives: Sender<()> = lives;
+                // Dropped before that.
+                let mut backend = backend;
                 while let Ok(work) = requests.recv() {
                     // Foreign libraries assert what the hardware answers. Whoever asked is told that it was lost, which is
                     // what such an answer amounts to; the next request begins anew.
@@ -71,12 +96,12 @@ impl<B: Backend> Queue<B> {
             };
             thread::Builder::new().name(name.into()).spawn(run).map_err(|_| (B::LOST)())?;
         }
-        Ok(Self { sender, overflows: Arc::default() })
+        Ok(Self { shared: Arc::new(Shared { sender: Some(sender), overflows: AtomicU64::new(0), ended }) })
     }
 
     /// Requests that were refused because too many waited.
     pub(crate) fn overflows(&self) -> u64 {
-        self.overflows.load(Ordering::Relaxed)
+        self.shared.overflows.load(Ordering::Relaxed)
     }
 
     /// Runs work on one of the threads. Work whose future is dropped runs all the same.
@@ -104,20 +129,20 @@ impl<B: Backend> Queue<B> {
             // Whoever asked may have gone.
             drop(sender.send(work(backend)));
         };
-        match self.sender.try_send(Box::new(work)) {
-            Ok(()) => Ok(receiver),
-            Err(TrySendError::Full(_)) => {
-                self.overflows.fetch_add(1, Ordering::Relaxed);
+        match self.shared.sender.as_ref().map(|sender| sender.try_send(Box::new(work))) {
+            Some(Ok(())) => Ok(receiver),
+            Some(Err(TrySendError::Full(_))) => {
+                self.shared.overflows.fetch_add(1, Ordering::Relaxed);
                 Err((B::BUSY)())
             }
-            Err(TrySendError::Disconnected(_)) => Err((B::LOST)()),
+            Some(Err(TrySendError::Disconnected(_))) | None => Err((B::LOST)()),
         }
     }
 }
 
 impl<B> Clone for Queue<B> {
     fn clone(&self) -> Self {
-        Self { sender: self.sender.clone(), overflows: Arc::clone(&self.overflows) }
+        Self { shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -171,6 +196,10 @@ impl<B: Backend> HardwareSigner<B> {
 impl<B: Backend> Signer for HardwareSigner<B> {
     fn public_key(&self) -> &PublicKey {
         &self.public_key
+    }
+
+    fn kind(&self) -> SignerKind {
+        B::KIND
     }
 
     async fn sign_vote(&self, request: &VoteRequest<'_>) -> Result<Signature, SignerError> {
@@ -236,6 +265,17 @@ impl<B: Backend> Signer for HardwareSigner<B> {
             Err(malformed) => Err(malformed),
         };
         self.counters.settle(&self.counters.peer_bindings, started, result)
+    }
+
+    async fn last_vote(&self) -> Result<Option<VotePosition>, SignerError> {
+        let guard = Arc::clone(self.votes.as_ref().ok_or(SignerError::GuardMissing { guard: "vote" })?);
+        // On the hardware's thread: while that signs, the guard is locked.
+        self.queue.call(move |_| Ok(guard.last())).await
+    }
+
+    async fn abstain(&self, height: u64) -> Result<(), SignerError> {
+        let guard = Arc::clone(self.votes.as_ref().ok_or(SignerError::GuardMissing { guard: "vote" })?);
+        self.queue.call(move |_| guard.abstain(height)).await
     }
 
     fn figures(&self) -> SignerFigures {

@@ -239,6 +239,64 @@ pub enum SignerError {
         /// Function and return value.
         reason: String,
     },
+    /// `stele-signer` does not answer. The next request tries to reach it again.
+    #[error("stele-signer does not answer at {path}; it is tried again with the next request", path = path.display())]
+    SignerAway {
+        /// Its socket.
+        path: PathBuf,
+    },
+    /// As many requests are under way to `stele-signer` as may be.
+    #[error("stele-signer is busy")]
+    SignerBusy,
+    /// `stele-signer` answers what it must not.
+    #[error("stele-signer cannot be believed: {reason}")]
+    SignerAnswer {
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// `stele-signer` does not hold the key that the configuration asks for.
+    #[error("the {role} key of stele-signer cannot be used: {reason}")]
+    SignerKey {
+        /// What the key is for.
+        role: &'static str,
+        /// Why.
+        reason: &'static str,
+    },
+    /// `stele-signer` refused.
+    #[error("{message}")]
+    Remote {
+        /// Its code, or `signer_refused` if this build does not know it.
+        code: &'static str,
+        /// Its message.
+        message: String,
+        /// What [`Self::is_retryable`] says.
+        retryable: bool,
+        /// What [`Self::is_guard_refusal`] says.
+        guard: bool,
+    },
+    /// `stele-signer` holds as many epoch keys as it may.
+    #[error("stele-signer holds {count} epoch keys; retire those whose certificates ended")]
+    EpochKeysFull {
+        /// How many.
+        count: usize,
+    },
+    /// An epoch key lies in a plain file although there is a TPM to seal it.
+    #[error("{path} is an epoch key in a plain file beside a TPM: remove it, and let the signer make another", path = path.display())]
+    EpochKeyUnsealed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// This machine has no TPM that could attest.
+    #[error("this node has no TPM: it cannot attest")]
+    AttestationMissing,
+    /// A log of what was measured cannot be read.
+    #[error("{path}: {source}", path = path.display())]
+    AttestationLog {
+        /// The log.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
     /// The key refused to sign.
     #[error("the key could not sign")]
     SigningFailed,
@@ -293,6 +351,15 @@ impl SignerError {
             Self::TokenKeyExists { .. } => "token_key_exists",
             Self::TokenKeyExtractable { .. } => "token_key_extractable",
             Self::TokenRefused { .. } => "token_refused",
+            Self::SignerAway { .. } => "signer_away",
+            Self::SignerBusy => "signer_busy",
+            Self::SignerAnswer { .. } => "signer_answer",
+            Self::SignerKey { .. } => "signer_key",
+            Self::Remote { code, .. } => code,
+            Self::EpochKeysFull { .. } => "epoch_keys_full",
+            Self::EpochKeyUnsealed { .. } => "epoch_key_unsealed",
+            Self::AttestationMissing => "attestation_missing",
+            Self::AttestationLog { .. } => "attestation_log",
             Self::SigningFailed => "signing_failed",
             Self::Custody { .. } => "custody_key",
         }
@@ -308,11 +375,12 @@ impl SignerError {
                 | Self::CheckpointRegression { .. }
                 | Self::CheckpointFork { .. }
                 | Self::ForeignValidator
+                | Self::Remote { guard: true, .. }
         )
     }
 
-    /// Whether the same request may succeed later without anyone mending something. Only a device that
-    /// was busy or away is; nothing of the software signer is.
+    /// Whether the same request may succeed later without anyone mending something: a device or the signer's process was
+    /// busy or away, or hardware gave no signature this once.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         matches!(
@@ -324,6 +392,54 @@ impl SignerError {
                 | Self::TpmLockout
                 | Self::TokenLost
                 | Self::TokenBusy
+                | Self::SignerAway { .. }
+                | Self::SignerBusy
+                | Self::Remote { retryable: true, .. }
         )
+    }
+
+    /// Whether another value was signed at the same position, here or in `stele-signer`.
+    #[must_use]
+    pub fn is_double_sign(&self) -> bool {
+        self.code() == "double_sign"
+    }
+
+    /// The code that another process told.
+    #[cfg(feature = "remote")]
+    pub(crate) fn known_code(told: &str) -> &'static str {
+        /// Codes that a signer may tell; all others are of callers or of its start.
+        const KNOWN: [&str; 30] = [
+            "malformed_request",
+            "guard_missing",
+            "foreign_validator",
+            "double_sign",
+            "regression",
+            "checkpoint_regression",
+            "checkpoint_fork",
+            "guard_io",
+            "guard_poisoned",
+            "key_file_exists",
+            "key_file_io",
+            "tpm_key_foreign",
+            "tpm_lost",
+            "tpm_reset",
+            "tpm_busy",
+            "tpm_lockout",
+            "tpm_failure",
+            "tpm_refused",
+            "token_lost",
+            "token_busy",
+            "token_pin",
+            "token_key_missing",
+            "token_refused",
+            "attestation_missing",
+            "attestation_log",
+            "signer_key",
+            "signer_busy",
+            "signing_failed",
+            "custody_key",
+            "epoch_keys_full",
+        ];
+        KNOWN.into_iter().find(|known| *known == told).unwrap_or("signer_refused")
     }
 }

@@ -42,6 +42,9 @@ mod kind;
 #[cfg(feature = "pkcs11")]
 pub mod pkcs11;
 mod public_key;
+mod published;
+#[cfg(feature = "remote")]
+pub mod remote;
 pub mod request;
 mod signer;
 mod software;
@@ -53,6 +56,7 @@ pub use crate::{
     guard::{CheckpointGuard, GuardDurability, GuardFigures, VoteGuard},
     kind::SignerKind,
     public_key::{KeyAlgorithm, PublicKey},
+    published::{NodeKeys, PublishedEpoch, PublishedKey},
     request::{
         CheckpointRequest, CustodyReceiptRequest, EpochCertificateRequest, PeerBindingRequest, Step, VoteRequest,
     },

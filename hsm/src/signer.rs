@@ -4,6 +4,8 @@ use async_trait::async_trait;
 
 use crate::{
     error::SignerError,
+    guard::VotePosition,
+    kind::SignerKind,
     public_key::PublicKey,
     request::{CheckpointRequest, CustodyReceiptRequest, EpochCertificateRequest, PeerBindingRequest, VoteRequest},
 };
@@ -21,6 +23,9 @@ pub type Signature = [u8; 64];
 pub trait Signer: Send + Sync {
     /// The public half of the key.
     fn public_key(&self) -> &PublicKey;
+
+    /// What holds the private half.
+    fn kind(&self) -> SignerKind;
 
     /// Signs one consensus message.
     ///
@@ -53,6 +58,19 @@ pub trait Signer: Send + Sync {
     /// # Errors
     /// Malformed requests and failures of the key.
     async fn sign_peer_binding(&self, request: &PeerBindingRequest<'_>) -> Result<Signature, SignerError>;
+
+    /// The last vote that the validator's guard has recorded, with whichever of its keys.
+    ///
+    /// # Errors
+    /// [`SignerError::GuardMissing`], and failures to reach the guard.
+    async fn last_vote(&self) -> Result<Option<VotePosition>, SignerError>;
+
+    /// Signs no vote at `height` or below it any more, durably, with whichever key of the validator: it no longer knows
+    /// what it is bound to by its votes there.
+    ///
+    /// # Errors
+    /// [`SignerError::GuardMissing`], and failures of the guard.
+    async fn abstain(&self, height: u64) -> Result<(), SignerError>;
 
     /// What this signer did since it was opened.
     fn figures(&self) -> SignerFigures;

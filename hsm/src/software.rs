@@ -8,12 +8,14 @@ use p256::{
     ecdsa::{self, SigningKey, signature::Signer as _},
 };
 use rand_core::OsRng;
+use zeroize::Zeroizing;
 
 use crate::{
     error::SignerError,
     figures::Counters,
-    guard::{CheckpointGuard, VoteGuard},
+    guard::{CheckpointGuard, VoteGuard, VotePosition},
     key_file,
+    kind::SignerKind,
     public_key::PublicKey,
     request::{CheckpointRequest, CustodyReceiptRequest, EpochCertificateRequest, PeerBindingRequest, VoteRequest},
     signer::{Signature, Signer, SignerFigures},
@@ -60,6 +62,33 @@ impl SoftwareSigner {
         Self::from_key(&SecretKey::random(&mut OsRng))
     }
 
+    /// Makes a key that lives in memory only, and gives its secret, a scalar of 32 bytes, to be sealed.
+    ///
+    /// # Errors
+    /// As [`Self::ephemeral`].
+    pub fn ephemeral_with_secret() -> Result<(Self, Zeroizing<[u8; 32]>), SignerError> {
+        let key = SecretKey::random(&mut OsRng);
+        Ok((Self::from_key(&key)?, Zeroizing::new(key.to_bytes().into())))
+    }
+
+    /// Writes a secret to a new key file of mode 0600.
+    ///
+    /// # Errors
+    /// [`SignerError::KeyFileExists`], [`SignerError::KeyFileIo`], [`SignerError::SigningFailed`] for bytes that are no such
+    /// scalar.
+    pub fn save_secret(secret: &[u8; 32], path: &Path) -> Result<(), SignerError> {
+        let key = SecretKey::from_slice(secret).map_err(|_| SignerError::SigningFailed)?;
+        key_file::write_new(path, &key)
+    }
+
+    /// The key of a secret that was sealed.
+    ///
+    /// # Errors
+    /// [`SignerError::SigningFailed`] for bytes that are no such scalar.
+    pub fn from_secret(secret: &[u8]) -> Result<Self, SignerError> {
+        Self::from_key(&SecretKey::from_slice(secret).map_err(|_| SignerError::SigningFailed)?)
+    }
+
     /// Lets this signer vote; the guard may be shared with other keys of the same validator.
     #[must_use]
     pub fn with_vote_guard(mut self, guard: Arc<VoteGuard>) -> Self {
@@ -90,6 +119,10 @@ impl SoftwareSigner {
 impl Signer for SoftwareSigner {
     fn public_key(&self) -> &PublicKey {
         &self.public_key
+    }
+
+    fn kind(&self) -> SignerKind {
+        SignerKind::Software
     }
 
     async fn sign_vote(&self, request: &VoteRequest<'_>) -> Result<Signature, SignerError> {
@@ -133,6 +166,15 @@ impl Signer for SoftwareSigner {
             }
         });
         self.counters.settle(&self.counters.peer_bindings, started, result)
+    }
+
+    async fn last_vote(&self) -> Result<Option<VotePosition>, SignerError> {
+        let guard = self.votes.as_ref().ok_or(SignerError::GuardMissing { guard: "vote" })?;
+        Ok(guard.last())
+    }
+
+    async fn abstain(&self, height: u64) -> Result<(), SignerError> {
+        self.votes.as_ref().ok_or(SignerError::GuardMissing { guard: "vote" })?.abstain(height)
     }
 
     fn figures(&self) -> SignerFigures {

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     backend::{Backend, HardwareSigner},
     error::SignerError,
+    kind::SignerKind,
     pkcs11::{
         fault::Fault,
         token::{OpenSession, Pkcs11Token, Worker},
@@ -75,6 +76,7 @@ impl HardwareSigner<Worker> {
 impl Backend for Worker {
     type Key = Pkcs11Key;
 
+    const KIND: SignerKind = SignerKind::Pkcs11;
     const LOST: fn() -> SignerError = || SignerError::TokenLost;
     const BUSY: fn() -> SignerError = || SignerError::TokenBusy;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use stele_evidence::{
     Attestation, Attested, Credential, Digest, HashAlgorithm, PcrSelection, PcrValues, TpmSignature,
-    key_qualifying_data, quote_qualifying_data,
+    key_qualifying_data, package::KeyProof, quote_qualifying_data,
 };
 use tss_esapi::{
     Error,
@@ -69,6 +69,19 @@ pub struct Certification {
     pub signature: Vec<u8>,
     /// `TPMT_PUBLIC` of the certified key.
     pub public: Vec<u8>,
+}
+
+impl From<Quote> for KeyProof {
+    fn from(quote: Quote) -> Self {
+        Self::Quote { message: quote.message, signature: quote.signature, pcrs: quote.pcrs }
+    }
+}
+
+impl From<Certification> for KeyProof {
+    fn from(certification: Certification) -> Self {
+        let Certification { message, signature, public } = certification;
+        Self::Certification { message, signature, public }
+    }
 }
 
 /// By what a TPM is known.

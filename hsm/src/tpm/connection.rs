@@ -5,7 +5,7 @@ use tss_esapi::{
     Context, Error,
     attributes::SessionAttributesBuilder,
     constants::{
-        SessionType, StartupType,
+        CapabilityType, SessionType, StartupType,
         tss::{TPM2_RH_NULL, TPM2_ST_HASHCHECK},
     },
     handles::{AuthHandle, KeyHandle, ObjectHandle, SessionHandle},
@@ -15,8 +15,8 @@ use tss_esapi::{
         session_handles::{AuthSession, PolicySession},
     },
     structures::{
-        Attest, Data, Digest, EncryptedSecret, HashcheckTicket, IdObject, PcrSelectionList, Private, Public, Signature,
-        SignatureScheme, SymmetricDefinition,
+        Attest, CapabilityData, Data, Digest, EncryptedSecret, HashcheckTicket, IdObject, PcrSelectionList, Private,
+        Public, Signature, SignatureScheme, SymmetricDefinition,
     },
     tcti_ldr::TctiNameConf,
     traits::UnMarshall,
@@ -68,9 +68,12 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Connects and starts the session.
-    pub(super) fn open(tcti: TctiNameConf) -> Result<Self, Fault> {
+    /// Connects and starts the session. `alone`: there is no resource manager in between, and so nobody else.
+    pub(super) fn open(tcti: TctiNameConf, alone: bool) -> Result<Self, Fault> {
         let mut context = Context::new(tcti)?;
+        if alone {
+            flush_strangers(&mut context)?;
+        }
         let storage = match create_primary(&mut context, Hierarchy::Owner, template::storage_key()?) {
             // Nobody has started it since it was switched on: the kernel does for its device, a bare emulator's socket
             // has no one else.
@@ -187,8 +190,13 @@ impl Connection {
         Ok(self.context.execute_without_session(command)?)
     }
 
+    /// The context itself, for what needs a session of its own.
+    pub(super) fn with_context<T>(&mut self, work: impl FnOnce(&mut Context) -> T) -> T {
+        work(&mut self.context)
+    }
+
     /// The handle of a key, loaded if it is not.
-    fn load(&mut self, key: Key<'_>) -> Result<KeyHandle, Fault> {
+    pub(super) fn load(&mut self, key: Key<'_>) -> Result<KeyHandle, Fault> {
         let id = key.id();
         if let Some((_, handle)) = self.loaded.iter().find(|(loaded, _)| *loaded == id) {
             return Ok(*handle);
@@ -226,6 +234,33 @@ impl Connection {
     }
 }
 
+/// Flushes what a process before left loaded, because it was killed: a TPM has as few as three places. A resource manager does
+/// that by itself.
+fn flush_strangers(context: &mut Context) -> Result<(), Fault> {
+    /// First handles of transient objects and of loaded sessions, TPM 2.0 Library part 2, section 7.2.
+    const FIRST: [u32; 2] = [0x8000_0000, 0x0200_0000];
+    /// More than any TPM has places.
+    const HANDLES_MAX: u32 = 64;
+    for first in FIRST {
+        let listed = context
+            .execute_without_session(|context| context.get_capability(CapabilityType::Handles, first, HANDLES_MAX));
+        let handles = match listed {
+            Ok((CapabilityData::Handles(handles), _)) => handles.into_inner(),
+            // Nobody has started it since it was switched on, so nobody left anything.
+            Ok(_) => continue,
+            Err(error) => match Fault::from(error) {
+                Fault::Reset => return Ok(()),
+                fault => return Err(fault),
+            },
+        };
+        for handle in handles.into_iter().filter(|handle| u32::from(*handle) >> 24 == first >> 24) {
+            let object = context.execute_without_session(|context| context.tr_from_tpm_public(handle))?;
+            context.execute_without_session(|context| context.flush_context(object))?;
+        }
+    }
+    Ok(())
+}
+
 /// Derives a primary key. Hierarchies have no password on a node: who reaches the device is the operating system's to say.
 fn create_primary(context: &mut Context, hierarchy: Hierarchy, template: Public) -> Result<KeyHandle, Fault> {
     let made = context.execute_with_session(Some(AuthSession::Password), |context| {
@@ -234,7 +269,11 @@ fn create_primary(context: &mut Context, hierarchy: Hierarchy, template: Public)
     Ok(made.key_handle)
 }
 
-fn start_session(context: &mut Context, salt: Option<KeyHandle>, kind: SessionType) -> Result<AuthSession, Fault> {
+pub(super) fn start_session(
+    context: &mut Context,
+    salt: Option<KeyHandle>,
+    kind: SessionType,
+) -> Result<AuthSession, Fault> {
     let session = context.execute_without_session(|context| {
         context.start_auth_session(salt, None, None, kind, SymmetricDefinition::AES_128_CFB, HashingAlgorithm::Sha256)
     })?;

@@ -69,7 +69,8 @@ impl TpmDevice {
         let known = ["device:/", "swtpm:"].iter().any(|kind| address.starts_with(kind));
         let tcti: TctiNameConf = address.parse().ok().filter(|_| known).ok_or_else(malformed)?;
         let counters = Arc::new(Counters::default());
-        let worker = Worker { tcti, connection: None, failed_at: None, counters: Arc::clone(&counters) };
+        let alone = address.starts_with("swtpm:");
+        let worker = Worker { tcti, alone, connection: None, failed_at: None, counters: Arc::clone(&counters) };
         let device = Self { queue: Queue::start("tpm", vec![worker], QUEUE_LENGTH_MAX)?, counters };
         device.queue.call_blocking(|worker| worker.attempt(|_| Ok(())))?;
         Ok(device)
@@ -112,6 +113,8 @@ impl fmt::Debug for TpmDevice {
 /// What runs on the thread.
 pub struct Worker {
     tcti: TctiNameConf,
+    /// Whether there is no resource manager in between.
+    alone: bool,
     connection: Option<Connection>,
     failed_at: Option<Instant>,
     counters: Arc<Counters>,
@@ -173,7 +176,7 @@ impl Worker {
             if self.failed_at.is_some_and(|failed_at| failed_at.elapsed() < RECONNECT_PAUSE) {
                 return Err(Fault::Lost);
             }
-            match Connection::open(self.tcti.clone()) {
+            match Connection::open(self.tcti.clone(), self.alone) {
                 Ok(connection) => {
                     self.counters.connections.fetch_add(1, Ordering::Relaxed);
                     self.failed_at = None;

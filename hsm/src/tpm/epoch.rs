@@ -1,5 +1,8 @@
 //! A counter in the TPM that ties a disk down: it goes up with every start, and a file beside the guards remembers it.
 //!
+//! What it cannot notice is a copy that was taken while the signer ran, after a run that ended without order (a power cut):
+//! file and counter of that copy agree. A clean end raises both once more, so that only then does such a copy become old.
+//!
 //! A guard file cannot notice that an old copy of itself was restored, or that a copy of the disk runs elsewhere. The TPM's
 //! counter can, because it never goes back and cannot be copied. The file is written first and says where the counter will
 //! be, so that a crash in between is not taken for a copy: the counter stands where the file says, or one below.
@@ -92,6 +95,15 @@ impl TpmEpoch {
             })
         })?;
         Ok(Self(next))
+    }
+
+    /// Ends the epoch in order: raises file and counter once more, so that copies of the disk which were taken while it ran
+    /// are old from now on. Blocks.
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    pub fn end(self, device: &TpmDevice, index: u32, path: &Path) -> Result<(), SignerError> {
+        Self::begin(device, index, path).map(drop)
     }
 
     /// Its number: what a certificate of an epoch key may name.

@@ -15,6 +15,9 @@ use crate::{error::SignerError, key_file, public_key::PublicKey};
 /// `id-loadablekey`: the private half is wrapped by its parent.
 const LOADABLE_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.10.1.3");
 
+/// `id-sealedkey`: the private half is data that was brought from outside.
+const SEALED_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.10.1.5");
+
 /// `TPM_RH_OWNER`: the parent is the storage key that the owner hierarchy derives.
 const PARENT_OWNER: u32 = 0x4000_0001;
 
@@ -111,19 +114,37 @@ impl TpmKeyFile {
     }
 
     fn to_pem(&self) -> Option<String> {
-        let octets = |buffer: &[u8]| {
-            let length = u16::try_from(buffer.len()).ok()?.to_be_bytes();
-            OctetString::new([&length, buffer].concat()).ok()
-        };
-        let key = TpmKey {
-            key_type: LOADABLE_KEY,
-            empty_auth: Some(true),
-            parent: PARENT_OWNER,
-            public: octets(self.public.as_bytes())?,
-            private: octets(&self.private)?,
-        };
-        key.to_pem(LineEnding::LF).ok()
+        encode(LOADABLE_KEY, self.public.as_bytes(), &self.private)
     }
+}
+
+fn encode(key_type: ObjectIdentifier, public: &[u8], private: &[u8]) -> Option<String> {
+    let octets = |buffer: &[u8]| {
+        let length = u16::try_from(buffer.len()).ok()?.to_be_bytes();
+        OctetString::new([&length, buffer].concat()).ok()
+    };
+    let (public, private) = (octets(public)?, octets(private)?);
+    TpmKey { key_type, empty_auth: Some(true), parent: PARENT_OWNER, public, private }.to_pem(LineEnding::LF).ok()
+}
+
+/// The file of a sealed secret, from its public area and the buffer of its `TPM2B_PRIVATE`.
+pub(super) fn sealed_to_pem(public: &[u8], private: &[u8]) -> Option<String> {
+    encode(SEALED_KEY, public, private)
+}
+
+/// Public area and private buffer of a sealed secret, in a file that only its owner may touch. The TPM judges both.
+pub(super) fn read_sealed(path: &Path) -> Result<(Vec<u8>, Vec<u8>), SignerError> {
+    let malformed = || SignerError::TpmKeyFileMalformed { path: path.to_owned() };
+    let pem = key_file::read_private(path).map_err(|error| match error {
+        SignerError::KeyFileMalformed { .. } => malformed(),
+        other => other,
+    })?;
+    let key = TpmKey::from_pem(&*pem).map_err(|_| malformed())?;
+    let bound = key.key_type == SEALED_KEY && key.empty_auth == Some(true) && key.parent == PARENT_OWNER;
+    let halves = unsized_buffer(key.public.as_bytes()).zip(unsized_buffer(key.private.as_bytes()));
+    let (public, private) =
+        halves.filter(|(_, private)| bound && private.len() <= PRIVATE_LENGTH_MAX).ok_or_else(malformed)?;
+    Ok((public.to_vec(), private.to_vec()))
 }
 
 /// The buffer of a `TPM2B` that is nothing else.

@@ -14,7 +14,8 @@
 //!
 //! Keys are children of the storage key, whose template is the TCG's and which the TPM derives from its seed whenever it is
 //! asked; their wrapped halves lie in files that only this TPM can use ([`TpmKeyFile`]). Nothing takes a place in the TPM's
-//! scarce storage, and a reset loses nothing. The attestation key is derived likewise, in the endorsement hierarchy.
+//! scarce storage, and a reset loses nothing. The attestation key is derived likewise, in the endorsement hierarchy. What a
+//! TPM is too slow to sign with, it seals ([`TpmSealed`]).
 
 mod attestor;
 mod connection;
@@ -22,13 +23,17 @@ mod device;
 mod epoch;
 mod fault;
 mod key_file;
+mod sealed;
 mod signer;
 mod template;
+
+pub use stele_evidence::Credential;
 
 pub use self::{
     attestor::{AttestationIdentity, Certification, KeyQuoteRequest, Quote, QuoteRequest, TpmAttestor},
     device::{TpmDevice, TpmFigures},
     epoch::TpmEpoch,
     key_file::TpmKeyFile,
+    sealed::{SEALED_LENGTH_MAX, TpmSealed},
     signer::TpmSigner,
 };

@@ -9,6 +9,7 @@ use tss_esapi::traits::Marshall;
 use crate::{
     backend::{Backend, HardwareSigner},
     error::SignerError,
+    kind::SignerKind,
     signer::Signature,
     tpm::{
         connection::Key,
@@ -62,6 +63,7 @@ impl HardwareSigner<Worker> {
 impl Backend for Worker {
     type Key = TpmKeyFile;
 
+    const KIND: SignerKind = SignerKind::Tpm;
     const LOST: fn() -> SignerError = || SignerError::TpmLost;
     const BUSY: fn() -> SignerError = || SignerError::TpmBusy;
 

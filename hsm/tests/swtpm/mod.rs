@@ -83,17 +83,25 @@ impl Swtpm {
     }
 
     fn try_power_on(&mut self) -> bool {
-        let mut command = Command::new("swtpm");
-        command.args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"]);
+        // The TCG's software stack lets children inherit its connections, and this one lives on: a TPM takes one connection at
+        // a time, so one that a stranger keeps open would hold the next for ever.
+        const ALONE: &str = r#"for fd in /proc/self/fd/*; do fd=${fd##*/}; [ "$fd" -le 2 ] || eval "exec $fd>&-"; done
+            exec swtpm "$@""#;
+        let mut command = Command::new("bash");
+        command.args(["-c", ALONE, "swtpm", "socket", "--tpm2", "--flags", "not-need-init,startup-clear"]);
         command.arg("--tpmstate").arg(format!("dir={}", self.state().display()));
         command.arg("--server").arg(format!("type=tcp,port={}", self.port));
         command.arg("--ctrl").arg(format!("type=tcp,port={}", self.port + 1));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut process = command.spawn().unwrap_or_else(|error| missing("swtpm", "swtpm", &error));
+        let mut process = command.spawn().unwrap_or_else(|error| missing("bash", "bash", &error));
         // Another process that took the port first makes ours end soon.
         let listens = |port| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok();
         while !(listens(self.port + 1) && listens(self.port)) {
-            if process.try_wait().unwrap().is_some() {
+            if let Some(status) = process.try_wait().unwrap() {
+                // A shell's word for a program that is not there.
+                if status.code() == Some(127) {
+                    missing("swtpm", "swtpm", &std::io::ErrorKind::NotFound.into());
+                }
                 return false;
             }
             thread::sleep(Duration::from_millis(2));
