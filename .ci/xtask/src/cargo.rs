@@ -6,10 +6,13 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 /// Binaries of the demo and the benchmarks.
-const BINARIES: [&str; 3] = ["steled", "stele", "stele-demo"];
+const BINARIES: [&str; 4] = ["steled", "stele", "stele-signer", "stele-demo"];
 
 /// Backends that are left out unless asked for: every build of the workspace has them, so that all share their artifacts.
 pub(crate) const FEATURES: [&str; 2] = ["--features", "stele-hsm/tpm,stele-hsm/pkcs11"];
+
+/// The same for the benchmark of these backends, which also goes through `stele-signer`.
+pub(crate) const HARDWARE_BENCH: [&str; 2] = ["--features", "stele-hsm/tpm,stele-hsm/pkcs11,stele-hsm/remote"];
 
 /// Names the clone that a target directory was last used for.
 const CLAIM: &str = "stele-clone";
@@ -113,7 +116,7 @@ pub(crate) fn bench_with(features: &[&str], package: &str, bench: &str, argument
     words.extend(features);
     words.push("--");
     words.extend(arguments);
-    run(&mut command(&words)?)
+    run(command(&words)?.env("STELE_BIN_DIR", target()?.join("debug")))
 }
 
 /// Builds and runs a program of the peers' own workspace.

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{cargo, data};
+use crate::{cargo, data, keylime};
 
 /// A program, the Debian package that holds it, and why it is needed.
 struct Need {
@@ -18,9 +18,11 @@ const BUILD: [Need; 2] = [
     Need { program: "cc", package: "build-essential", reason: "links programs and builds aws-lc" },
     Need { program: "cmake", package: "cmake", reason: "builds aws-lc where no prebuilt bindings fit" },
 ];
-const DEMO: [Need; 2] = [
+const DEMO: [Need; 4] = [
     Need { program: "npm", package: "npm", reason: "fetches the demo's input: FHIR examples and place codes" },
     Need { program: "python3", package: "python3", reason: "fetches the demo's input: DICOM images" },
+    Need { program: "swtpm", package: "swtpm", reason: "is the TPM 2.0 of each node" },
+    Need { program: "softhsm2-util", package: "softhsm2", reason: "is the PKCS#11 token of one node" },
 ];
 const DISK_BENCHES: [Need; 1] =
     [Need { program: "fio", package: "fio", reason: "is what rates of disks are compared with" }];
@@ -29,18 +31,17 @@ const PAYLOAD_PEERS: [Need; 1] = [Need {
     package: "rocksdb-tools",
     reason: "drives BlobDB, which the payload store is compared with",
 }];
-const TEST: [Need; 12] = [
+const TEST: [Need; 11] = [
+    Need { program: "systemd-analyze", package: "systemd", reason: "reads the units and scores what they leave open" },
     Need { program: "promtool", package: "prometheus", reason: "checks metrics, rules and alerts" },
     Need { program: "ip", package: "iproute2", reason: "makes network namespaces for the split test" },
     Need { program: "mkfs.ext4", package: "e2fsprogs", reason: "makes the disks of the power failure tests" },
     Need { program: "xfs_io", package: "xfsprogs", reason: "makes such disks, too, and cuts their power" },
     Need { program: "python3", package: "python3", reason: "runs the independent receipt verifier" },
     Need { program: "openssl", package: "openssl", reason: "second oracle for SM2 and certificates" },
-    Need { program: "swtpm", package: "swtpm", reason: "is the TPM 2.0 of the tests" },
     Need { program: "swtpm_setup", package: "swtpm-tools", reason: "gives such a TPM its maker's certificates" },
     Need { program: "certtool", package: "gnutls-bin", reason: "makes the authority of these certificates" },
     Need { program: "tpm2_checkquote", package: "tpm2-tools", reason: "judges evidence beside our own verifier" },
-    Need { program: "softhsm2-util", package: "softhsm2", reason: "is the PKCS#11 token of the tests" },
     Need { program: "pkcs11-tool", package: "opensc", reason: "looks at such a token from outside" },
 ];
 
@@ -62,6 +63,7 @@ pub(crate) fn everything() -> Result<()> {
     ceph()?;
     guest_kernel()?;
     companions()?;
+    keylime::install()?;
     wasm_target()?;
     data::fetch()
 }
@@ -109,7 +111,7 @@ pub(crate) fn for_payload_peers() -> Result<()> {
 
 /// What benchmarks of keys in a TPM need.
 pub(crate) fn for_trust_benches() -> Result<()> {
-    programs(BUILD.iter().chain(TEST.iter().filter(|need| need.package.starts_with("swtpm"))))?;
+    programs(BUILD.iter().chain(&DEMO))?;
     tss()
 }
 
@@ -317,7 +319,7 @@ fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
 
 /// Installs packages. It removes none: where a newer release of a package's siblings stands, as QEMU's often does, apt would
 /// replace them with what others do not expect, so that is left to whoever runs this machine.
-fn apt(packages: &[&str]) -> Result<()> {
+pub(crate) fn apt(packages: &[&str]) -> Result<()> {
     let wanted = || format!("install by hand, in a version that fits what is installed: {}", packages.join(" "));
     apt_get(&["update", "-q"]).with_context(wanted)?;
     apt_get(&[&["install", "-y", "-q", "--no-install-recommends", "--no-remove"], packages].concat())

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use crate::{cargo, setup, tidy};
+use crate::{cargo, setup, tidy, units};
 
 /// Crates that must build without an operating system: a verifier runs in a browser.
 const PURE: [&str; 5] = ["stele-types", "stele-merkle", "stele-ledger", "stele-verify", "stele-evidence"];
@@ -37,6 +37,7 @@ pub(crate) fn run(slow: bool) -> Result<()> {
         cargo::run(&mut cargo::command(&arguments)?)
     })?;
     stage("alert rules", alert_rules)?;
+    stage("units", units::check)?;
     // Binaries and tests in one build: separate ones would unify features differently and build dependencies twice.
     stage("build", || {
         let words = ["build", "--quiet", "--workspace", "--bins", "--tests"];
