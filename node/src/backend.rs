@@ -16,6 +16,7 @@ use stele_types::{
 use crate::admission::{self, Admission};
 use crate::alarm::Alarm;
 use crate::api::{Backend, BackendError, Client, Executed, InForce, Location, Refusal, SealedHead, Standing};
+use crate::attestor::Attestor;
 use crate::chain::{Chain, ChainError, Snapshot, Standpoint};
 use crate::control::ControlToken;
 use crate::payload::{Cold, Custody, Payload, PayloadSlot, Upkeep};
@@ -34,6 +35,7 @@ pub struct NodeBackend {
     validator: ValidatorId,
     storage: Option<Arc<PayloadSlot>>,
     control: ControlToken,
+    attestor: Option<Arc<Attestor>>,
 }
 
 impl NodeBackend {
@@ -46,8 +48,9 @@ impl NodeBackend {
         validator: ValidatorId,
         storage: Option<Arc<PayloadSlot>>,
         control: ControlToken,
+        attestor: Option<Arc<Attestor>>,
     ) -> Self {
-        Self { chain, admission, order, alarm, validator, storage, control }
+        Self { chain, admission, order, alarm, validator, storage, control, attestor }
     }
 }
 
@@ -103,6 +106,10 @@ impl Backend for NodeBackend {
 
     fn upkeep(&self) -> Option<Arc<Upkeep>> {
         self.storage.as_ref()?.upkeep()
+    }
+
+    fn attestor(&self) -> Option<Arc<Attestor>> {
+        self.attestor.clone()
     }
 
     fn control_token(&self) -> Option<&ControlToken> {

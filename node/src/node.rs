@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use stele_accel::Engine;
-use stele_hsm::{CheckpointGuard, GuardDurability, Signer, SoftwareSigner};
 use stele_order::{Order, OrderConfig, Peer, PeerIdentity, StopReason, Watchdog};
 use stele_types::parameters::PROTOCOL_VERSION;
 use stele_types::{Code, Genesis};
@@ -18,10 +17,12 @@ use crate::accelerator::engine_config;
 use crate::admission::{Admission, Limits, Verified};
 use crate::alarm::Alarm;
 use crate::api::{Api, ApiError, Certificates};
+use crate::attestor::Attestor;
 use crate::backend::NodeBackend;
 use crate::chain::{Chain, ChainError, ChainOptions, Writer};
 use crate::config::{Config, PeerAddress, StateSection};
 use crate::control::ControlToken;
+use crate::keys::NodeKeys;
 use crate::metrics::Metrics;
 use crate::observe::Observed;
 use crate::ordering::{Ordering, Parts, forward_overdue};
@@ -194,7 +195,8 @@ impl Node {
             Arc::clone(&metrics),
         );
 
-        let voter = Voter::open(&config, &chain)?;
+        let keys = NodeKeys::new(&config);
+        let voter = Voter::open(&config, &keys, &chain, &metrics).await?;
         let validator = voter.validator;
         let clock = ReceiptClock::new(Arc::clone(&metrics));
         let alarm = Alarm::new(Arc::clone(&metrics));
@@ -217,6 +219,7 @@ impl Node {
             reason: format!("the directory of the order cannot be made: {error}"),
         })?;
         let (own, pinned) = (peer_id(&order_config.peer_identity), order_config.peers.clone());
+        let epochs = voter.epochs;
         let order = Order::start(order_config, Arc::new(voter.signer), Arc::clone(&ordering) as _).await?;
         let order = Arc::new(order);
 
@@ -224,7 +227,11 @@ impl Node {
             path: data_dir.clone(),
             reason: format!("the control token cannot be written: {error}"),
         })?;
-        let sealer = checkpoint_signer(&config, &chain)?;
+        let sealer = keys.checkpoint_signer(&config, chain.network()).await?;
+        let attestor = config
+            .signer
+            .as_ref()
+            .map(|section| Arc::new(Attestor::new(&section.socket, section.pcrs.clone(), Arc::clone(&metrics))));
         let backend = NodeBackend::new(
             Arc::clone(&chain),
             Arc::clone(&admission),
@@ -233,6 +240,7 @@ impl Node {
             validator,
             storage.clone(),
             control,
+            attestor,
         );
         let api = Api::bind(&config.api, &config.metrics, Arc::new(backend), Arc::clone(&metrics)).await?;
         let certificates = api.certificates();
@@ -248,6 +256,7 @@ impl Node {
             data_dir: data_dir.clone(),
             validator,
             queue_limit: limits.pool_statements_max,
+            signer: keys.socket().cloned(),
         };
         let (configured, peers) = watch::channel(config.peers.persistent.clone());
         let pinning = Pinning { chain: Arc::clone(&chain), order: Arc::clone(&order), configured: peers, own, pinned };
@@ -257,6 +266,7 @@ impl Node {
             tokio::spawn(forward_overdue(ordering, Arc::clone(&order))),
             tokio::spawn(flush(Arc::clone(&chain), stop.clone())),
             tokio::spawn(observed.run(stop.clone())),
+            tokio::spawn(epochs.run(Arc::clone(&chain), stop.clone())),
             tokio::spawn(watch_state(Arc::clone(&chain), Arc::clone(&alarm), stop.clone())),
         ];
         tasks.extend(storage.map(|slot| {
@@ -390,19 +400,6 @@ async fn open_chain(
         Ok(opened) => Ok(opened?),
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
-}
-
-/// The guard lies beside the key and is made with it, as that of votes: an empty one would let this node sign another root
-/// for a size that it has signed.
-fn checkpoint_signer(config: &Config, chain: &Chain) -> Result<Arc<dyn Signer>, NodeError> {
-    let path = config.seal.key.with_extension("checkpoints");
-    let owner = chain.network().0;
-    if !path.exists() {
-        let (key, genesis) = (config.seal.key.clone(), config.node.genesis.clone());
-        return Err(NodeError::CheckpointGuardMissing { path, key, genesis });
-    }
-    let guard = Arc::new(CheckpointGuard::open(&path, owner, GuardDurability::Sync)?);
-    Ok(Arc::new(SoftwareSigner::open(&config.seal.key)?.with_checkpoint_guard(guard)))
 }
 
 /// The peer id that a validator record with this key pins.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stele_accel::{Engine, GpuState, GpuStatus};
+use stele_hsm::remote::SignerSocket;
 use stele_order::Order;
 use stele_types::ValidatorId;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +40,8 @@ pub struct Observed {
     pub validator: ValidatorId,
     /// Statements that may wait.
     pub queue_limit: usize,
+    /// The process that holds the node's keys; none if they lie in files.
+    pub signer: Option<SignerSocket>,
 }
 
 impl Observed {
@@ -58,6 +61,10 @@ impl Observed {
             self.storage().await;
             if let Some((seconds, height)) = backup::last(&self.data_dir) {
                 self.metrics.storage.backed_up(seconds, height);
+            }
+            if let Some(signer) = &self.signer {
+                let figures = signer.figures();
+                self.metrics.seal.signer(figures.connected, figures.under_way);
             }
             let waiting = self.admission.verifying() + self.admission.pool().len();
             self.metrics.admission.queue(waiting, self.queue_limit);

@@ -94,7 +94,8 @@ pub(crate) async fn prepare(
     leaves: bool,
 ) -> io::Result<Option<LastBallot>> {
     let journal = recover(directory)?;
-    let Some(last) = signer.last().await.filter(|last| last.height >= running) else { return Ok(None) };
+    let last = signer.last().await.map_err(io::Error::other)?;
+    let Some(last) = last.filter(|last| last.height >= running) else { return Ok(None) };
     let (height, round, kind) = (last.height.0, last.round, last.kind);
     match journal {
         Some(journal) if journal.height == height && round < ROUNDS_MAX => {
@@ -337,8 +338,8 @@ mod tests {
         async fn sign(&self, _ballot: Ballot) -> Result<VoteSignature, SignerError> {
             Err(SignerError::DoubleSign)
         }
-        async fn last(&self) -> Option<LastBallot> {
-            Some(self.last)
+        async fn last(&self) -> Result<Option<LastBallot>, SignerError> {
+            Ok(Some(self.last))
         }
         async fn abstain(&self, height: Height) -> Result<(), SignerError> {
             *self.abstained.lock().unwrap() = Some(height);

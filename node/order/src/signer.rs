@@ -85,8 +85,11 @@ pub trait VoteSigner: Send + Sync + 'static {
     async fn sign(&self, ballot: Ballot) -> Result<VoteSignature, SignerError>;
 
     /// The last ballot that was signed; none when there was none, or for a signer without a guard.
-    async fn last(&self) -> Option<LastBallot> {
-        None
+    ///
+    /// # Errors
+    /// See [`SignerError`]; the order then does not start.
+    async fn last(&self) -> Result<Option<LastBallot>, SignerError> {
+        Ok(None)
     }
 
     /// Signs nothing at `height` or below it any more, durably: the order no longer knows what this validator is bound to

@@ -77,7 +77,7 @@ impl Caller {
             Rule::RegulatorOrOperator => {
                 let client = caller.party()?;
                 if !client.roles.contains(Role::Regulator) && !client.roles.contains(Role::Operator) {
-                    return Err(Problem::new(Code::Forbidden).detail("blocks are for regulators and operators"));
+                    return Err(Problem::new(Code::Forbidden).detail("this is for regulators and operators"));
                 }
             }
             Rule::Operator => {

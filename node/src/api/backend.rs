@@ -18,6 +18,7 @@ use stele_types::{
     StatementId, ValidatorSet,
 };
 
+use crate::attestor::Attestor;
 pub use crate::chain::{Snapshot, Standpoint};
 use crate::control::ControlToken;
 use crate::payload::{Cold, Custody, Payload, Upkeep};
@@ -222,6 +223,10 @@ pub trait Backend: Send + Sync + 'static {
     }
     /// The tier that their segments go to.
     fn cold(&self) -> Option<Arc<Cold>> {
+        None
+    }
+    /// What the node's TPM says; none without one.
+    fn attestor(&self) -> Option<Arc<Attestor>> {
         None
     }
     /// What keeps them in order.

@@ -13,7 +13,7 @@ use super::access::Rule;
 use super::cache::{self, Keep};
 use super::format::{self, JSON};
 use super::route::Route;
-use super::{blobs, chain, custody, feed, health, network, snapshots, state, statements, storage, submit};
+use super::{attest, blobs, chain, custody, feed, health, network, snapshots, state, statements, storage, submit};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -32,7 +32,8 @@ use super::{blobs, chain, custody, feed, health, network, snapshots, state, stat
         chain::header, chain::block, chain::checkpoint, chain::tile, chain::consistency,
         snapshots::snapshots, snapshots::snapshot, snapshots::chunk,
         blobs::put, blobs::body, blobs::sealed, custody::of_body, custody::copy, custody::missing, custody::bodies,
-        custody::class_keys, storage::status, storage::scrub, storage::rebuild, storage::replace,
+        custody::class_keys, attest::identity, attest::activate, attest::quote, attest::evidence, attest::log,
+        storage::status, storage::scrub, storage::rebuild, storage::replace,
         storage::bodies, storage::body, storage::blocks,
         state::state, feed::feed, network::network, network::genesis,
         health::live, health::ready, health::metrics, openapi,
@@ -44,6 +45,7 @@ use super::{blobs, chain, custody, feed, health, network, snapshots, state, stat
         (name = "chain", description = "Headers and blocks"),
         (name = "state", description = "The state, with proofs"),
         (name = "payload", description = "Bodies of records, sealed"),
+        (name = "attestation", description = "What the node's TPM says, for verifiers' own tools"),
         (name = "network", description = "What the network is"),
         (name = "health", description = "For operators"),
     ),

@@ -21,6 +21,7 @@
 
 pub mod access;
 mod answer;
+mod attest;
 mod backend;
 mod blobs;
 mod body;

@@ -86,6 +86,16 @@ routes! {
     KeptBodies GET "/v1/custody/bodies" Operator;
     /// All class keys, sealed for another node.
     ClassKeys GET "/v1/custody/class-keys" Operator;
+    /// By what TPM and keys are known.
+    AttestIdentity GET "/v1/attest/identity" Anyone;
+    /// Opens a credential.
+    AttestActivate POST "/v1/attest/activate" RegulatorOrOperator;
+    /// Quotes the PCRs for a nonce.
+    AttestQuote POST "/v1/attest/quote" Party;
+    /// Quotes the PCRs without a nonce.
+    AttestEvidence GET "/v1/attest/evidence" Party;
+    /// A log of what was measured.
+    AttestLog GET "/v1/attest/log/{log}" RegulatorOrOperator;
     /// How the payload store is.
     Storage GET "/v1/storage" Administrator;
     /// Begins to read and mend everything that is stored.

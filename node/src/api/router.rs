@@ -23,7 +23,8 @@ use super::problem::Problem;
 use super::reads::{CALLER, Reads};
 use super::route::Route;
 use super::{
-    answer, blobs, chain, custody, document, feed, health, network, snapshots, state, statements, storage, submit,
+    answer, attest, blobs, chain, custody, document, feed, health, network, snapshots, state, statements, storage,
+    submit,
 };
 use crate::config::ApiLimits;
 use crate::metrics::Metrics;
@@ -123,6 +124,11 @@ fn handler(route: Route) -> MethodRouter<State> {
         Route::MissingBodies => post(custody::missing),
         Route::KeptBodies => get(custody::bodies),
         Route::ClassKeys => get(custody::class_keys),
+        Route::AttestIdentity => get(attest::identity),
+        Route::AttestActivate => post(attest::activate),
+        Route::AttestQuote => post(attest::quote),
+        Route::AttestEvidence => get(attest::evidence),
+        Route::AttestLog => get(attest::log),
         Route::Storage => get(storage::status),
         Route::ScrubStorage => post(storage::scrub),
         Route::RebuildStorage => post(storage::rebuild),

@@ -878,3 +878,54 @@ pub(super) struct EventDataView {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) object: Option<String>,
 }
+
+/// By what a node's TPM and keys are known.
+#[derive(ToSchema)]
+#[schema(as = AttestationIdentity)]
+pub(super) struct IdentityView {
+    /// `TPM2B_PUBLIC` of the endorsement key, base64.
+    #[expect(dead_code, reason = "only its description is used")]
+    endorsement_key: String,
+    /// The maker's certificate of it, DER, base64.
+    #[expect(dead_code, reason = "only its description is used")]
+    endorsement_certificate: Option<String>,
+    /// `TPM2B_PUBLIC` of the attestation key, base64.
+    #[expect(dead_code, reason = "only its description is used")]
+    attestation_key: String,
+    /// Its name, hexadecimal.
+    #[expect(dead_code, reason = "only its description is used")]
+    attestation_key_name: String,
+    /// The node's keys, as an evidence package has them.
+    #[expect(dead_code, reason = "only its description is used")]
+    keys: Vec<serde_json::Value>,
+}
+
+/// A credential for the node's TPM.
+#[derive(ToSchema)]
+#[schema(as = Activation)]
+pub(super) struct ActivationView {
+    /// `TPM2B_ID_OBJECT`, base64.
+    #[expect(dead_code, reason = "only its description is used")]
+    id_object: String,
+    /// `TPM2B_ENCRYPTED_SECRET`, base64.
+    #[expect(dead_code, reason = "only its description is used")]
+    encrypted_seed: String,
+}
+
+/// The secret of a credential.
+#[derive(ToSchema)]
+#[schema(as = Activated)]
+pub(super) struct ActivatedView {
+    /// Base64.
+    #[expect(dead_code, reason = "only its description is used")]
+    secret: String,
+}
+
+/// A verifier's nonce.
+#[derive(ToSchema)]
+#[schema(as = Challenge)]
+pub(super) struct ChallengeView {
+    /// 64 hexadecimal digits, used once.
+    #[expect(dead_code, reason = "only its description is used")]
+    nonce: String,
+}

@@ -479,8 +479,11 @@ fn guards(config: &Config) -> Vec<Guard> {
         let kept = key.with_extension(extension).exists();
         Guard { name, key: key.to_owned(), kept }
     };
-    let votes = config.validator.as_ref().map(|section| guard("vote guard", &section.long_term_key, "votes"));
-    votes.into_iter().chain([guard("log guard", &config.seal.key, "checkpoints")]).collect()
+    // Those of keys that stele-signer holds are in its keeping, and no part of any restore.
+    let votes = config.validator.as_ref().and_then(|section| section.long_term_key.as_deref());
+    let votes = votes.map(|key| guard("vote guard", key, "votes"));
+    let log = config.seal.key.as_deref().map(|key| guard("log guard", key, "checkpoints"));
+    votes.into_iter().chain(log).collect()
 }
 
 impl Guard {

@@ -45,6 +45,9 @@ impl Faults {
     }
 }
 
+/// PCRs of a TPM.
+const PCR_COUNT: u8 = 24;
+
 impl Config {
     /// Looks at the machine as well: do the files exist, are the keys private, can the data directory be used?
     /// `path` is the configuration's own path, for messages.
@@ -58,11 +61,13 @@ impl Config {
         readable(&mut faults, "api.client_ca", &self.api.client_ca, "copy the network CA there");
         private(&mut faults, "api.key", &self.api.key);
         private(&mut faults, "peers.key", &self.peers.key);
-        if self.seal.signer == SignerName::Software {
-            private(&mut faults, "seal.key", &self.seal.key);
+        if let Some(key) = &self.seal.key {
+            private(&mut faults, "seal.key", key);
         }
-        if let Some(validator) = self.validator.as_ref().filter(|section| section.signer == SignerName::Software) {
-            private(&mut faults, "validator.long_term_key", &validator.long_term_key);
+        if let Some(validator) = &self.validator {
+            if let Some(key) = &validator.long_term_key {
+                private(&mut faults, "validator.long_term_key", key);
+            }
             for key in &validator.epoch_keys {
                 private(&mut faults, "validator.epoch_keys", key);
             }
@@ -158,18 +163,39 @@ impl Config {
     }
 
     fn signers(&self, faults: &mut Faults) {
-        if self.seal.signer != SignerName::Software {
-            let problem = format!("this build holds no {} signer", self.seal.signer.as_str());
-            faults.add("seal.signer", problem, "use \"software\", or a build with that signer");
+        self.holder(faults, ("seal.signer", "seal.key"), self.seal.signer, self.seal.key.is_some());
+        if let Some(signer) = &self.signer
+            && signer.pcrs.iter().any(|pcr| *pcr >= PCR_COUNT)
+        {
+            faults.add("signer.pcrs", format!("{:?}", signer.pcrs), format!("name PCRs below {PCR_COUNT}"));
         }
         let Some(validator) = &self.validator else { return };
-        if validator.signer != SignerName::Software {
-            let problem = format!("this build holds no {} signer", validator.signer.as_str());
-            faults.add("validator.signer", problem, "use \"software\", or a build with that signer");
+        let key = validator.long_term_key.is_some();
+        self.holder(faults, ("validator.signer", "validator.long_term_key"), validator.signer, key);
+        if !key && !validator.epoch_keys.is_empty() {
+            let remedy = "leave it out: stele-signer holds them";
+            faults.add("validator.epoch_keys", "epoch keys are where the long-term key is", remedy);
         }
-        if validator.mode == VoteMode::Delegated && validator.epoch_keys.is_empty() {
+        if validator.mode == VoteMode::Delegated && key && validator.epoch_keys.is_empty() {
             let remedy = "name an epoch key in validator.epoch_keys, or use mode = \"direct\"";
             faults.add("validator.mode", "delegated votes need an epoch key", remedy);
+        }
+    }
+
+    /// A key lies in a file, or `stele-signer` holds it; the configuration says which, and what holds it.
+    fn holder(
+        &self,
+        faults: &mut Faults,
+        (signer, key): (&'static str, &'static str),
+        name: SignerName,
+        in_file: bool,
+    ) {
+        if in_file && name != SignerName::Software {
+            let problem = format!("a key in a file is not in a {}", name.as_str());
+            faults.add(key, problem, "leave it out and name stele-signer's socket in [signer], or use \"software\"");
+        } else if !in_file && self.signer.is_none() {
+            let problem = format!("nothing holds the {} key", name.as_str());
+            faults.add(signer, problem, format!("name stele-signer's socket in [signer], or a file in {key}"));
         }
     }
 

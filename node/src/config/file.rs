@@ -46,13 +46,14 @@ impl Config {
             &mut self.node.data_dir,
             &mut self.node.genesis,
             &mut self.peers.key,
-            &mut self.seal.key,
             &mut self.api.certificate,
             &mut self.api.key,
             &mut self.api.client_ca,
         ];
+        paths.extend(&mut self.seal.key);
+        paths.extend(self.signer.as_mut().map(|section| &mut section.socket));
         if let Some(validator) = &mut self.validator {
-            paths.push(&mut validator.long_term_key);
+            paths.extend(&mut validator.long_term_key);
             paths.extend(validator.epoch_keys.iter_mut());
         }
         if let Some(payload) = &mut self.payload {

@@ -10,6 +10,7 @@ impl Config {
         let differences = [
             ("node", adopted.node != fresh.node),
             ("peers", adopted.peers != fresh.peers),
+            ("signer", adopted.signer != fresh.signer),
             ("validator", adopted.validator != fresh.validator),
             ("seal", adopted.seal != fresh.seal),
             ("api", adopted.api != fresh.api),

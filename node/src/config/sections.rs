@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use stele_accel_hash::HashAlgorithm;
 use stele_cold::{ColdError, ColdOptions, Credentials, Retention, RetentionMode};
+use stele_hsm::SignerKind;
 use stele_types::record::RecordClass;
 
 /// The whole file.
@@ -17,6 +18,8 @@ pub struct Config {
     pub node: NodeSection,
     /// How validators reach each other.
     pub peers: PeersSection,
+    /// The process that holds the keys which no file of this node holds.
+    pub signer: Option<SignerSection>,
     /// Voting; without this section the node follows and votes on nothing.
     pub validator: Option<ValidatorSection>,
     /// Who signs checkpoints.
@@ -116,15 +119,36 @@ impl SignerName {
     }
 }
 
+impl From<SignerName> for SignerKind {
+    fn from(name: SignerName) -> Self {
+        match name {
+            SignerName::Software => Self::Software,
+            SignerName::Tpm => Self::Tpm,
+            SignerName::Pkcs11 => Self::Pkcs11,
+        }
+    }
+}
+
+/// `[signer]`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct SignerSection {
+    /// The socket that `stele-signer` listens at.
+    pub socket: PathBuf,
+    /// PCRs of the SHA-256 bank that a quote names unless its asker chooses; empty: those of `stele-signer`.
+    #[serde(default)]
+    pub pcrs: Vec<u8>,
+}
+
 /// `[validator]`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct ValidatorSection {
     /// Who holds the keys.
     pub signer: SignerName,
-    /// File of the long-term key.
-    pub long_term_key: PathBuf,
-    /// Files of epoch keys, each with a certificate on the ledger or in genesis.
+    /// File of the long-term key; none if `stele-signer` holds it.
+    pub long_term_key: Option<PathBuf>,
+    /// Files of epoch keys, each with a certificate on the ledger or in genesis; none if `stele-signer` holds them.
     #[serde(default)]
     pub epoch_keys: Vec<PathBuf>,
     /// Which key signs votes.
@@ -137,8 +161,8 @@ pub struct ValidatorSection {
 pub struct SealSection {
     /// Who holds the checkpoint key.
     pub signer: SignerName,
-    /// File of the checkpoint key, for a software signer.
-    pub key: PathBuf,
+    /// File of the checkpoint key; none if `stele-signer` holds it.
+    pub key: Option<PathBuf>,
 }
 
 /// `[api]`.

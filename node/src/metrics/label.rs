@@ -83,6 +83,16 @@ macro_rules! labels {
     )*};
 }
 
+impl From<stele_hsm::SignerKind> for Provider {
+    fn from(kind: stele_hsm::SignerKind) -> Self {
+        match kind {
+            stele_hsm::SignerKind::Software => Self::Software,
+            stele_hsm::SignerKind::Tpm => Self::Tpm,
+            stele_hsm::SignerKind::Pkcs11 => Self::Pkcs11,
+        }
+    }
+}
+
 /// Number of a drive of the payload store. Its series exist once the drive does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drive(&'static str);

@@ -13,6 +13,7 @@
 
 mod accel;
 mod admission;
+mod attest;
 mod build;
 mod document;
 mod execute;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 
 pub use accel::AccelMetrics;
 pub use admission::AdmissionMetrics;
+pub use attest::AttestMetrics;
 pub use build::{BuildMetrics, Version};
 pub use document::document;
 pub use execute::ExecuteMetrics;
@@ -65,6 +67,8 @@ pub struct Metrics {
     pub log: LogMetrics,
     /// Checkpoint and vote signatures.
     pub seal: SealMetrics,
+    /// The TPM's word for the machine.
+    pub attest: AttestMetrics,
     /// Bodies of records.
     pub storage: StorageMetrics,
     /// HTTP.
@@ -86,11 +90,26 @@ impl Metrics {
         let execute = ExecuteMetrics::new(&mut registry);
         let log = LogMetrics::new(&mut registry);
         let seal = SealMetrics::new(&mut registry);
+        let attest = AttestMetrics::new(&mut registry);
         let storage = StorageMetrics::new(&mut registry);
         let http = HttpMetrics::new(&mut registry);
         let tls = TlsMetrics::new(&mut registry);
         let pipeline = PipelineMetrics::new(&mut registry);
-        Arc::new(Self { registry, build, admission, accel, order, execute, log, seal, storage, http, tls, pipeline })
+        Arc::new(Self {
+            registry,
+            build,
+            admission,
+            accel,
+            order,
+            execute,
+            log,
+            seal,
+            attest,
+            storage,
+            http,
+            tls,
+            pipeline,
+        })
     }
 
     /// The Prometheus text format, version 0.0.4.

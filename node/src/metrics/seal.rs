@@ -14,6 +14,7 @@ pub struct SealMetrics {
     signatures: CounterFamily<(Provider, SealKey, Outcome)>,
     duration: HistogramFamily<Provider>,
     queue: Gauge,
+    connected: Gauge,
 }
 
 impl SealMetrics {
@@ -29,7 +30,11 @@ impl SealMetrics {
                 "Time for one signature, its guard's write included.",
                 &SECONDS,
             ),
-            queue: registry.gauges("stele_seal_queue_requests", "Signatures that wait."),
+            queue: registry.gauges("stele_seal_queue_requests", "Requests that stele-signer has not answered."),
+            connected: registry.gauges(
+                "stele_seal_signer_connected",
+                "1 while stele-signer is connected; 0 also where all keys lie in files.",
+            ),
         }
     }
 
@@ -39,13 +44,9 @@ impl SealMetrics {
         self.signatures.increment((provider, key, outcome));
         self.duration.time(provider, duration);
     }
-    /// Takes over counts that a signer keeps of itself.
-    pub fn add(&self, provider: Provider, key: SealKey, given: u64, failed: u64) {
-        self.signatures.add((provider, key, Outcome::Success), given);
-        self.signatures.add((provider, key, Outcome::Failure), failed);
-    }
-    /// How many signatures wait.
-    pub fn queue(&self, requests: usize) {
+    /// Whether `stele-signer` is connected, and how many requests it has not answered.
+    pub fn signer(&self, connected: bool, requests: usize) {
+        self.connected.set((), u64::from(connected));
         self.queue.set((), u64::try_from(requests).unwrap_or(u64::MAX));
     }
 }

@@ -1,12 +1,19 @@
 //! Votes of this node: the order's ballots on the signer's keys.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use async_trait::async_trait;
-use stele_hsm::{Signer, Step, VoteGuard, VoteRequest};
+use stele_hsm::{Signer, Step, VoteRequest};
 use stele_order::{LastBallot, SignerError, VoteSigner};
 use stele_types::vote::Ballot;
 use stele_types::{EpochCertificate, Height, ValidatorId, VoteKey, VoteKind, VoteSignature};
+use tracing::warn;
+
+use crate::metrics::Metrics;
+use crate::metrics::label::SealKey;
 
 /// An epoch key with the certificate that lends it the vote.
 pub struct EpochKey {
@@ -21,8 +28,9 @@ pub struct BallotSigner {
     validator: ValidatorId,
     long_term: Arc<dyn Signer>,
     epochs: Arc<dyn Fn() -> Vec<Arc<EpochKey>> + Send + Sync>,
-    /// What every key of the validator has signed; none for a follower.
-    guard: Option<Arc<VoteGuard>>,
+    metrics: Arc<Metrics>,
+    /// Whether it was told that a certified key is gone.
+    missed: AtomicBool,
 }
 
 impl BallotSigner {
@@ -31,26 +39,18 @@ impl BallotSigner {
         validator: ValidatorId,
         long_term: Arc<dyn Signer>,
         epochs: Arc<dyn Fn() -> Vec<Arc<EpochKey>> + Send + Sync>,
+        metrics: Arc<Metrics>,
     ) -> Self {
-        Self { validator, long_term, epochs, guard: None }
+        Self { validator, long_term, epochs, metrics, missed: AtomicBool::new(false) }
     }
 
-    /// The same signer, which tells what `guard` has recorded.
-    pub fn guarded(self, guard: Arc<VoteGuard>) -> Self {
-        Self { guard: Some(guard), ..self }
-    }
-}
-
-#[async_trait]
-impl VoteSigner for BallotSigner {
-    async fn sign(&self, ballot: Ballot) -> Result<VoteSignature, SignerError> {
-        // Certificates of one validator may overlap; a key that was certified later takes the place of the one before.
-        let covering = (self.epochs)().into_iter().filter(|epoch| epoch.certificate.covers(ballot.height));
-        let epoch = covering.max_by_key(|epoch| epoch.certificate.from_height);
-        let (signer, key) = match &epoch {
-            Some(epoch) => (&epoch.signer, VoteKey::Delegated(epoch.certificate.hash())),
-            None => (&self.long_term, VoteKey::Direct),
-        };
+    async fn sign_with(
+        &self,
+        signer: &dyn Signer,
+        name: SealKey,
+        key: VoteKey,
+        ballot: &Ballot,
+    ) -> Result<VoteSignature, stele_hsm::SignerError> {
         let bytes = ballot.signing_bytes(&key);
         let request = VoteRequest {
             validator: self.validator.0,
@@ -64,27 +64,70 @@ impl VoteSigner for BallotSigner {
             value_id: ballot.block.map(|block| block.0),
             bytes: &bytes,
         };
-        match signer.sign_vote(&request).await {
-            Ok(signature) => Ok(VoteSignature { key, signature }),
-            Err(stele_hsm::SignerError::DoubleSign { .. }) => Err(SignerError::DoubleSign),
-            Err(error) if error.is_retryable() => Err(SignerError::Unavailable { reason: error.to_string() }),
-            Err(error) => Err(SignerError::Refused { reason: error.to_string() }),
+        let started = Instant::now();
+        let signed = signer.sign_vote(&request).await;
+        // What a guard withholds is counted as that, by the order.
+        if !signed.as_ref().is_err_and(stele_hsm::SignerError::is_guard_refusal) {
+            self.metrics.seal.signature(signer.kind().into(), name, signed.is_ok(), started.elapsed());
         }
+        Ok(VoteSignature { key, signature: signed? })
+    }
+}
+
+/// What the order is told of a failure.
+fn refused(error: &stele_hsm::SignerError) -> SignerError {
+    let reason = error.to_string();
+    if error.is_double_sign() {
+        SignerError::DoubleSign
+    } else if error.is_retryable() {
+        SignerError::Unavailable { reason }
+    } else {
+        SignerError::Refused { reason }
+    }
+}
+
+#[async_trait]
+impl VoteSigner for BallotSigner {
+    async fn sign(&self, ballot: Ballot) -> Result<VoteSignature, SignerError> {
+        // Certificates of one validator may overlap; a key that was certified later takes the place of the one before.
+        let mut covering = (self.epochs)();
+        covering.retain(|epoch| epoch.certificate.covers(ballot.height));
+        covering.sort_by_key(|epoch| Reverse(epoch.certificate.from_height));
+        for epoch in &covering {
+            let key = VoteKey::Delegated(epoch.certificate.hash());
+            match self.sign_with(&*epoch.signer, SealKey::Epoch, key, &ballot).await {
+                // Retired, or lost with the signer's memory. Another key of the validator may say the same.
+                Err(error) if error.code() == "signer_key" => {
+                    if !self.missed.swap(true, Ordering::Relaxed) {
+                        warn!(%error, "a certified epoch key is not held any more: another key votes");
+                    }
+                }
+                signed => return signed.map_err(|error| refused(&error)),
+            }
+        }
+        let signed = self.sign_with(&*self.long_term, SealKey::LongTerm, VoteKey::Direct, &ballot).await;
+        signed.map_err(|error| refused(&error))
     }
 
-    async fn last(&self) -> Option<LastBallot> {
-        // A floor at which nothing was signed is no ballot.
-        let last = self.guard.as_ref()?.last().filter(|last| last.round < u32::MAX)?;
-        let kind = match last.step {
-            Step::Propose => VoteKind::Proposal,
-            Step::Prevote => VoteKind::Prevote,
-            Step::Precommit => VoteKind::Precommit,
+    async fn last(&self) -> Result<Option<LastBallot>, SignerError> {
+        let last = match self.long_term.last_vote().await {
+            Ok(last) => last,
+            // A follower's key has no guard, and signs nothing.
+            Err(stele_hsm::SignerError::GuardMissing { .. }) => return Ok(None),
+            Err(error) => return Err(refused(&error)),
         };
-        Some(LastBallot { height: Height(last.height), round: last.round, kind })
+        // A floor at which nothing was signed is no ballot.
+        Ok(last.filter(|last| last.round < u32::MAX).map(|last| {
+            let kind = match last.step {
+                Step::Propose => VoteKind::Proposal,
+                Step::Prevote => VoteKind::Prevote,
+                Step::Precommit => VoteKind::Precommit,
+            };
+            LastBallot { height: Height(last.height), round: last.round, kind }
+        }))
     }
 
     async fn abstain(&self, height: Height) -> Result<(), SignerError> {
-        let Some(guard) = &self.guard else { return Ok(()) };
-        guard.abstain(height.0).map_err(|error| SignerError::Refused { reason: error.to_string() })
+        self.long_term.abstain(height.0).await.map_err(|error| refused(&error))
     }
 }

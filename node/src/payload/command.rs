@@ -18,6 +18,7 @@ use tracing::info;
 use super::cold::TAKE_BACK;
 use super::drives;
 use crate::config::{Config, PayloadSection};
+use crate::keys::NodeKeys;
 use crate::store::durable;
 
 /// Exit status of a check that found damage; that of `fsck(8)` for errors which are left as they are.
@@ -199,8 +200,7 @@ impl Identity {
     fn run(&self) -> anyhow::Result<ExitCode> {
         let config = Config::load(&self.config)?;
         let custodian = SoftwareCustodian::open(&section(&config)?.custody_key)?;
-        let seal = SoftwareSigner::open(&config.seal.key)?;
-        let receipt_key = hex::encode(&seal.public_key().sec1_compressed);
+        let receipt_key = receipt_key(&config)?;
         println!(
             "{{ address = \"{}\", custody_key = \"{}\", receipt_key = \"{receipt_key}\" }}",
             config.api.party_listen,
@@ -208,6 +208,20 @@ impl Identity {
         );
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// The key that signs custody receipts: the checkpoint key.
+fn receipt_key(config: &Config) -> anyhow::Result<String> {
+    let network = stele_types::NetworkId::default();
+    let public_key = match &config.seal.key {
+        Some(key) => SoftwareSigner::open(key)?.public_key().sec1_compressed.clone(),
+        None => {
+            let signer =
+                runtime()?.block_on(async { NodeKeys::new(config).checkpoint_signer(config, network).await })?;
+            signer.public_key().sec1_compressed.clone()
+        }
+    };
+    Ok(hex::encode(public_key))
 }
 
 impl Fsck {

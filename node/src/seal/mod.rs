@@ -36,6 +36,7 @@ pub async fn run(
         error!("the checkpoint key is not a P-256 key: nothing is sealed");
         return;
     };
+    let provider = Provider::from(signer.kind());
     let mut heads = chain.watch();
     let mut sealed = chain.checkpoint().map(|seal| seal.checkpoint.height);
     loop {
@@ -50,7 +51,7 @@ pub async fn run(
         let started = Instant::now();
         match sign(&chain, &*signer, public_key, &tip).await {
             Ok(seal) => {
-                metrics.seal.signature(Provider::Software, SealKey::Checkpoint, true, started.elapsed());
+                metrics.seal.signature(provider, SealKey::Checkpoint, true, started.elapsed());
                 sealed = Some(tip.height);
                 if let Err(error) = chain.add_checkpoint(seal) {
                     warn!(code = error.code(), %error, "the newest checkpoint is not kept across a restart");
@@ -59,7 +60,7 @@ pub async fn run(
                 clock.sealed(tip.height);
             }
             Err(error) => {
-                metrics.seal.signature(Provider::Software, SealKey::Checkpoint, false, started.elapsed());
+                metrics.seal.signature(provider, SealKey::Checkpoint, false, started.elapsed());
                 error!(code = error.code(), %error, "a checkpoint was not signed");
                 tokio::select! {
                     () = tokio::time::sleep(RETRY_PAUSE) => {}

@@ -167,10 +167,10 @@ impl VoteSigner for Signer {
         Ok(signature)
     }
 
-    async fn last(&self) -> Option<LastBallot> {
+    async fn last(&self) -> Result<Option<LastBallot>, SignerError> {
         let guard = self.guard.lock().unwrap();
-        let (ballot, _) = guard.iter().max_by_key(|(step, _)| **step)?.1;
-        Some(LastBallot { height: ballot.height, round: ballot.round, kind: ballot.kind })
+        let last = guard.iter().max_by_key(|(step, _)| **step);
+        Ok(last.map(|(_, (ballot, _))| LastBallot { height: ballot.height, round: ballot.round, kind: ballot.kind }))
     }
 
     async fn prove_peer(&self, statement: &[u8]) -> Result<Option<[u8; 64]>, SignerError> {

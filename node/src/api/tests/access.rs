@@ -116,6 +116,12 @@ impl Scene {
             }
             Route::StoredBody => Ask::get(path.replace("{root}", &"01".repeat(32))),
             Route::StoredBlocks => Ask::get(path.replace("{root}", &"01".repeat(32)) + "?bytes=64"),
+            // This bench has no TPM.
+            Route::AttestQuote => Ask::post(path, "application/json", format!("{{\"nonce\":\"{}\"}}", "01".repeat(32))),
+            Route::AttestActivate => {
+                Ask::post(path, "application/json", "{\"id_object\":\"AAA=\",\"encrypted_seed\":\"AAA=\"}")
+            }
+            Route::AttestLog => Ask::get("/v1/attest/log/boot"),
             Route::Consistency => Ask::get("/v1/consistency?old=1&new=2"),
             Route::State => Ask::get(format!("/v1/state/certificate/{}", self.number())),
             _ => Ask::get(path),
@@ -158,6 +164,8 @@ async fn every_route_answers_everyone_as_its_rule_says() {
             let copies = matches!(route, Route::CopyBody | Route::MissingBodies | Route::KeptBodies | Route::ClassKeys);
             let control = route.rule() == Rule::Control;
             let bulk = matches!(route, Route::Block | Route::Snapshots | Route::Snapshot | Route::SnapshotChunk);
+            let attested = matches!(route, Route::AttestQuote | Route::AttestEvidence);
+            let measured = matches!(route, Route::AttestActivate | Route::AttestLog);
             let expected = match (who, route) {
                 (Who::Suspended, _) => "party_suspended",
                 (Who::Unpinned, _) => "client_unauthenticated",
@@ -167,6 +175,11 @@ async fn every_route_answers_everyone_as_its_rule_says() {
                 (Who::Admin, _) if control => "forbidden",
                 (Who::Admin, _) | (_, Route::Metrics | Route::Storage) => "not_found",
                 _ if control => "not_found",
+                (_, Route::AttestIdentity) => "not_found",
+                (Who::Public | Who::Plain, _) if attested || measured => "client_unauthenticated",
+                (Who::Regulator | Who::Operator, _) if measured => "not_found",
+                _ if attested => "not_found",
+                _ if measured => "forbidden",
                 (Who::Public | Who::Plain, _) if bulk => "client_unauthenticated",
                 (Who::Public | Who::Plain, _) if party_only || body || copies => "client_unauthenticated",
                 (Who::Operator, _) if copies => "not_found",

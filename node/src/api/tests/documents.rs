@@ -46,11 +46,20 @@ fn the_rules_are_these() {
         Route::Blob,
         Route::SealedBlob,
         Route::BodyCustody,
+        Route::AttestQuote,
+        Route::AttestEvidence,
         Route::Feed,
     ];
     assert_eq!(of(Rule::Party), party);
-    let bulk = [Route::Block, Route::Snapshots, Route::Snapshot, Route::SnapshotChunk];
-    assert_eq!(of(Rule::RegulatorOrOperator), bulk);
+    let overseers = [
+        Route::Block,
+        Route::Snapshots,
+        Route::Snapshot,
+        Route::SnapshotChunk,
+        Route::AttestActivate,
+        Route::AttestLog,
+    ];
+    assert_eq!(of(Rule::RegulatorOrOperator), overseers);
     let copies = [Route::CopyBody, Route::MissingBodies, Route::KeptBodies, Route::ClassKeys];
     assert_eq!(of(Rule::Operator), copies);
     assert_eq!(of(Rule::Administrator), [Route::Storage, Route::Metrics]);
@@ -64,5 +73,5 @@ fn the_rules_are_these() {
     ];
     assert_eq!(of(Rule::Control), control);
     assert_eq!(of(Rule::Health), [Route::Live, Route::Ready]);
-    assert_eq!(of(Rule::Anyone).len(), Route::ALL.len() - 27);
+    assert_eq!(of(Rule::Anyone).len(), Route::ALL.len() - 31);
 }
