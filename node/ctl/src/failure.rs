@@ -75,8 +75,19 @@ pub fn code_and_hint(error: &anyhow::Error) -> (String, Option<String>) {
         if let Some(signer) = cause.downcast_ref::<stele_hsm::SignerError>() {
             return (signer.code().to_owned(), None);
         }
+        if let Some(code) = evidence_code(cause) {
+            return (code.to_owned(), None);
+        }
     }
     io_code_and_hint(error)
+}
+
+/// The code of what is no evidence, or no policy for it.
+fn evidence_code(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    let package = cause.downcast_ref::<stele_evidence::PackageError>().map(stele_evidence::PackageError::code);
+    let structure = || cause.downcast_ref::<stele_evidence::EvidenceError>().map(stele_evidence::EvidenceError::code);
+    let policy = || cause.downcast_ref::<stele_evidence::PolicyError>().map(|error| error.code());
+    package.or_else(structure).or_else(policy)
 }
 
 /// The code and the hint of a file that could not be used.

@@ -151,6 +151,27 @@ impl Session {
         Ok(builder.endpoint(Endpoint::https(&node.public)?).build()?)
     }
 
+    /// A client of one node alone, the one that was named: what it says of itself, no other may answer. Its party listener
+    /// when a party was chosen, else its public one. A plain URL needs no network directory.
+    ///
+    /// # Errors
+    /// When not exactly one node was named, or there is no network directory.
+    pub fn single(&self) -> Result<Client> {
+        let [node] = self.nodes.as_slice() else {
+            let failure = Failure::new("node_missing", "this is asked of one node, and not exactly one was named");
+            return Err(failure.hint("name it with --node").into());
+        };
+        if node.starts_with("http://") {
+            return Ok(Client::builder().retry(RETRY).endpoint(node.parse()?).build()?);
+        }
+        let (tls, address): (_, fn(&NodeProfile) -> &String) = match &self.party {
+            Some(party) => (self.party_tls(party)?, |node| &node.party),
+            None => (self.tls()?, |node| &node.public),
+        };
+        let endpoints = self.endpoints(address)?;
+        Ok(self.with_endpoints(Client::builder().tls(tls), endpoints).build()?)
+    }
+
     fn tls(&self) -> Result<TlsSettings> {
         let path = self.dir()?.ca_certificate();
         let pem =

@@ -14,6 +14,8 @@ use stele_ctl::session::Session;
 use stele_types::exchange::StatementStatus;
 use stele_types::{Code, Command};
 
+use crate::signers::{self, SealIn, SignerHost};
+
 /// Longest wait for one certified outcome.
 const OUTCOME_WAIT_MAX: Duration = Duration::from_secs(30);
 /// How often heights are looked at.
@@ -25,6 +27,8 @@ pub struct Cluster {
     pub network: LocalNetwork,
     /// Keys and addresses.
     pub session: Session,
+    /// Signers of the nodes, in order; none if all keys lie in files.
+    pub signers: Vec<SignerHost>,
     // Dropped last: the processes end before their files go.
     directory: tempfile::TempDir,
 }
@@ -64,13 +68,34 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// A network of `options` whose keys signers with TPMs hold, running and ready; the checkpoint key of node `i` lies in
+    /// `seal(i)`.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`], and when swtpm or SoftHSM are missing.
+    pub fn start_held(options: &InitOptions, configuration: &str, seal: impl Fn(usize) -> SealIn) -> Result<Self> {
+        let directory = test_directory()?;
+        let mut signers = signers::make_all(&directory.path().join("signers"), options.validators, seal)?;
+        let held = signers.iter().map(SignerHost::held_keys).collect::<Result<_>>()?;
+        let options = InitOptions { held, ..options.clone() };
+        let mut cluster = Self::prepare_in(directory, &options, configuration)?;
+        signers::start_all(&mut signers, &cluster.network.dir().genesis())?;
+        cluster.signers = signers;
+        cluster.network.start_all()?;
+        cluster.network.wait_ready(READY_WAIT_MAX)?;
+        Ok(cluster)
+    }
+
     /// A network of `options` whose files are made; nothing runs.
     ///
     /// # Errors
     /// When the daemon is missing or files cannot be written.
     pub fn prepare(options: &InitOptions, configuration: &str) -> Result<Self> {
+        Self::prepare_in(test_directory()?, options, configuration)
+    }
+
+    fn prepare_in(directory: tempfile::TempDir, options: &InitOptions, configuration: &str) -> Result<Self> {
         let steled = steled()?;
-        let directory = tempfile::Builder::new().prefix("stele-test-").tempdir().context("temporary directory")?;
         let root = directory.path().join("network");
         let on_loopback = options.hosts.iter().all(|host| host == "127.0.0.1");
         let base_port =
@@ -85,7 +110,7 @@ impl Cluster {
         let network = LocalNetwork::of(&made, &steled)?;
         let output = Output::new(Format::Table);
         let session = Session { network_dir: Some(root), party: None, nodes: Vec::new(), pin: None, output };
-        Ok(Self { network, session, directory })
+        Ok(Self { network, session, signers: Vec::new(), directory })
     }
 
     /// The directory of everything.
@@ -266,6 +291,10 @@ impl Cluster {
         }
         bail!("node {node} still runs after {} s:\n{}", wait_max.as_secs(), self.log(node)?)
     }
+}
+
+fn test_directory() -> Result<tempfile::TempDir> {
+    tempfile::Builder::new().prefix("stele-test-").tempdir().context("temporary directory")
 }
 
 /// Short enough to move on from a dead node, long enough for two cores under load.

@@ -22,6 +22,8 @@ pub mod load;
 pub mod memory;
 pub mod namespaces;
 pub mod process;
+pub mod signers;
+pub mod slow_tpm;
 pub mod wire;
 
 pub use chance::Chance;

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, Subcommand};
-use stele_hsm::{CheckpointGuard, Signer as _, SignerError, SoftwareSigner, VoteGuard};
+use stele_hsm::remote::SignerSocket;
+use stele_hsm::remote::wire::Role as KeyRole;
+use stele_hsm::{CheckpointGuard, EpochCertificateRequest, Signer, SignerError, SoftwareSigner, VoteGuard};
 use stele_ledger::value::KeyRecord;
 use stele_types::governance::EpochCertify;
 use stele_types::hash::KeyId;
 use stele_types::party::{EnrolledKey, KeyEnrol, KeyReset, KeyRevoke, KeyRotate, PublicKey, RevocationReason};
-use stele_types::{Code, Command, EpochCertificate, Genesis, Height, Suite, ValidatorId};
+use stele_types::{Code, Command, EpochCertificate, Genesis, Hash, Height, NetworkId, Suite, ValidatorId};
 
 use crate::commands::governed::{DualControl, issue, party_id};
 use crate::commands::words;
@@ -87,6 +89,8 @@ pub enum KeyCommand {
     },
     /// Make an epoch key for a validator, certify it with the long-term key and publish the certificate
     Epoch(EpochArguments),
+    /// Destroy an epoch key that a signer holds; its certificate should have ended, or another key should cover its heights
+    RetireEpoch(RetireArguments),
     /// Make a guard of votes or of checkpoints that was lost; it signs nothing below a height, or a size of the log
     Guard(GuardArguments),
 }
@@ -111,12 +115,25 @@ pub struct GuardArguments {
     pub genesis: Option<PathBuf>,
 }
 
+/// Arguments of `key retire-epoch`.
+#[derive(Debug, Args)]
+pub struct RetireArguments {
+    /// Socket of the stele-signer that holds it
+    #[arg(long, value_name = "SOCKET")]
+    pub signer: PathBuf,
+    /// The key, SEC 1 compressed, hexadecimal
+    pub key: String,
+}
+
 /// Arguments of `key epoch`.
 #[derive(Debug, Args)]
 pub struct EpochArguments {
     /// Directory of the node, with its validator.key
-    #[arg(long)]
-    pub node_dir: PathBuf,
+    #[arg(long, required_unless_present = "signer")]
+    pub node_dir: Option<PathBuf>,
+    /// Socket of the stele-signer that holds the long-term key; it makes the epoch key and keeps it
+    #[arg(long, value_name = "SOCKET", conflicts_with = "node_dir")]
+    pub signer: Option<PathBuf>,
     /// First height at which the key votes [default: the next one]
     #[arg(long)]
     pub from_height: Option<u64>,
@@ -168,6 +185,7 @@ impl KeyCommand {
                 Ok(code)
             }
             Self::Epoch(arguments) => arguments.run(session).await,
+            Self::RetireEpoch(arguments) => arguments.run(session).await,
             Self::Guard(arguments) => arguments.run(session),
         }
     }
@@ -194,6 +212,21 @@ async fn rotate(session: &Session, file: &Path) -> Result<u8> {
         ))?;
     }
     Ok(code)
+}
+
+impl RetireArguments {
+    async fn run(self, session: &Session) -> Result<u8> {
+        let bytes = hex::decode(&self.key).ok().and_then(|bytes| <[u8; 33]>::try_from(bytes).ok());
+        let key = bytes.ok_or_else(|| Failure::new("key_invalid", "a key is 66 hexadecimal digits"))?;
+        let signer = SignerSocket::new(&self.signer);
+        let held = signer.describe().await?.keys;
+        if !held.iter().any(|held| held.role == KeyRole::Epoch && held.public_key == key) {
+            bail!(Failure::new("signer_key", "this signer has no such epoch key").hint("see `stele-signer status`"));
+        }
+        signer.retire_epoch_key(key).await?;
+        session.output.record(&Record::new().with("retired", self.key))?;
+        Ok(0)
+    }
 }
 
 impl GuardArguments {
@@ -229,7 +262,7 @@ fn guard_not_made(code: &'static str, error: &SignerError) -> Failure {
     Failure::new(code, error.to_string()).hint("a guard that is there is never replaced: it knows what was signed")
 }
 
-fn compressed(signer: &SoftwareSigner) -> Result<[u8; 33]> {
+fn compressed(signer: &dyn Signer) -> Result<[u8; 33]> {
     signer.public_key().sec1_compressed.as_slice().try_into().context("compressed public key")
 }
 
@@ -301,13 +334,18 @@ impl EpochArguments {
                     .hint(format!("a certificate covers 1 to {EPOCH_HEIGHTS} heights, from height 1 on"))
             );
         }
-        let long_term_key = self.node_dir.join("validator.key");
-        let long_term = SoftwareSigner::open(&long_term_key)?;
-        let file = self.node_dir.join(format!("epoch-{from}.key"));
-        let epoch = SoftwareSigner::generate(&file)?;
-        let validator = ValidatorId::of(&compressed(&long_term)?);
         let network = session.profile()?.network_id()?;
         let heights = (Height(from), Height(until));
+        let node_dir = match (self.node_dir, self.signer) {
+            (_, Some(socket)) => return certify_held(session, &SignerSocket::new(&socket), network, heights).await,
+            (Some(node_dir), None) => node_dir,
+            (None, None) => bail!("name the node's directory, or its signer's socket"),
+        };
+        let long_term_key = node_dir.join("validator.key");
+        let long_term = SoftwareSigner::open(&long_term_key)?;
+        let file = node_dir.join(format!("epoch-{from}.key"));
+        let epoch = SoftwareSigner::generate(&file)?;
+        let validator = ValidatorId::of(&compressed(&long_term)?);
         let certificate = certify_epoch(&long_term_key, network, validator, compressed(&epoch)?, heights)?;
         let code = issue(session, &Command::EpochCertify(EpochCertify { certificate })).await?;
         if code != 0 {
@@ -322,4 +360,46 @@ impl EpochArguments {
         }
         Ok(code)
     }
+}
+
+/// Lets a signer make an epoch key and certify it with the long-term key, and publishes the certificate. The node takes the
+/// key over when the ledger has its certificate.
+async fn certify_held(
+    session: &Session,
+    signer: &SignerSocket,
+    network: NetworkId,
+    heights: (Height, Height),
+) -> Result<u8> {
+    let described = signer.describe().await?;
+    let key = described.keys.iter().find(|key| key.role == KeyRole::Validator);
+    let key = key.ok_or_else(|| Failure::new("signer_key", "this signer has no validator key: its node follows"))?;
+    let long_term = signer.signer(KeyRole::Validator, key.kind()?).await?;
+    let validator = ValidatorId::of(&compressed(&long_term)?);
+    let epoch = compressed(&signer.make_epoch_key().await?)?;
+    let mut certificate = EpochCertificate {
+        network,
+        validator,
+        public_key: epoch,
+        from_height: heights.0,
+        until_height: heights.1,
+        pcr_policy: Hash::default(),
+        signature: [0; 64],
+    };
+    let bytes = certificate.signing_bytes();
+    let request = EpochCertificateRequest {
+        validator: validator.0,
+        epoch_key: &epoch,
+        height_first: heights.0.0,
+        height_last: heights.1.0,
+        bytes: &bytes,
+    };
+    certificate.signature = long_term.sign_epoch_certificate(&request).await?;
+    let code = issue(session, &Command::EpochCertify(EpochCertify { certificate })).await?;
+    if code == 0 {
+        session.output.text(&format!("\nThe signer holds the key {}; the node votes with it.", hex::encode(epoch)))?;
+    } else {
+        // It was refused for good, so nothing will ever be signed with this key.
+        signer.retire_epoch_key(epoch).await?;
+    }
+    Ok(code)
 }

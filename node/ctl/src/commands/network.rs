@@ -13,7 +13,7 @@ use crate::commands::upgrade::UpgradeCommand;
 use crate::commands::{block_on, run_daemon, words};
 use crate::failure::Failure;
 use crate::localnet::{LocalNetwork, READY_WAIT_MAX, steled_beside_this_program};
-use crate::network::init::{BASE_PORT, InitOptions, NewNode, PayloadDrives, VoteMode, add_node, init};
+use crate::network::init::{BASE_PORT, HeldKeys, InitOptions, NewNode, PayloadDrives, VoteMode, add_node, init};
 use crate::network::layout::NetworkDir;
 use crate::network::profile::Profile;
 use crate::output::{Record, note};
@@ -100,7 +100,16 @@ pub struct InitArguments {
     /// Host of a node: once for all nodes or once for each, in order
     #[arg(long = "host", value_name = "HOST", default_value = "127.0.0.1")]
     pub hosts: Vec<String>,
+    /// Public keys of a node's stele-signer, as `stele-signer init` wrote them: once for each node, in order
+    #[arg(long = "node-keys", value_name = "FILE")]
+    pub node_keys: Vec<PathBuf>,
+    /// Where each of these signers listens: once for all nodes or once for each, in order
+    #[arg(long = "signer-socket", value_name = "PATH", default_value = SIGNER_SOCKET)]
+    pub signer_sockets: Vec<PathBuf>,
 }
+
+/// Where a signer listens unless its node says otherwise.
+const SIGNER_SOCKET: &str = "/run/stele-signer/signer.sock";
 
 /// Arguments of `network add-node`.
 #[derive(Debug, Args)]
@@ -120,6 +129,12 @@ pub struct AddNodeArguments {
     /// Where it keeps bodies of records
     #[arg(long, value_enum, default_value_t = Payload::Small)]
     pub payload: Payload,
+    /// Public keys of its stele-signer, as `stele-signer init` wrote them [default: keys are made here, in files]
+    #[arg(long, value_name = "FILE")]
+    pub node_keys: Option<PathBuf>,
+    /// Where this signer listens
+    #[arg(long, value_name = "PATH", default_value = SIGNER_SOCKET)]
+    pub signer_socket: PathBuf,
 }
 
 /// Arguments of `network join`.
@@ -245,7 +260,9 @@ pub(crate) fn add_peers(
 
 impl InitArguments {
     fn run(self, session: &Session) -> Result<u8> {
-        let network = init(&self.dir, &self.new.options(self.hosts))?;
+        let mut options = self.new.options(self.hosts);
+        options.held = held_keys(&self.node_keys, &self.signer_sockets)?;
+        let network = init(&self.dir, &options)?;
         let dir = network.dir.root().display();
         let parties: Vec<&str> = network.parties.iter().map(|party| party.name.as_str()).collect();
         let record = Record::new()
@@ -268,6 +285,15 @@ impl InitArguments {
     }
 }
 
+fn held_keys(files: &[PathBuf], sockets: &[PathBuf]) -> Result<Vec<HeldKeys>> {
+    if !files.is_empty() && sockets.len() != 1 && sockets.len() != files.len() {
+        let what = format!("{} sockets for {} signers", sockets.len(), files.len());
+        bail!(Failure::new("parameter_invalid", what).hint("name one --signer-socket for all, or one for each"));
+    }
+    let socket = |index: usize| sockets.get(index).or(sockets.first()).context("no socket");
+    files.iter().enumerate().map(|(index, file)| HeldKeys::read(file, socket(index)?)).collect()
+}
+
 impl AddNodeArguments {
     fn run(self, session: &Session) -> Result<u8> {
         let operator = party_id(session, &self.operator)?;
@@ -277,6 +303,7 @@ impl AddNodeArguments {
             first_port: self.first_port,
             operator,
             payload: self.payload.drives(),
+            held: self.node_keys.map(|path| HeldKeys::read(&path, &self.signer_socket)).transpose()?,
         };
         let (node, validator) = add_node(&session.dir()?, &new)?;
         let record = Record::new()

@@ -1,6 +1,9 @@
 //! The configuration file of `steled` as `network init` writes it.
 
 use std::fmt::Write as _;
+use std::path::Path;
+
+use stele_hsm::SignerKind;
 
 use crate::network::init::{PayloadDrives, VoteMode};
 
@@ -8,6 +11,8 @@ use crate::network::init::{PayloadDrives, VoteMode};
 pub(crate) struct NodeConfig<'a> {
     pub(crate) name: &'a str,
     pub(crate) mode: VoteMode,
+    /// The process that holds the keys; none: they lie in files.
+    pub(crate) holder: Option<Holder<'a>>,
     pub(crate) peer_listen: &'a str,
     /// Address and hexadecimal peer id of every other validator.
     pub(crate) persistent: &'a [(String, String)],
@@ -18,6 +23,13 @@ pub(crate) struct NodeConfig<'a> {
     pub(crate) payload: Option<&'a PayloadDrives>,
     /// The nodes that keep copies of this one's bodies; none: nobody does.
     pub(crate) keepers: &'a [Keeper],
+}
+
+/// A `stele-signer`, and what it holds the keys in.
+pub(crate) struct Holder<'a> {
+    pub(crate) socket: &'a Path,
+    pub(crate) validator: SignerKind,
+    pub(crate) seal: SignerKind,
 }
 
 /// A node that keeps copies for others.
@@ -54,17 +66,30 @@ impl NodeConfig<'_> {
             line(format_args!("    {{ address = {}, peer_id = {} }},", quote(address), quote(peer_id)));
         }
         line(format_args!("]\n"));
+        if let Some(holder) = &self.holder {
+            line(format_args!("[signer]"));
+            line(format_args!("socket = {}\n", quote(&holder.socket.to_string_lossy())));
+        }
         line(format_args!("[validator]"));
         line(format_args!("mode = {}", quote(self.mode.as_str())));
-        line(format_args!("# Keys in files are for development; production names a TPM or an HSM."));
-        line(format_args!("signer = \"software\""));
-        line(format_args!("long_term_key = \"validator.key\""));
-        if self.mode == VoteMode::Delegated {
-            line(format_args!("epoch_keys = [\"epoch.key\"]"));
+        match &self.holder {
+            Some(holder) => {
+                line(format_args!("signer = \"{}\"", holder.validator));
+                line(format_args!("\n[seal]"));
+                line(format_args!("signer = \"{}\"\n", holder.seal));
+            }
+            None => {
+                line(format_args!("# Keys in files are for development; production names a TPM or an HSM."));
+                line(format_args!("signer = \"software\""));
+                line(format_args!("long_term_key = \"validator.key\""));
+                if self.mode == VoteMode::Delegated {
+                    line(format_args!("epoch_keys = [\"epoch.key\"]"));
+                }
+                line(format_args!("\n[seal]"));
+                line(format_args!("signer = \"software\""));
+                line(format_args!("key = \"seal.key\"\n"));
+            }
         }
-        line(format_args!("\n[seal]"));
-        line(format_args!("signer = \"software\""));
-        line(format_args!("key = \"seal.key\"\n"));
         line(format_args!("[api]"));
         line(format_args!("party_listen = {}", quote(self.party_listen)));
         line(format_args!("public_listen = {}", quote(self.public_listen)));

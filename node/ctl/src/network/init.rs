@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use p256::ecdsa::signature::Signer as _;
 use p256::pkcs8::DecodePrivateKey as _;
 use stele_hsm::custody::{Custodian as _, SoftwareCustodian};
-use stele_hsm::{CheckpointGuard, Signer as _, SoftwareSigner, VoteGuard};
+use stele_hsm::{CheckpointGuard, NodeKeys, PublishedKey, Signer as _, SignerKind, SoftwareSigner, VoteGuard};
 use stele_types::cbor::{List, Text};
 use stele_types::limits::VALIDATORS_MAX;
 use stele_types::party::{Founder, OrganisationCode, Role, RoleSet};
@@ -23,7 +23,7 @@ use stele_types::{
 use crate::author::random;
 use crate::failure::Failure;
 use crate::keys::{self, SigningKey};
-use crate::network::config::{Keeper, NodeConfig};
+use crate::network::config::{Holder, Keeper, NodeConfig};
 use crate::network::genesis_view::genesis_view;
 use crate::network::layout::{NetworkDir, NodeDir};
 use crate::network::profile::{NodeProfile, PartyProfile, Profile, check_party_name};
@@ -78,6 +78,36 @@ pub struct InitOptions {
     pub parameters: Parameters,
     /// Drives on which each node keeps bodies of records; none: it keeps none.
     pub payload: Option<PayloadDrives>,
+    /// Keys that `stele-signer` holds, one for each node in order; none: all keys are made here, in files.
+    pub held: Vec<HeldKeys>,
+}
+
+/// The keys of a node that its `stele-signer` holds.
+#[derive(Clone, Debug)]
+pub struct HeldKeys {
+    /// Their public halves, as `stele-signer init` wrote them.
+    pub keys: NodeKeys,
+    /// Where the signer will listen on the node.
+    pub socket: PathBuf,
+}
+
+impl HeldKeys {
+    /// Reads a file of `stele-signer init`.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn read(path: &Path, socket: &Path) -> Result<Self> {
+        Ok(Self { keys: read_node_keys(path)?, socket: socket.to_owned() })
+    }
+}
+
+fn read_node_keys(path: &Path) -> Result<NodeKeys> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text).map_err(|error| {
+        Failure::new("node_keys_malformed", format!("{}: {error}", path.display()))
+            .hint("name a file that `stele-signer init` wrote")
+            .into()
+    })
 }
 
 /// Drives of a payload store that are files.
@@ -125,6 +155,7 @@ impl Default for InitOptions {
             agency_suite: Suite::EdDsa,
             parameters: Parameters::default(),
             payload: None,
+            held: Vec::new(),
         }
     }
 }
@@ -149,6 +180,12 @@ impl InitOptions {
             return wrong(
                 format!("{} hosts for {} validators", self.hosts.len(), self.validators),
                 "name one host for all nodes or one for each, with --host",
+            );
+        }
+        if !self.held.is_empty() && self.held.len() != self.validators {
+            return wrong(
+                format!("keys of {} signers for {} validators", self.held.len(), self.validators),
+                "name the file of each node's stele-signer, in order",
             );
         }
         let last = u64::from(self.base_port) + self.validators as u64 * 10;
@@ -243,7 +280,7 @@ pub fn init(root: &Path, options: &InitOptions) -> Result<Network> {
         let node = options.node(index)?;
         let node_dir = dir.node(&node.name);
         fs::create_dir_all(node_dir.root()).with_context(|| format!("cannot create {}", node_dir.root().display()))?;
-        let (validator, certificate) = make_keys(&node_dir, operator, options.mode)?;
+        let (validator, certificate) = make_keys(&node_dir, operator, options.mode, options.held.get(index))?;
         validators.push(validator);
         epoch_certificates.extend(certificate);
         nodes.push(node);
@@ -292,7 +329,8 @@ pub fn init(root: &Path, options: &InitOptions) -> Result<Network> {
             fs::copy(operator.tls_certificate(), node_dir.file("operator.pem")).context("cannot write operator.pem")?;
             keys::write_secret_new(&node_dir.file("operator.key"), keys::read_secret(&operator.tls_key())?.as_bytes())?;
         }
-        write_node(&node_dir, node, (options.mode, options.payload, &others), &persistent, &authority, &bytes)?;
+        let parts = NodeParts { mode: options.mode, payload: options.payload, keepers: &others };
+        write_node(&node_dir, node, (parts, options.held.get(index)), &persistent, &authority, &bytes)?;
     }
     let profile = Profile { name: options.name.clone(), network: genesis.network().to_hex(), nodes };
     profile.save(&dir)?;
@@ -378,28 +416,52 @@ pub fn found_again(dir: &NetworkDir, new: &NewParty<'_>) -> Result<Founder> {
 /// # Errors
 /// When a key cannot be read.
 pub fn validator_of(dir: &Path, party: PartyId) -> Result<Validator> {
-    let long_term = SoftwareSigner::open(&dir.join("validator.key"))?;
+    let public_key = match dir.join(NODE_KEYS) {
+        held if held.exists() => validator_point(&read_node_keys(&held)?)?,
+        _ => compressed(&SoftwareSigner::open(&dir.join("validator.key"))?)?,
+    };
     let text = keys::read_secret(&dir.join("peer.key"))?;
     let mut seed = zeroize::Zeroizing::new([0; 32]);
     hex::decode_to_slice(text.trim_end(), seed.as_mut_slice()).map_err(|_| anyhow!("malformed peer.key"))?;
     let peer = SigningKey::from_ed25519_seed(*seed);
     let peer_key = peer.public_key().try_into().context("peer key")?;
-    Ok(Validator { public_key: compressed(&long_term)?, peer_key, party })
+    Ok(Validator { public_key, peer_key, party })
+}
+
+/// What is known here of the keys that a node's `stele-signer` holds.
+const NODE_KEYS: &str = "node-keys.json";
+
+fn validator_point(keys: &NodeKeys) -> Result<[u8; 33]> {
+    let missing =
+        || Failure::new("node_keys_follower", "these keys are of a node that follows: it has no validator key");
+    Ok(keys.validator.as_ref().ok_or_else(missing)?.point()?)
 }
 
 /// Keys of one node: long-term validator key with its vote guard, seal key, peer key and, for delegated votes, an epoch
 /// key.
-fn make_keys(dir: &NodeDir, operator: PartyId, mode: VoteMode) -> Result<(Validator, Option<EpochCertificate>)> {
-    let long_term = SoftwareSigner::generate(&dir.file("validator.key")).context("validator key")?;
-    SoftwareSigner::generate(&dir.file("seal.key")).context("seal key")?;
+fn make_keys(
+    dir: &NodeDir,
+    operator: PartyId,
+    mode: VoteMode,
+    held: Option<&HeldKeys>,
+) -> Result<(Validator, Option<EpochCertificate>)> {
     SoftwareCustodian::generate(&dir.file("custody.key")).context("custody key")?;
     let peer = SigningKey::generate(Suite::EdDsa)?;
     keys::write_secret_new(&dir.file("peer.key"), peer_key_text(&peer)?.as_bytes())?;
-    let validator = Validator {
-        public_key: compressed(&long_term)?,
-        peer_key: peer.public_key().try_into().context("peer key")?,
-        party: operator,
-    };
+    let peer_key = peer.public_key().try_into().context("peer key")?;
+    if let Some(held) = held {
+        let validator = Validator { public_key: validator_point(&held.keys)?, peer_key, party: operator };
+        let text = serde_json::to_string_pretty(&held.keys).context(NODE_KEYS)?;
+        fs::write(dir.file(NODE_KEYS), text + "\n").with_context(|| format!("cannot write {NODE_KEYS}"))?;
+        let certificate = match mode {
+            VoteMode::Direct => None,
+            VoteMode::Delegated => Some(held_certificate(&held.keys, validator.id())?),
+        };
+        return Ok((validator, certificate));
+    }
+    let long_term = SoftwareSigner::generate(&dir.file("validator.key")).context("validator key")?;
+    SoftwareSigner::generate(&dir.file("seal.key")).context("seal key")?;
+    let validator = Validator { public_key: compressed(&long_term)?, peer_key, party: operator };
     // Made with the key and never again by itself: a guard that is missing later was lost.
     VoteGuard::create(&dir.file("validator.votes"), validator.id().0).context("vote guard")?;
     let certificate = match mode {
@@ -413,6 +475,21 @@ fn make_keys(dir: &NodeDir, operator: PartyId, mode: VoteMode) -> Result<(Valida
         }
     };
     Ok((validator, certificate))
+}
+
+/// The certificate of the first epoch key, which the signer made with its keys.
+fn held_certificate(keys: &NodeKeys, validator: ValidatorId) -> Result<EpochCertificate> {
+    let missing = || Failure::new("node_keys_no_epoch", "these keys have no epoch key: votes can only be direct");
+    let epoch = keys.epoch.as_ref().ok_or_else(missing)?;
+    Ok(EpochCertificate {
+        network: NetworkId::default(),
+        validator,
+        public_key: epoch.point()?,
+        from_height: Height(epoch.from_height),
+        until_height: Height(epoch.until_height),
+        pcr_policy: Hash::default(),
+        signature: epoch.signature()?,
+    })
 }
 
 /// Certifies an epoch key with the long-term key in a file.
@@ -467,6 +544,8 @@ pub struct NewNode {
     pub operator: PartyId,
     /// Drives on which it keeps bodies of records; none: it keeps none.
     pub payload: Option<PayloadDrives>,
+    /// Keys that its `stele-signer` holds; none: they are made here, in files.
+    pub held: Option<HeldKeys>,
 }
 
 /// Makes the directory of one more node: keys, guard, certificate, and a configuration that names every other node. It
@@ -486,13 +565,14 @@ pub fn add_node(dir: &NetworkDir, new: &NewNode) -> Result<(NodeProfile, Validat
     let authority = Authority::open(&dir.ca_certificate(), &dir.ca_key())?;
     let genesis = fs::read(dir.genesis()).context("cannot read genesis.cbor")?;
     let node = node_profile(&new.name, &new.host, new.first_port);
-    let (validator, _) = make_keys(&node_dir, new.operator, VoteMode::Direct)?;
+    let (validator, _) = make_keys(&node_dir, new.operator, VoteMode::Direct, new.held.as_ref())?;
     let mut persistent = Vec::new();
     for other in &profile.nodes {
         let peer_id = validator_of(dir.node(&other.name).root(), new.operator)?.peer_id();
         persistent.push((other.peer.clone(), hex::encode(peer_id)));
     }
-    write_node(&node_dir, &node, (VoteMode::Direct, new.payload, &[]), &persistent, &authority, &genesis)?;
+    let parts = NodeParts { mode: VoteMode::Direct, payload: new.payload, keepers: &[] };
+    write_node(&node_dir, &node, (parts, new.held.as_ref()), &persistent, &authority, &genesis)?;
     profile.nodes.push(node.clone());
     profile.save(dir)?;
     Ok((node, validator))
@@ -502,18 +582,28 @@ pub fn add_node(dir: &NetworkDir, new: &NewNode) -> Result<(NodeProfile, Validat
 fn keeper(dir: &NetworkDir, node: &NodeProfile) -> Result<Keeper> {
     let node_dir = dir.node(&node.name);
     let custodian = SoftwareCustodian::open(&node_dir.file("custody.key")).context("custody key")?;
-    let seal = SoftwareSigner::open(&node_dir.file("seal.key")).context("seal key")?;
+    let seal = match node_dir.file(NODE_KEYS) {
+        held if held.exists() => read_node_keys(&held)?.seal.point()?,
+        _ => compressed(&SoftwareSigner::open(&node_dir.file("seal.key")).context("seal key")?)?,
+    };
     Ok(Keeper {
         address: node.party.clone(),
         custody_key: hex::encode(custodian.public_key()),
-        receipt_key: hex::encode(compressed(&seal)?),
+        receipt_key: hex::encode(seal),
     })
+}
+
+/// What a node's configuration says beyond its addresses.
+struct NodeParts<'a> {
+    mode: VoteMode,
+    payload: Option<PayloadDrives>,
+    keepers: &'a [Keeper],
 }
 
 fn write_node(
     dir: &NodeDir,
     node: &NodeProfile,
-    (mode, payload, keepers): (VoteMode, Option<PayloadDrives>, &[Keeper]),
+    (parts, held): (NodeParts<'_>, Option<&HeldKeys>),
     persistent: &[(String, String)],
     authority: &Authority,
     genesis: &[u8],
@@ -528,19 +618,31 @@ fn write_node(
     fs::write(dir.file("ca.pem"), authority.certificate()).context("cannot write ca.pem")?;
     fs::write(dir.file("genesis.cbor"), genesis).context("cannot write genesis.cbor")?;
     let network = Genesis::from_bytes(genesis).context("genesis")?.network();
-    CheckpointGuard::create(&dir.file("seal.checkpoints"), network.0).context("checkpoint guard")?;
+    let holder = match held {
+        // Its guards are the signer's, too: `stele-signer adopt` makes that of checkpoints.
+        Some(held) => Some(Holder {
+            socket: &held.socket,
+            validator: held.keys.validator.as_ref().map_or(Ok(SignerKind::Software), PublishedKey::kind)?,
+            seal: held.keys.seal.kind()?,
+        }),
+        None => {
+            CheckpointGuard::create(&dir.file("seal.checkpoints"), network.0).context("checkpoint guard")?;
+            None
+        }
+    };
     let listen = |address: &str| listen_address(address);
     let config = NodeConfig {
         name: &node.name,
-        mode,
+        mode: parts.mode,
+        holder,
         peer_listen: &listen(&node.peer),
         persistent,
         party_listen: &listen(&node.party),
         public_listen: &listen(&node.public),
         plain_listen: node.plain.as_deref(),
         metrics_listen: &node.metrics,
-        payload: payload.as_ref(),
-        keepers,
+        payload: parts.payload.as_ref(),
+        keepers: parts.keepers,
     };
     fs::write(dir.config(), config.to_toml()).with_context(|| format!("cannot write {}", dir.config().display()))
 }

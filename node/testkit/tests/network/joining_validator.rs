@@ -70,6 +70,7 @@ pub(super) fn add_fifth(cluster: &mut Cluster, operator: PartyId) -> Result<Vali
         first_port: free_ports(last + 10, 1)?,
         operator,
         payload: None,
+        held: None,
     };
     let (node, validator) = add_node(cluster.network.dir(), &new)?;
     cluster.network.add(node);

@@ -1,6 +1,7 @@
 //! Networks of real processes, in one program: each file would link the whole of client and engine again.
 
 mod archived_blocks;
+mod attestation;
 mod backups;
 mod bad_input;
 mod bodies;
@@ -11,6 +12,7 @@ mod damaged_stores;
 mod fairness;
 mod forwarding;
 mod gpu;
+mod hardware_keys;
 mod idle_connections;
 mod joining_by_snapshot;
 mod joining_validator;
