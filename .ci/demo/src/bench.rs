@@ -9,12 +9,13 @@ use stele_types::Suite;
 use crate::BenchArguments;
 use crate::figures::{Figures, quantile};
 use crate::growth;
+use crate::hardware;
 use crate::input;
 use crate::pipeline::{self, Load};
 use crate::stage::Stage;
 
 /// Batches in flight on each node.
-const IN_FLIGHT: usize = 4;
+pub(crate) const IN_FLIGHT: usize = 4;
 
 pub(crate) async fn run(arguments: BenchArguments) -> Result<()> {
     let mut figures = Figures::to(arguments.json.as_deref())?;
@@ -35,6 +36,9 @@ pub(crate) async fn run(arguments: BenchArguments) -> Result<()> {
     }
     if wanted("node.sync") {
         sync(&mut figures, &scale).await.context("node.sync")?;
+    }
+    if wanted(hardware::NAME) {
+        hardware::run(&mut figures, &scale).await.context(hardware::NAME)?;
     }
     if arguments.slow && wanted(growth::NAME) {
         growth::run(&mut figures).await.context(growth::NAME)?;

@@ -16,6 +16,7 @@ use stele_types::{Command, Family, Height, PartyId, StatementId, Suite};
 use stele_verify::{TrustAnchor, Verdict, bundle};
 
 use crate::DemoArguments;
+use crate::attest;
 use crate::bodies;
 use crate::figures::{Figures, quantile};
 use crate::input::{self, Input};
@@ -32,16 +33,29 @@ const BUNDLES: usize = 200;
 pub(crate) async fn run(arguments: DemoArguments) -> Result<()> {
     let mut figures = Figures::to(arguments.json.as_deref())?;
     let started = Instant::now();
-    println!("Stele demo: {} validators on loopback, software keys", arguments.validators);
+    println!(
+        "Stele demo: {} validators on loopback, each with a TPM (swtpm) behind stele-signer; the last one's checkpoint key in a \
+         PKCS#11 token (SoftHSM)",
+        arguments.validators
+    );
     let archive_blocks_after_ms = Some(keeping::ARCHIVE_AFTER_MS);
     let payload = Some(PayloadDrives { archive_blocks_after_ms, ..PayloadDrives::APPLIANCE });
     let options = InitOptions { validators: arguments.validators, payload, ..InitOptions::default() };
-    let mut stage = Stage::start_with(&options, newcomer::CONFIGURATION)?;
+    let mut stage = Stage::start_held(&options, newcomer::CONFIGURATION)?;
     println!("[{:>5.1} s] network {} is ready", started.elapsed().as_secs_f64(), stage.network.profile().network);
 
     let hospital = enrol(&stage, "hospital group").await?;
     let registry = enrol(&stage, "land registry").await?;
     println!("[{:>5.1} s] two agencies enrolled under dual control", started.elapsed().as_secs_f64());
+    let attested = attest::attest(&stage)?;
+    println!(
+        "[{:>5.1} s] {} nodes attested: TPMs pinned by their fingerprints, quotes of fresh nonces and signed \
+         checkpoints; {} keys certified in these TPMs, {} in a token vouched for",
+        started.elapsed().as_secs_f64(),
+        attested.nodes,
+        attested.certified,
+        attested.quoted
+    );
 
     let medical = input::medical(&arguments.data)?;
     let property = input::property(&arguments.data, arguments.records)?;

@@ -3,11 +3,13 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its terminal")]
 
+mod attest;
 mod bench;
 mod bodies;
 mod demo;
 mod figures;
 mod growth;
+mod hardware;
 mod input;
 mod keeping;
 mod newcomer;

@@ -53,7 +53,14 @@ pub(crate) async fn join(stage: &mut Stage) -> Result<Joined> {
     let peer = &stage.network.profile().nodes.last().context("a node")?.peer;
     let last: u16 = peer.rsplit_once(':').context("a port")?.1.parse()?;
     let first_port = free_ports(last + 10, 1)?;
-    let new = NewNode { name: name.into(), host: "127.0.0.1".into(), first_port, operator: operator_id, payload: None };
+    let new = NewNode {
+        name: name.into(),
+        host: "127.0.0.1".into(),
+        first_port,
+        operator: operator_id,
+        payload: None,
+        held: None,
+    };
     let (node, validator) = add_node(&dir, &new)?;
     let index = stage.network.len();
     stage.network.add(node);

@@ -10,6 +10,7 @@ use stele_ctl::localnet::{LocalNetwork, READY_WAIT_MAX};
 use stele_ctl::network::init::InitOptions;
 use stele_ctl::output::{Format, Output};
 use stele_ctl::session::Session;
+use stele_testkit::signers::{self, SealIn, SignerHost};
 use stele_types::exchange::StatementStatus;
 use stele_types::{Code, Command};
 
@@ -17,6 +18,8 @@ use stele_types::{Code, Command};
 pub(crate) struct Stage {
     pub(crate) network: LocalNetwork,
     pub(crate) session: Session,
+    /// The nodes' signers with their TPMs.
+    pub(crate) signers: Vec<SignerHost>,
     _directory: tempfile::TempDir,
 }
 
@@ -34,6 +37,10 @@ pub(crate) fn steled() -> Result<PathBuf> {
     }
 }
 
+fn stage_directory() -> Result<tempfile::TempDir> {
+    tempfile::Builder::new().prefix("stele-").tempdir().context("temporary directory")
+}
+
 impl Stage {
     /// Makes a network and starts it; resolves when every node is ready.
     pub(crate) fn start(options: &InitOptions) -> Result<Self> {
@@ -42,17 +49,51 @@ impl Stage {
 
     /// As [`Stage::start`], with `configuration` appended to the configuration of every node.
     pub(crate) fn start_with(options: &InitOptions, configuration: &str) -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix("stele-").tempdir().context("temporary directory")?;
+        Self::start_in(stage_directory()?, options, configuration, Vec::new())
+    }
+
+    /// As [`Stage::start_with`], with keys in TPMs, one for each node; the last node's checkpoint key lies in a token.
+    pub(crate) fn start_held(options: &InitOptions, configuration: &str) -> Result<Self> {
+        let last = options.validators.saturating_sub(1);
+        let seal = |node| if node == last { SealIn::Token } else { SealIn::Tpm };
+        Self::start_hosts(options, configuration, |node, directory| SignerHost::make(directory, seal(node)))
+    }
+
+    /// As [`Stage::start_with`], with all keys in TPMs that take `delay` longer for each signature.
+    pub(crate) fn start_slow(options: &InitOptions, delay: Duration) -> Result<Self> {
+        Self::start_hosts(options, "", |_, directory| SignerHost::make_with(directory, SealIn::Tpm, delay))
+    }
+
+    fn start_hosts(
+        options: &InitOptions,
+        configuration: &str,
+        make: impl Fn(usize, &Path) -> Result<SignerHost>,
+    ) -> Result<Self> {
+        let directory = stage_directory()?;
+        let signers = directory.path().join("signers");
+        let make = |node: usize| make(node, &signers.join(format!("node-{}", node + 1)));
+        let hosts = (0..options.validators).map(make).collect::<Result<Vec<_>>>()?;
+        let held = hosts.iter().map(SignerHost::held_keys).collect::<Result<_>>()?;
+        Self::start_in(directory, &InitOptions { held, ..options.clone() }, configuration, hosts)
+    }
+
+    fn start_in(
+        directory: tempfile::TempDir,
+        options: &InitOptions,
+        configuration: &str,
+        mut hosts: Vec<SignerHost>,
+    ) -> Result<Self> {
         let root = directory.path().join("network");
         let mut network = LocalNetwork::open_or_init(&root, options, &steled()?)?;
         for node in &network.profile().nodes {
             configure(&network.dir().node(&node.name).config(), configuration)?;
         }
+        signers::start_all(&mut hosts, &network.dir().genesis())?;
         network.start_all()?;
         network.wait_ready(READY_WAIT_MAX)?;
         let output = Output::new(Format::Table);
         let session = Session { network_dir: Some(root), party: None, nodes: Vec::new(), pin: None, output };
-        Ok(Self { network, session, _directory: directory })
+        Ok(Self { network, session, signers: hosts, _directory: directory })
     }
 
     pub(crate) fn root(&self) -> Result<&Path> {
