@@ -48,9 +48,13 @@ impl NodeBackend {
         validator: ValidatorId,
         storage: Option<Arc<PayloadSlot>>,
         control: ControlToken,
-        attestor: Option<Arc<Attestor>>,
     ) -> Self {
-        Self { chain, admission, order, alarm, validator, storage, control, attestor }
+        Self { chain, admission, order, alarm, validator, storage, control, attestor: None }
+    }
+
+    /// The same node, whose TPM attests.
+    pub fn attesting(self, attestor: Option<Arc<Attestor>>) -> Self {
+        Self { attestor, ..self }
     }
 }
 

@@ -240,8 +240,8 @@ impl Node {
             validator,
             storage.clone(),
             control,
-            attestor,
-        );
+        )
+        .attesting(attestor);
         let api = Api::bind(&config.api, &config.metrics, Arc::new(backend), Arc::clone(&metrics)).await?;
         let certificates = api.certificates();
         let api_stop = CancellationToken::new();
