@@ -30,6 +30,8 @@
 //!
 //! Beside the signers it holds what bodies of records are sealed with ([`custody`]).
 
+#[cfg(any(feature = "tpm", feature = "remote"))]
+pub mod attested;
 #[cfg(any(feature = "tpm", feature = "pkcs11"))]
 mod backend;
 mod cbor;

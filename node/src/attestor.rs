@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use stele_evidence::exchange::Identity;
 use stele_evidence::package::{KeyEvidence, KeyProof, KeyProvider};
-use stele_evidence::{EvidencePackage, PackageError};
+use stele_evidence::{EvidencePackage, PackageError, Public};
 use stele_hsm::remote::wire::{self, Log};
 use stele_hsm::remote::{RemoteAttestor, SignerSocket};
 use stele_hsm::{CheckpointRequest, SignerError, SignerKind};
@@ -101,8 +101,7 @@ impl Attestor {
     /// `Signer`, `Identity`.
     pub async fn identity(&self) -> Result<Identity, AttestError> {
         let known = self.known().await?;
-        let public = known.attestation_key.get(2..).unwrap_or_default();
-        let public = stele_evidence::Public::parse(public).map_err(|_| AttestError::Identity)?;
+        let public = Public::parse_sized(&known.attestation_key).map_err(|_| AttestError::Identity)?;
         Ok(Identity {
             endorsement_key: known.endorsement_key,
             endorsement_certificate: known.endorsement_certificate,
@@ -273,13 +272,7 @@ fn evidence(key: wire::KeyEvidence) -> Result<KeyEvidence, SignerError> {
         SignerKind::Pkcs11 => KeyProvider::Pkcs11,
         SignerKind::Software => KeyProvider::Software,
     };
-    let proof = match (key.certification, key.quote) {
-        (Some(wire::Certification { message, signature, public }), _) => {
-            Some(KeyProof::Certification { message, signature, public })
-        }
-        (None, Some(wire::Quote { message, signature, pcrs })) => Some(KeyProof::Quote { message, signature, pcrs }),
-        (None, None) => None,
-    };
+    let proof = key.certification.map(KeyProof::from).or(key.quote.map(KeyProof::from));
     Ok(KeyEvidence { name: key.key.role.name().into(), provider, spki: key.spki, proof })
 }
 

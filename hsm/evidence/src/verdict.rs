@@ -378,13 +378,28 @@ impl Serialize for Reason {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(if self.passed { "passed" } else { "failed" })?;
-        for reason in &self.reasons {
-            write!(formatter, "\n  {}: {reason}", reason.code())?;
-        }
-        match self.reasons_left_out {
-            0 => Ok(()),
-            left_out => write!(formatter, "\n  and {left_out} more"),
-        }
+        write_verdict(
+            formatter,
+            self.passed,
+            self.reasons.iter().map(|reason| (reason.code(), reason)),
+            self.reasons_left_out,
+        )
     }
+}
+
+/// A verdict for people: whether it passed, and a line for each reason after its code.
+pub(crate) fn write_verdict<R: fmt::Display>(
+    formatter: &mut fmt::Formatter<'_>,
+    passed: bool,
+    reasons: impl Iterator<Item = (&'static str, R)>,
+    left_out: usize,
+) -> fmt::Result {
+    formatter.write_str(if passed { "passed" } else { "failed" })?;
+    for (code, reason) in reasons {
+        write!(formatter, "\n  {code}: {reason}")?;
+    }
+    if left_out > 0 {
+        write!(formatter, "\n  and {left_out} more")?;
+    }
+    Ok(())
 }

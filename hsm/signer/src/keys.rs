@@ -7,8 +7,7 @@ use stele_hsm::{
     PeerBindingRequest, Signer, SignerError, VoteGuard, VoteRequest,
     guard::VotePosition,
     remote::wire::{
-        Answer, Certification, Description, Identity, KeyBytes, KeyDescription, KeyEvidence, Quote, Request, Role,
-        Secret, VERSION,
+        Answer, Description, Identity, KeyBytes, KeyDescription, KeyEvidence, Request, Role, Secret, VERSION,
     },
     tpm::{KeyQuoteRequest, QuoteRequest, TpmAttestor, TpmDevice, TpmEpoch},
 };
@@ -177,8 +176,7 @@ impl Keys {
                 let attestation = self.attestation()?;
                 let checkpoint = CheckpointRequest { tree_size, root, sig_structure: bytes };
                 let pcrs = if pcrs.is_empty() { &attestation.section.pcrs } else { pcrs };
-                let quoted = attestation.attestor.quote(&QuoteRequest { nonce, checkpoint, pcrs }).await?;
-                Answer::Quote { quote: quote(quoted) }
+                Answer::Quote { quote: attestation.attestor.quote(&QuoteRequest { nonce, checkpoint, pcrs }).await? }
             }
             Request::Log { log } => {
                 let section = self.attestation()?.section.clone();
@@ -299,21 +297,15 @@ async fn evidence(attestation: &Attestation, role: Role, key: &HeldKey) -> Resul
     let mut evidence = KeyEvidence { key: describe(role, signer)?, spki, certification: None, quote: None };
     match key {
         HeldKey::Tpm(signer) => {
-            let certified = attestation.attestor.certify(signer).await?;
-            let (message, signature, public) = (certified.message, certified.signature, certified.public);
-            evidence.certification = Some(Certification { message, signature, public });
+            evidence.certification = Some(attestation.attestor.certify(signer).await?);
         }
         HeldKey::Pkcs11(_) => {
             let request = KeyQuoteRequest { spki: &evidence.spki, pcrs: &attestation.section.pcrs };
-            evidence.quote = Some(quote(attestation.attestor.quote_key(&request).await?));
+            evidence.quote = Some(attestation.attestor.quote_key(&request).await?);
         }
         HeldKey::Software(_) => {}
     }
     Ok(evidence)
-}
-
-fn quote(quoted: stele_hsm::tpm::Quote) -> Quote {
-    Quote { message: quoted.message, signature: quoted.signature, pcrs: quoted.pcrs }
 }
 
 const fn signature(signature: stele_hsm::Signature) -> Answer {

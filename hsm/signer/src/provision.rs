@@ -96,7 +96,7 @@ pub(crate) fn adopt(config: &Config, genesis: &Path) -> anyhow::Result<NetworkId
         bail!("{} exists: a signer serves one network", files.network().display());
     }
     // The guard first: without the network's file the signer does not start. One that is there is of an adoption that was
-    // cut off; it has to be of this network, and has signed nothing.
+    // cut off; it has to be of this network, and forgets nothing.
     if files.checkpoints().exists() {
         CheckpointGuard::open(&files.checkpoints(), network.0, GuardDurability::Sync)?;
     } else {

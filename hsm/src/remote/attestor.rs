@@ -3,10 +3,11 @@
 use zeroize::Zeroizing;
 
 use crate::{
+    attested::Quote,
     error::SignerError,
     remote::{
         socket::{SignerSocket, unexpected},
-        wire::{Answer, Identity, Log, Quote, Request},
+        wire::{Answer, Identity, Log, Request},
     },
     request::CheckpointRequest,
 };

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use zeroize::Zeroizing;
 
 use crate::{
+    attested::{Certification, Quote},
     error::SignerError,
     guard::VotePosition,
     kind::SignerKind,
@@ -390,34 +391,6 @@ impl From<Refusal> for SignerError {
         let code = Self::known_code(&code);
         Self::Remote { code, message, retryable, guard }
     }
-}
-
-/// A quote in raw TCG bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Quote {
-    /// `TPMS_ATTEST`.
-    #[cbor(n(0), with = "minicbor::bytes")]
-    pub message: Vec<u8>,
-    /// `TPMT_SIGNATURE`.
-    #[cbor(n(1), with = "minicbor::bytes")]
-    pub signature: Vec<u8>,
-    /// Values of the quoted PCRs in the `serialized` format of `tpm2_quote --pcr`.
-    #[cbor(n(2), with = "minicbor::bytes")]
-    pub pcrs: Vec<u8>,
-}
-
-/// The attestation key's word that a key is of its TPM.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Certification {
-    /// `TPMS_ATTEST`.
-    #[cbor(n(0), with = "minicbor::bytes")]
-    pub message: Vec<u8>,
-    /// `TPMT_SIGNATURE`.
-    #[cbor(n(1), with = "minicbor::bytes")]
-    pub signature: Vec<u8>,
-    /// `TPMT_PUBLIC` of the certified key.
-    #[cbor(n(2), with = "minicbor::bytes")]
-    pub public: Vec<u8>,
 }
 
 /// By what a node's TPM and keys are known.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use stele_evidence::{
     Attestation, Attested, Credential, Digest, HashAlgorithm, PcrSelection, PcrValues, TpmSignature,
-    key_qualifying_data, package::KeyProof, quote_qualifying_data,
+    key_qualifying_data, quote_qualifying_data,
 };
 use tss_esapi::{
     Error,
@@ -15,6 +15,7 @@ use tss_esapi::{
 use zeroize::Zeroizing;
 
 use crate::{
+    attested::{Certification, Quote},
     error::SignerError,
     request::CheckpointRequest,
     tpm::{
@@ -47,41 +48,6 @@ pub struct KeyQuoteRequest<'a> {
     pub spki: &'a [u8],
     /// PCRs of the SHA-256 bank, each below 24.
     pub pcrs: &'a [u8],
-}
-
-/// A quote in raw TCG bytes, as `tpm2_checkquote` takes them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Quote {
-    /// `TPMS_ATTEST`.
-    pub message: Vec<u8>,
-    /// `TPMT_SIGNATURE`.
-    pub signature: Vec<u8>,
-    /// Values of the quoted PCRs in the `serialized` format of `tpm2_quote --pcr`.
-    pub pcrs: Vec<u8>,
-}
-
-/// The attestation key's word that a key is of its TPM.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Certification {
-    /// `TPMS_ATTEST`.
-    pub message: Vec<u8>,
-    /// `TPMT_SIGNATURE`.
-    pub signature: Vec<u8>,
-    /// `TPMT_PUBLIC` of the certified key.
-    pub public: Vec<u8>,
-}
-
-impl From<Quote> for KeyProof {
-    fn from(quote: Quote) -> Self {
-        Self::Quote { message: quote.message, signature: quote.signature, pcrs: quote.pcrs }
-    }
-}
-
-impl From<Certification> for KeyProof {
-    fn from(certification: Certification) -> Self {
-        let Certification { message, signature, public } = certification;
-        Self::Certification { message, signature, public }
-    }
 }
 
 /// By what a TPM is known.

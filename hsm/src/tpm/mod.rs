@@ -29,8 +29,10 @@ mod template;
 
 pub use stele_evidence::Credential;
 
+pub use crate::attested::{Certification, Quote};
+
 pub use self::{
-    attestor::{AttestationIdentity, Certification, KeyQuoteRequest, Quote, QuoteRequest, TpmAttestor},
+    attestor::{AttestationIdentity, KeyQuoteRequest, QuoteRequest, TpmAttestor},
     device::{TpmDevice, TpmFigures},
     epoch::TpmEpoch,
     key_file::TpmKeyFile,

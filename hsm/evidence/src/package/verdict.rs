@@ -13,7 +13,7 @@ use crate::{
     algorithm::Digest,
     certificate::Endorsement,
     package::content::KeyProvider,
-    verdict::{Facts, Reason},
+    verdict::{Facts, Reason, write_verdict},
 };
 
 /// The outcome for a package.
@@ -163,13 +163,11 @@ impl Serialize for PackageReason {
 
 impl fmt::Display for PackageVerdict {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(if self.passed { "passed" } else { "failed" })?;
-        for reason in &self.reasons {
-            write!(formatter, "\n  {}: {reason}", reason.code())?;
-        }
-        match self.reasons_left_out {
-            0 => Ok(()),
-            left_out => write!(formatter, "\n  and {left_out} more"),
-        }
+        write_verdict(
+            formatter,
+            self.passed,
+            self.reasons.iter().map(|reason| (reason.code(), reason)),
+            self.reasons_left_out,
+        )
     }
 }

@@ -78,12 +78,8 @@ fn quotes_name_nonce_and_head_and_the_identity_answers_for_every_key() {
 
 fn evidence(key: wire::KeyEvidence) -> KeyEvidence {
     let (provider, proof) = match (key.certification, key.quote) {
-        (Some(wire::Certification { message, signature, public }), None) => {
-            (KeyProvider::Tpm, KeyProof::Certification { message, signature, public })
-        }
-        (None, Some(wire::Quote { message, signature, pcrs })) => {
-            (KeyProvider::Pkcs11, KeyProof::Quote { message, signature, pcrs })
-        }
+        (Some(certification), None) => (KeyProvider::Tpm, KeyProof::from(certification)),
+        (None, Some(quote)) => (KeyProvider::Pkcs11, KeyProof::from(quote)),
         other => panic!("one proof: {other:?}"),
     };
     KeyEvidence { name: key.key.role.name().into(), provider, spki: key.spki, proof: Some(proof) }
