@@ -7,9 +7,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use stele_ctl::failure::Failure;
+use stele_ctl::network::init::{HeldKeys, unsigned_certificate};
 use stele_ctl::network::{InitOptions, NetworkDir, PartyProfile, Profile, VoteMode, init};
+use stele_hsm::{
+    EpochCertificateRequest, NodeKeys, PublishedEpoch, PublishedKey, Signer as _, SignerKind, SoftwareSigner,
+};
 use stele_types::party::Role;
-use stele_types::{Genesis, Hash, Height, NetworkId};
+use stele_types::{EpochCertificate, Genesis, Hash, Height, NetworkId, ValidatorId};
 
 fn files(root: &Path, found: &mut Vec<std::path::PathBuf>) {
     for entry in fs::read_dir(root).unwrap() {
@@ -131,6 +135,65 @@ fn a_used_directory_and_bad_options_are_refused_with_their_code() {
     ] {
         assert_eq!(code(init(&fresh, &options).unwrap_err()).as_deref(), Some("parameter_invalid"));
     }
+}
+
+/// What `stele-signer init` writes, of keys that are gone with this function.
+fn held_keys() -> NodeKeys {
+    let key = || SoftwareSigner::ephemeral().unwrap();
+    let point = |signer: &SoftwareSigner| <[u8; 33]>::try_from(signer.public_key().sec1_compressed.as_slice()).unwrap();
+    let (validator, seal, epoch) = (key(), key(), key());
+    let id = ValidatorId::of(&point(&validator));
+    let heights = (1, EpochCertificate::HEIGHTS_MAX);
+    let certificate =
+        unsigned_certificate(NetworkId::default(), id, point(&epoch), (Height(heights.0), Height(heights.1)));
+    let bytes = certificate.signing_bytes();
+    let request = EpochCertificateRequest {
+        validator: id.0,
+        epoch_key: &certificate.public_key,
+        height_first: heights.0,
+        height_last: heights.1,
+        bytes: &bytes,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let signature = runtime.block_on(validator.sign_epoch_certificate(&request)).unwrap();
+    NodeKeys {
+        validator: Some(PublishedKey::new(SignerKind::Tpm, &point(&validator))),
+        seal: PublishedKey::new(SignerKind::Pkcs11, &point(&seal)),
+        epoch: Some(PublishedEpoch::new(&point(&epoch), heights, &signature)),
+    }
+}
+
+#[test]
+fn keys_that_a_signer_holds_are_taken_as_they_are_and_wrong_ones_found_no_network() {
+    let directory = tempfile::tempdir().unwrap();
+    let made = |name: &str, keys: NodeKeys| {
+        let held = vec![HeldKeys { keys, socket: "/run/stele-signer/signer.sock".into() }];
+        init(&directory.path().join(name), &InitOptions { validators: 1, held, ..InitOptions::default() })
+    };
+    let keys = held_keys();
+    let network = made("net", keys.clone()).unwrap();
+    let validator = keys.validator.as_ref().unwrap().point().unwrap();
+    assert_eq!(network.genesis.validators.get(0).unwrap().public_key, validator);
+    assert_eq!(network.genesis.epoch_certificates.len(), 1);
+    let dir = network.dir.node("node-1");
+    for absent in ["validator.key", "validator.votes", "seal.key", "seal.checkpoints", "epoch.key"] {
+        assert!(!dir.file(absent).exists(), "{absent} is the signer's");
+    }
+    let config: toml::Table = toml::from_str(&fs::read_to_string(dir.config()).unwrap()).unwrap();
+    assert_eq!(config["signer"]["socket"].as_str(), Some("/run/stele-signer/signer.sock"));
+    assert_eq!(
+        (config["validator"]["signer"].as_str(), config["seal"]["signer"].as_str()),
+        (Some("tpm"), Some("pkcs11"))
+    );
+
+    let code = |error: anyhow::Error| error.downcast_ref::<Failure>().map(|failure| failure.code().to_owned());
+    let mut swapped = held_keys();
+    swapped.epoch = keys.epoch.clone();
+    assert_eq!(code(made("swapped", swapped).unwrap_err()).as_deref(), Some("genesis_invalid"));
+    let follower = NodeKeys { validator: None, ..keys.clone() };
+    assert_eq!(code(made("follower", follower).unwrap_err()).as_deref(), Some("node_keys_follower"));
+    let direct = NodeKeys { epoch: None, ..keys };
+    assert_eq!(code(made("direct", direct).unwrap_err()).as_deref(), Some("node_keys_no_epoch"));
 }
 
 #[test]

@@ -12,14 +12,14 @@ use stele_ledger::value::KeyRecord;
 use stele_types::governance::EpochCertify;
 use stele_types::hash::KeyId;
 use stele_types::party::{EnrolledKey, KeyEnrol, KeyReset, KeyRevoke, KeyRotate, PublicKey, RevocationReason};
-use stele_types::{Code, Command, EpochCertificate, Genesis, Hash, Height, NetworkId, Suite, ValidatorId};
+use stele_types::{Code, Command, EpochCertificate, Genesis, Height, NetworkId, Suite, ValidatorId};
 
 use crate::commands::governed::{DualControl, issue, party_id};
 use crate::commands::words;
 use crate::describe::{self, Object};
 use crate::failure::Failure;
 use crate::keys::SigningKey;
-use crate::network::init::certify_epoch;
+use crate::network::init::{certify_epoch, unsigned_certificate};
 use crate::network::layout::NetworkDir;
 use crate::network::profile::PartyProfile;
 use crate::output::Record;
@@ -376,15 +376,7 @@ async fn certify_held(
     let long_term = signer.signer(KeyRole::Validator, key.kind()?).await?;
     let validator = ValidatorId::of(&compressed(&long_term)?);
     let epoch = compressed(&signer.make_epoch_key().await?)?;
-    let mut certificate = EpochCertificate {
-        network,
-        validator,
-        public_key: epoch,
-        from_height: heights.0,
-        until_height: heights.1,
-        pcr_policy: Hash::default(),
-        signature: [0; 64],
-    };
+    let mut certificate = unsigned_certificate(network, validator, epoch, heights);
     let bytes = certificate.signing_bytes();
     let request = EpochCertificateRequest {
         validator: validator.0,

@@ -302,6 +302,10 @@ pub fn init(root: &Path, options: &InitOptions) -> Result<Network> {
     };
     let bytes = genesis.to_bytes();
     let genesis = Genesis::from_bytes(&bytes).context("the genesis file that was made")?;
+    stele_ledger::check_genesis(&genesis).map_err(|code| {
+        Failure::new("genesis_invalid", format!("the genesis file would found no network ({code})"))
+            .hint("ask the operators for the files that `stele-signer init` wrote, unchanged")
+    })?;
     fs::write(dir.genesis(), &bytes).context("cannot write genesis.cbor")?;
     let view = serde_json::to_string_pretty(&genesis_view(&genesis)).context("genesis.json")?;
     fs::write(dir.genesis_view(), view + "\n").context("cannot write genesis.json")?;
@@ -481,15 +485,21 @@ fn make_keys(
 fn held_certificate(keys: &NodeKeys, validator: ValidatorId) -> Result<EpochCertificate> {
     let missing = || Failure::new("node_keys_no_epoch", "these keys have no epoch key: votes can only be direct");
     let epoch = keys.epoch.as_ref().ok_or_else(missing)?;
-    Ok(EpochCertificate {
-        network: NetworkId::default(),
-        validator,
-        public_key: epoch.point()?,
-        from_height: Height(epoch.from_height),
-        until_height: Height(epoch.until_height),
-        pcr_policy: Hash::default(),
-        signature: epoch.signature()?,
-    })
+    let heights = (Height(epoch.from_height), Height(epoch.until_height));
+    let mut certificate = unsigned_certificate(NetworkId::default(), validator, epoch.point()?, heights);
+    certificate.signature = epoch.signature()?;
+    Ok(certificate)
+}
+
+/// A certificate of an epoch key that nobody has signed yet.
+pub fn unsigned_certificate(
+    network: NetworkId,
+    validator: ValidatorId,
+    public_key: [u8; 33],
+    (from_height, until_height): (Height, Height),
+) -> EpochCertificate {
+    let (pcr_policy, signature) = (Hash::default(), [0; 64]);
+    EpochCertificate { network, validator, public_key, from_height, until_height, pcr_policy, signature }
 }
 
 /// Certifies an epoch key with the long-term key in a file.
@@ -505,15 +515,7 @@ pub fn certify_epoch(
 ) -> Result<EpochCertificate> {
     let key = p256::SecretKey::from_pkcs8_pem(&keys::read_secret(long_term_key)?)
         .map_err(|_| anyhow!("{} is not a P-256 key", long_term_key.display()))?;
-    let mut certificate = EpochCertificate {
-        network,
-        validator,
-        public_key,
-        from_height: heights.0,
-        until_height: heights.1,
-        pcr_policy: Hash::default(),
-        signature: [0; 64],
-    };
+    let mut certificate = unsigned_certificate(network, validator, public_key, heights);
     let signature: p256::ecdsa::Signature = p256::ecdsa::SigningKey::from(key)
         .try_sign(&certificate.signing_bytes())
         .map_err(|_| anyhow!("signature of the epoch certificate"))?;
