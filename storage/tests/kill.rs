@@ -214,7 +214,8 @@ fn check(directory: &std::path::Path, known: &mut BTreeMap<u64, Known>, kill: u6
                 runtime.block_on(store.collect(live_percent, 8)).unwrap();
                 removed = runtime.block_on(store.remove(&root, 3));
             }
-            assert!(removed.unwrap(), "object {number} is removed once");
+            let status = || runtime.block_on(store.status());
+            assert!(matches!(removed, Ok(true)), "object {number} after kill {kill}: {removed:?}, {:?}", status());
         }
         stays
     });

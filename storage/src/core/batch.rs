@@ -31,6 +31,8 @@ pub(super) struct Batch {
     first: usize,
     /// Somebody waits for a record in it.
     pub(super) urgent: bool,
+    /// The newest segment that one of its tombstones is needed for, if it has nothing but such as were carried on.
+    carried: Option<u32>,
     pub(super) records: Vec<Record>,
 }
 
@@ -60,6 +62,8 @@ pub(super) struct Closed {
     pub(super) start: u32,
     /// Blocks that the batch takes of each slot.
     pub(super) blocks: u32,
+    /// See [`Batch::carried`].
+    pub(super) carried: Option<u32>,
     pub(super) records: Vec<Record>,
 }
 
@@ -83,6 +87,7 @@ impl Batch {
             parity,
             first,
             urgent: false,
+            carried: Some(0),
             records: Vec::new(),
         })
     }
@@ -119,6 +124,8 @@ impl Batch {
         }
         let Queued { put, turn } = queued;
         self.urgent |= put.urgent;
+        let is_carried = put.moved && put.kind == Kind::Tombstone;
+        self.carried = self.carried.filter(|_| is_carried).map(|ends| ends.max(put.ends));
         let data = (self.lead + 1) * BLOCK_BYTES;
         // What lies between two records is whatever the buffer held before: it is summed and coded as it is, but nothing of
         // another record should outlive it there.
@@ -162,7 +169,7 @@ impl Batch {
         segment: &Segment,
         sequence: u64,
     ) -> Closed {
-        let Self { segment: id, start, lead, columns, parity, records, .. } = self;
+        let Self { segment: id, start, lead, columns, parity, carried, records, .. } = self;
         let data = (lead + 1) * BLOCK_BYTES;
         let directory_blocks = |column: &Column| (column.entries.len() * DIRECTORY_ENTRY_BYTES).div_ceil(BLOCK_BYTES);
         let blocks = columns
@@ -231,7 +238,7 @@ impl Batch {
             }
             cells.push((at, buffer.with_length(end)));
         }
-        Closed { cells, start, blocks: u32::try_from(blocks + 1).expect("a cell is bounded"), records }
+        Closed { cells, start, blocks: u32::try_from(blocks + 1).expect("a cell is bounded"), carried, records }
     }
 }
 

@@ -662,7 +662,8 @@ impl Inner {
         let dead = |(id, known): &(&u32, &ColdSegment)| {
             // One that is being made may be all there is, if the drives have lost the segment and the index what it held.
             let done = known.state != ObjectState::Begun && !segments.all.contains_key(id);
-            done && live.get(id).is_none_or(|live| *live == 0)
+            // A record may have no bytes.
+            done && !live.contains_key(id)
         };
         Ok(cold.iter().filter(dead).map(|(id, _)| *id).collect())
     }

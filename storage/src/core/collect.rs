@@ -3,24 +3,37 @@
 //! Records are grouped by class and retention year, so that most segments die as a whole and cost nothing but their seal.
 //! The rest is moved into the group's open segment, like any put. A segment is given up only when the index is durable
 //! without it, since a tombstone that is no longer carried on cannot be replayed.
+//!
+//! A tombstone is carried on as long as there is a segment in which a record that it ends may lie, which is any up to the
+//! newest when it was written. What was carried counts as needed, or it would be written again by every collecting; when
+//! it has become much, the oldest segments are written again, and what waited for them is dropped.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::recover::FoundBatch;
+use super::segment::{Carried, Segments};
 use super::write::{ReadOnly, index_failed, unless_empty};
 use super::{Inner, Put};
-use crate::StorageError;
 use crate::format::{BLOCK_BYTES, DIRECTORY_ENTRY_BYTES, Entry, Kind, Stage};
 use crate::location::Location;
+use crate::{Group, StorageError};
 
 /// Entries of the index that are looked at before others have their turn.
 const ENTRIES_AT_ONCE: usize = 4096;
 
 /// Records that are moved at a time.
 const MOVES_MAX: usize = 16;
+
+/// Tombstones that are moved at a time.
+const TOMBSTONE_MOVES_MAX: usize = 512;
+
+/// The part of the store that carried tombstones may take before the oldest segments, which they wait for, are written
+/// again: an entry is a thousandth of what it ends, so the store was filled many times over by then.
+const CARRIED_PARTS: u64 = 16;
 
 /// What collecting came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,6 +44,48 @@ pub struct CollectReport {
     pub moved: u64,
     /// Bytes of the records that were moved.
     pub moved_bytes: u64,
+}
+
+/// A segment that may be emptied.
+struct Victim {
+    id: u32,
+    group: Group,
+    /// Bytes that were written to it, parity not counted.
+    written: u64,
+    /// Bytes of them that would be written again.
+    needed: u64,
+    /// Bytes of these that are carried tombstones.
+    carried: u64,
+}
+
+/// Segments of a group that are emptied together.
+struct Emptying {
+    /// How many segments more are free by it.
+    gain: usize,
+    victims: Vec<Victim>,
+}
+
+impl Emptying {
+    /// The segments that what is needed of the victims fills, beside `open` bytes of the one that is open. What is moved
+    /// leaves gaps: half as much again is reckoned.
+    fn segments_needed(victims: &[Victim], open: u64, capacity: u64) -> usize {
+        let needed: u64 = victims.iter().map(|victim| victim.needed).sum();
+        let segments = (needed + needed / 2).saturating_sub(open).div_ceil(capacity);
+        usize::try_from(segments).unwrap_or(usize::MAX)
+    }
+
+    /// Of the victims, those that need least first, as many as bring most with the `free` segments that there are; none if
+    /// they would bring nothing.
+    fn that_gains_most(mut victims: Vec<Victim>, open: u64, capacity: u64, free: usize) -> Option<Self> {
+        let gain = |count: usize| {
+            let needed = Self::segments_needed(&victims[..count], open, capacity);
+            if needed > free { 0 } else { count.saturating_sub(needed) }
+        };
+        let count = (1..=victims.len()).max_by_key(|count| (gain(*count), Reverse(*count)))?;
+        let gain = gain(count);
+        victims.truncate(count);
+        (gain > 0).then_some(Self { gain, victims })
+    }
 }
 
 /// A record on its way from one segment to another.
@@ -59,34 +114,112 @@ impl Inner {
         }
         let mut report = CollectReport::default();
         let live = self.live_bytes().await?;
-        let mut victims: Vec<(u64, u32)> = {
-            let (segments, cold) = (self.segments.borrow(), self.cold.borrow());
-            // What is in the cold tier, or on its way there, makes room as a whole.
-            let sealed = segments.all.iter().filter(|(id, segment)| segment.is_settled() && !cold.contains_key(id));
-            let share = |(id, segment): (&u32, &super::segment::Segment)| {
-                let room = u64::from(segment.used) * BLOCK_BYTES as u64 * self.shape.data as u64;
-                (live.get(id).copied().unwrap_or(0) * 100 / room.max(1), *id)
-            };
-            sealed.map(share).filter(|(share, _)| *share <= u64::from(live_percent)).collect()
-        };
-        victims.sort_unstable();
-        victims.truncate(segments_max);
-        let mut emptied = Vec::with_capacity(victims.len());
-        for (_, id) in victims {
+        let mut emptied = Vec::new();
+        for id in self.victims(&live, live_percent, segments_max) {
+            let mut result = self.empty(id, &mut report).await;
+            if matches!(result, Err(StorageError::Full { .. })) && !emptied.is_empty() {
+                // What was emptied until now makes room for it.
+                self.free(&mut emptied, &mut report).await?;
+                result = self.empty(id, &mut report).await;
+            }
             // What cannot be moved stays where it is; a scrub, or the next put, tells why.
-            if self.empty(id, &mut report).await.is_ok() {
+            if result.is_ok() {
                 emptied.push(id);
             }
         }
+        self.free(&mut emptied, &mut report).await?;
+        Ok(report)
+    }
+
+    /// Gives up the slots of emptied segments.
+    async fn free(&self, emptied: &mut Vec<u32>, report: &mut CollectReport) -> Result<(), StorageError> {
         if emptied.is_empty() {
-            return Ok(report);
+            return Ok(());
         }
         // What was moved, and what was ended, must not be looked for in them after a crash.
         self.index.flush(self.position()).map_err(index_failed)?;
-        for id in emptied {
+        for id in emptied.drain(..) {
             report.segments += u64::from(self.free_slots(id).await);
         }
-        Ok(report)
+        Ok(())
+    }
+
+    /// The segments to be emptied, in order. Those of which little lives; those that hold little, because the store was
+    /// closed soon, where a group has several that fit into fewer; and the oldest ones when tombstones that wait for these
+    /// have become many.
+    fn victims(&self, live: &BTreeMap<u32, u64>, live_percent: u8, segments_max: usize) -> Vec<u32> {
+        let segments = self.segments.borrow();
+        let row = BLOCK_BYTES as u64 * self.shape.data as u64;
+        let capacity = u64::from(self.shape.slot_blocks - 1) * row;
+        let mut settled = self.settled_segments(&segments, live, row);
+        let carried: u64 = settled.iter().map(|victim| victim.carried).sum();
+        let columns = self.shape.columns();
+        let free = segments.segments_free(columns);
+        let is_scarce = free <= segments.reserve(columns);
+        let all = capacity * segments.slots_all() / columns as u64;
+        let waits_for_old = carried > all / CARRIED_PARTS || (is_scarce && carried >= capacity);
+        let oldest: Vec<u32> = settled.iter().map(|victim| victim.id).take(segments_max.div_ceil(2)).collect();
+
+        settled.retain(|victim| victim.needed * 100 <= u64::from(live_percent) * capacity);
+        let mut groups: BTreeMap<Group, Vec<Victim>> = BTreeMap::new();
+        settled.into_iter().for_each(|victim| groups.entry(victim.group).or_default().push(victim));
+        let mut chosen: Vec<Emptying> = Vec::new();
+        for (group, mut victims) in groups {
+            victims.sort_unstable_by_key(|victim| (victim.needed, victim.id));
+            let open = self.open_room(&segments, group) * row;
+            if is_scarce {
+                victims.truncate(segments_max);
+                chosen.extend(Emptying::that_gains_most(victims, open, capacity, free));
+                continue;
+            }
+            if Emptying::segments_needed(&victims, open, capacity) >= victims.len() {
+                victims.retain(|victim| victim.needed * 100 <= u64::from(live_percent) * victim.written);
+            }
+            chosen.extend(victims.into_iter().map(|victim| Emptying { gain: 0, victims: vec![victim] }));
+        }
+        chosen.sort_by_key(|emptying| {
+            let [first, ..] = emptying.victims.as_slice() else { unreachable!("there is one at least") };
+            (Reverse(emptying.gain), first.needed * 100 / first.written.max(1), first.id)
+        });
+        let mut ids: Vec<u32> = if waits_for_old { oldest } else { Vec::new() };
+        for Emptying { victims, .. } in chosen {
+            // Some of those that make room together make none.
+            if ids.len() + victims.len() <= segments_max {
+                let others: Vec<u32> = victims.iter().map(|victim| victim.id).filter(|id| !ids.contains(id)).collect();
+                ids.extend(others);
+            }
+        }
+        ids
+    }
+
+    /// What may be emptied, the oldest first.
+    fn settled_segments(&self, segments: &Segments, live: &BTreeMap<u32, u64>, row: u64) -> Vec<Victim> {
+        let cold = self.cold.borrow();
+        // What is in the cold tier, or on its way there, makes room as a whole.
+        let settled = segments.all.iter().filter(|(id, segment)| segment.is_settled() && !cold.contains_key(id));
+        settled
+            .map(|(id, segment)| {
+                let Carried { blocks, ends } = segment.carried;
+                let is_needed = blocks > 0 && self.is_there_up_to(segments, ends, *id);
+                let carried = if is_needed { u64::from(blocks) * row } else { 0 };
+                let needed = live.get(id).copied().unwrap_or(0) + carried;
+                Victim { id: *id, group: segment.group, written: u64::from(segment.used) * row, needed, carried }
+            })
+            .collect()
+    }
+
+    /// Blocks that the segment has room for that a group is written to.
+    fn open_room(&self, segments: &Segments, group: Group) -> u64 {
+        let writing = self.writing.borrow();
+        let open = writing.groups.get(&group).and_then(|open| open.segment);
+        open.and_then(|id| segments.all.get(&id)).map_or(0, |segment| segment.room(&self.shape) as u64)
+    }
+
+    /// Whether there is a segment, on the drives or in the cold tier, in which a record may lie that a tombstone in another
+    /// one ends.
+    fn is_there_up_to(&self, segments: &Segments, ends: u32, besides: u32) -> bool {
+        let mut range = segments.all.range(..=ends);
+        range.any(|(id, segment)| *id != besides && !segment.leaving) || self.is_cold_up_to(ends, besides)
     }
 
     /// Gives up a segment's slots; whether a drive took it. The index must durably do without what is in them.
@@ -165,8 +298,10 @@ impl Inner {
                     report.moved_bytes += put.bytes.len() as u64;
                     let (reply, answer) = oneshot::channel();
                     moves.push_back(Move { key: put.key, answer });
+                    // Tombstones have no bytes to hold, and few of them in a batch are many batches.
+                    let moves_max = if put.kind == Kind::Tombstone { TOMBSTONE_MOVES_MAX } else { MOVES_MAX };
                     self.put(Put { reply, ..put });
-                    if moves.len() > MOVES_MAX {
+                    while moves.len() > moves_max {
                         let oldest = moves.pop_front().expect("there are some");
                         self.finish_move(oldest).await?;
                     }
@@ -182,19 +317,14 @@ impl Inner {
         &self,
         entry: &Entry,
         location: Location,
-        group: crate::Group,
+        group: Group,
     ) -> Result<Option<Put>, StorageError> {
         let key = entry.key;
         self.tasks.until(|| (!self.busy.borrow().contains(&key)).then_some(())).await;
         let known = self.find(&key)?;
         let bytes = if entry.kind == Kind::Tombstone {
             // It is carried on as long as there is a segment in which a copy of the record may lie, whatever became of it.
-            let older = {
-                let segments = self.segments.borrow();
-                let mut range = segments.all.range(..=entry.ends);
-                range.any(|(id, segment)| *id != location.segment && !segment.leaving)
-                    || self.is_cold_up_to(entry.ends, location.segment)
-            };
+            let older = self.is_there_up_to(&self.segments.borrow(), entry.ends, location.segment);
             if known.is_some() || !older {
                 return Ok(None);
             }

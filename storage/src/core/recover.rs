@@ -10,7 +10,7 @@ use stele_device::{Batch, BlockDevice, BufferPool, Request};
 use super::ports::{self, Ports};
 use super::repair::{Batchwise, agreed};
 use super::roster::Roster;
-use super::segment::{Segment, Segments};
+use super::segment::{Carried, Segment, Segments};
 use super::tasks::Tasks;
 use super::workbench::{PLACES, Workbench};
 use super::write::index_failed;
@@ -456,6 +456,7 @@ impl Inner {
                 sealed: true,
                 leaving,
                 pins: 0,
+                carried: Carried::default(),
             };
             segments.all.insert(id, segment);
             stages.insert(id, header.stage);

@@ -31,6 +31,24 @@ pub(super) struct Segment {
     pub(super) leaving: bool,
     /// Tasks that write to its slots.
     pub(super) pins: usize,
+    /// Tombstones that were carried on into it by this process.
+    pub(super) carried: Carried,
+}
+
+/// Tombstones that are needed for as long as there is a segment in which a record may lie that they end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Carried {
+    /// Blocks of each slot that hold nothing else.
+    pub(super) blocks: u32,
+    /// The newest segment that one of them is needed for.
+    pub(super) ends: u32,
+}
+
+impl Carried {
+    /// Adds what another batch holds.
+    pub(super) fn add(&mut self, blocks: u32, ends: u32) {
+        *self = Self { blocks: self.blocks + blocks, ends: self.ends.max(ends) };
+    }
 }
 
 impl Segment {
@@ -125,6 +143,7 @@ impl Segments {
             sealed: false,
             leaving: false,
             pins: 0,
+            carried: Carried::default(),
         };
         self.all.insert(id, segment);
         Some(id)

@@ -325,11 +325,15 @@ impl Inner {
         let mut segments = self.segments.borrow_mut();
         let id = batch.segment;
         let segment = segments.all.get_mut(&id).expect("a segment with a batch");
-        let Closed { cells, start, blocks, records } = batch.close(&self.shape, &self.code, &roster, segment, sequence);
+        let Closed { cells, start, blocks, carried, records } =
+            batch.close(&self.shape, &self.code, &roster, segment, sequence);
         let first = segment.is_empty();
         segment.used = start + blocks;
         segment.batches += 1;
         segment.sequence = sequence;
+        if let Some(ends) = carried {
+            segment.carried.add(blocks, ends);
+        }
 
         let flight = writing.flights_free.pop().unwrap_or_else(|| {
             writing.flights.push(None);

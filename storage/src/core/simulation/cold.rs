@@ -271,6 +271,27 @@ fn an_object_that_nobody_needs_is_given_up() {
     assert!(world.list().is_empty());
 }
 
+/// An object is needed for a record without bytes, too: it was given up, and the record with it.
+#[test]
+fn an_object_that_has_an_empty_record_is_not_given_up() {
+    let mut world = World::new(4, 2, 1, 3, 24);
+    let mut answer = world.ask_put(1_000, 0, 1);
+    world.finish();
+    answer.try_recv().unwrap().unwrap();
+    world.records.insert(1_000, (0, Known::Put));
+    let segment = world.segment_of_record(1_000);
+    let mut number = 0;
+    for number in world.advance_all(&mut number, 2) {
+        if world.segment_of_record(number) == segment {
+            assert!(world.try_remove_now(number));
+        }
+    }
+    world.move_all();
+    assert!(!world.ask(|reply| ColdCommand::Dead { reply }).unwrap().contains(&segment));
+    let location = world.location(1_000).unwrap();
+    world.read_cold(1_000, location).unwrap();
+}
+
 /// A segment that no slots hold is listed from its object.
 #[test]
 fn an_object_says_what_is_found_in_it() {
