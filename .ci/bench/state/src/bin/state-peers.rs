@@ -17,18 +17,19 @@
 //!    and where recovery starts. SHA-256, values of fixed size, the Sequential strategy. Its log is never pruned, which
 //!    is to its advantage.
 //!
-//! Both peers have caches that hold everything: with the 2 MiB of its own benchmarks qmdb takes twice the time. They
-//! and ours are built as for a release; ours keeps its overflow checks.
+//! Both peers have caches that hold everything; with `--qmdb-cache-mib 2` qmdb has that of its own benchmarks. They and
+//! ours are built as for a release; ours keeps its overflow checks.
 //!
 //! Not comparable: nomt and qmdb keep indexes on disk too and can hold more than memory, our tree cannot; qmdb's
 //! root depends on the history of operations, and it can prove what a key was; ours keeps the last minute's roots
 //! provable.
 //!
 //! Options: `--keys` (1,000,000), `--rounds` (3), `--seconds` a turn (10), `--core` (0), `--only ours|nomt|qmdb`,
-//! `--qmdb-sync` (0), `--json FILE`, `--directory DIR`, which must be on a real disk.
+//! `--qmdb-sync` (0), `--qmdb-cache-mib` (1,024), `--json FILE`, `--directory DIR`, which must be on a real disk.
 
 use std::collections::HashSet;
 use std::error::Error;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -82,7 +83,10 @@ fn main() -> Outcome<()> {
         let directory = directory.path().join(name);
         let candidate: Box<dyn Candidate> = match name {
             "ours" => Box::new(Ours::open(&directory)?),
-            "qmdb" => Box::new(Qmdb::open(directory, arguments.number("qmdb-sync", 0)? != 0)?),
+            "qmdb" => {
+                let sync = arguments.number("qmdb-sync", 0)? != 0;
+                Box::new(Qmdb::open(directory, sync, arguments.number("qmdb-cache-mib", 1_024)?)?)
+            }
             "nomt" => Box::new(NomtMap::open(&directory, keys)?),
             name => return Err(format!("no candidate is called {name}").into()),
         };
@@ -363,21 +367,20 @@ enum Request {
 }
 
 impl Qmdb {
-    /// A GiB.
-    const PAGE_CACHE_PAGES: usize = 262_144;
     const BUFFER_BYTES: usize = 8 << 20;
 
-    fn open(directory: PathBuf, sync: bool) -> Outcome<Self> {
+    fn open(directory: PathBuf, sync: bool, cache_mib: usize) -> Outcome<Self> {
+        let pages = NonZeroUsize::new(cache_mib * 256).ok_or("qmdb needs a cache")?;
         let (requests, inbox) = channel();
-        let thread = std::thread::spawn(move || Self::run(directory, sync, inbox));
+        let thread = std::thread::spawn(move || Self::run(directory, sync, pages, inbox));
         Ok(Self { requests: Some(requests), thread: Some(thread) })
     }
 
-    fn run(directory: PathBuf, sync: bool, inbox: Receiver<Request>) {
+    fn run(directory: PathBuf, sync: bool, pages: NonZeroUsize, inbox: Receiver<Request>) {
         let config = RunnerConfig::new().with_worker_threads(1).with_storage_directory(directory);
         Runner::new(config).start(|context| async move {
             let mut database =
-                Database::init(context.child("storage"), Self::config(), None).await.expect("a new qmdb");
+                Database::init(context.child("storage"), Self::config(pages), None).await.expect("a new qmdb");
             // Waiting here blocks nothing: what the database spawns runs on the runtime's other threads.
             while let Ok(request) = inbox.recv() {
                 match request {
@@ -397,8 +400,8 @@ impl Qmdb {
         });
     }
 
-    fn config() -> FixedConfig<EightCap, Sequential> {
-        let page_cache = CacheRef::new(page_size(BLOB_PAGE_SIZE), NZUsize!(Self::PAGE_CACHE_PAGES));
+    fn config(pages: NonZeroUsize) -> FixedConfig<EightCap, Sequential> {
+        let page_cache = CacheRef::new(page_size(BLOB_PAGE_SIZE), pages);
         let (items_per_blob, buffer) = (NZU64!(10_000_000), NZUsize!(Self::BUFFER_BYTES));
         FixedConfig {
             merkle_config: MerkleConfig {
