@@ -156,7 +156,8 @@ impl Backend for NodeBackend {
 
     fn in_force(&self) -> InForce {
         let head = self.chain.head();
-        InForce { parameters: head.frame.parameters.clone(), validators: head.frame.validators.clone() }
+        let (parameters, validators) = (head.frame.parameters.clone(), head.frame.validators.clone());
+        InForce { parameters, validators, suspended: self.chain.suspended() }
     }
 
     fn client(&self, key: &Hash) -> Result<Option<Client>, Code> {

@@ -143,6 +143,8 @@ impl Observed {
         let tip = self.chain.tip();
         self.metrics.execute.state(&figures.state);
         self.metrics.log.integrated(tip.log_size);
+        let (suspended, lapsed) = self.chain.out_of_attestation();
+        self.metrics.attest.validators(suspended, lapsed);
         self.metrics.log.index(figures.index.entries, figures.index.memory_bytes);
         self.metrics.log.rebuild_pending(self.chain.rebuild_pending());
         let sealed = self.chain.checkpoint().map_or(0, |seal| seal.checkpoint.height.0);

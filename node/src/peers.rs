@@ -25,7 +25,10 @@ pub fn wanted(chain: &Chain, configured: &[PeerAddress], own: &PeerId) -> Vec<Pe
     let members = {
         let head = chain.head();
         let pending = chain.reading(|view| query::pending_validators(view)).ok().flatten();
-        ids([&head.frame.validators, &head.frame.next_validators].into_iter().chain(&pending))
+        let mut members = ids([&head.frame.validators, &head.frame.next_validators].into_iter().chain(&pending));
+        // Whoever is suspended follows, to be there when a verdict brings it back.
+        members.extend(chain.suspended().iter().map(stele_types::Validator::peer_id));
+        members
     };
     let former = chain.validator_history();
     select(configured, &members, &ids(&former), own)

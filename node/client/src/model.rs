@@ -65,6 +65,9 @@ pub struct NetworkView {
     pub parameters: serde_json::Value,
     /// Validators in force.
     pub validators: Vec<ValidatorView>,
+    /// Validators that are out of the set until a verdict on their evidence passes.
+    #[serde(default)]
+    pub suspended_validators: Vec<ValidatorView>,
     /// The key that signs this node's checkpoints, once it signed one.
     #[serde(default)]
     pub checkpoint_key: Option<CheckpointKeyView>,

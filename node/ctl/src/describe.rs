@@ -2,13 +2,13 @@
 
 use anyhow::{Context as _, Result, anyhow};
 use stele_ledger::value::{
-    AssetRecord, CertificateRecord, KeyRecord, MandateRecord, PartyRecord, ProposalRecord, RecordAnchor,
+    AssetRecord, CertificateRecord, KeyRecord, MandateRecord, PartyRecord, ProposalRecord, RecordAnchor, StandingRecord,
 };
 use stele_ledger::{StateKey, Stored};
 use stele_types::asset::CertificateNumber;
 use stele_types::party::Role;
 use stele_types::record::PlaceCode;
-use stele_types::{Command, Family, Hash, KeyId, ObjectId, PartyId, StatementId};
+use stele_types::{Command, Family, Hash, KeyId, ObjectId, PartyId, StatementId, ValidatorId};
 
 use crate::failure::Failure;
 use crate::output::Record;
@@ -30,11 +30,14 @@ pub enum Object {
     Mandate(ObjectId),
     /// A proposal.
     Proposal(StatementId),
+    /// How a validator stands with regulators.
+    Validator(ValidatorId),
 }
 
 impl Object {
     /// Kinds that can be asked for.
-    pub const KINDS: [&'static str; 7] = ["party", "key", "record", "asset", "certificate", "mandate", "proposal"];
+    pub const KINDS: [&'static str; 8] =
+        ["party", "key", "record", "asset", "certificate", "mandate", "proposal", "validator"];
 
     /// Reads the id of a kind.
     ///
@@ -49,10 +52,11 @@ impl Object {
             "certificate" => CertificateNumber::parse(id).map(Self::Certificate),
             "mandate" => ObjectId::from_hex(id).map(Self::Mandate),
             "proposal" => StatementId::from_hex(id).map(Self::Proposal),
+            "validator" => ValidatorId::from_hex(id).map(Self::Validator),
             _ => return Err(anyhow!("{kind} is none of {}", Self::KINDS.join(", "))),
         };
         let expected = match kind {
-            "proposal" => "64 hexadecimal digits, lower case",
+            "proposal" | "validator" => "64 hexadecimal digits, lower case",
             "certificate" => "a certificate number as printed, with its check digits",
             _ => "32 hexadecimal digits, lower case",
         };
@@ -79,6 +83,7 @@ impl Object {
             Self::Certificate(_) => "certificate",
             Self::Mandate(_) => "mandate",
             Self::Proposal(_) => "proposal",
+            Self::Validator(_) => "validator",
         }
     }
     /// The id as a path names it.
@@ -89,6 +94,7 @@ impl Object {
             Self::Record(id) | Self::Asset(id) | Self::Mandate(id) => id.to_hex(),
             Self::Certificate(number) => number.to_text(),
             Self::Proposal(id) => id.to_hex(),
+            Self::Validator(id) => id.to_hex(),
         }
     }
     /// Its key in the state tree.
@@ -101,6 +107,7 @@ impl Object {
             Self::Certificate(number) => CertificateRecord::state_key(number),
             Self::Mandate(id) => MandateRecord::state_key(id),
             Self::Proposal(id) => ProposalRecord::state_key(id),
+            Self::Validator(id) => StandingRecord::state_key(id),
         }
     }
     /// What the value says.
@@ -117,6 +124,7 @@ impl Object {
             Self::Certificate(_) => record.with("asset", read::<CertificateRecord>(value)?.asset.to_hex()),
             Self::Mandate(_) => mandate(record, &read(value)?),
             Self::Proposal(_) => proposal(record, &read(value)?),
+            Self::Validator(_) => standing(record, &read(value)?),
         })
     }
 }
@@ -213,4 +221,16 @@ fn proposal(record: Record, value: &ProposalRecord) -> Record {
         .with("expires_ms", value.expires_ms)
         .with_option("decision", value.decision.as_ref().map(|decision| decision.kind.as_str()))
         .with_option("decided_by", value.decision.as_ref().map(|decision| decision.party.to_hex()))
+}
+
+fn standing(record: Record, value: &StandingRecord) -> Record {
+    let newest = value.newest.as_ref();
+    record
+        .with("admitted_ms", value.admitted_ms)
+        .with_option("passed_ms", value.passed_ms)
+        .with_option("newest_verdict", newest.map(|newest| newest.verdict.as_str()))
+        .with_option("newest_ms", newest.map(|newest| newest.time_ms))
+        .with_option("reporter", newest.map(|newest| newest.reporter.to_hex()))
+        .with_option("evidence", newest.map(|newest| newest.evidence.to_hex()))
+        .with_option("policy", newest.map(|newest| newest.policy.to_hex()))
 }

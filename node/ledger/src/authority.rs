@@ -45,6 +45,7 @@ impl Authority {
     /// | `key.enrol`, `key.rotate`, `key.revoke`, `tls.pin` | any, for itself | direct | |
     /// | `mandate.give`, `mandate.withdraw` | any, for itself | direct | |
     /// | `epoch.certify` | any: the certificate proves itself | direct | |
+    /// | `attestation.report` | regulator | direct | |
     /// | `propose`, `approve` | governor | direct | |
     /// | `withdraw` | the proposer | direct | |
     /// | `party.enrol`, `party.suspend`, `party.resume`, `role.grant`, `role.revoke`, `key.reset` | governor | dual | |
@@ -56,6 +57,7 @@ impl Authority {
             Command::AssetRegister(_) => Self::under_mandate(Role::Registrar, Family::Registration),
             Command::AssetCancel(_) => Self::direct(Some(Role::Registrar)),
             Command::RecordPut(_) | Command::RecordCorrect(_) => Self::under_mandate(Role::Agency, Family::Custody),
+            Command::AttestationReport(_) => Self::direct(Some(Role::Regulator)),
             Command::Propose(_) | Command::Approve(_) => Self::direct(Some(Role::Governor)),
             Command::KeyEnrol(_)
             | Command::KeyRotate(_)

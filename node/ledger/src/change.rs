@@ -10,14 +10,18 @@ use stele_types::header::{Header, Height};
 use stele_types::proposer::ProposerSchedule;
 use stele_types::validator::{Validator, ValidatorSet};
 
+use crate::attestation;
 use crate::event::EventKind;
 use crate::overlay::Overlay;
 use crate::value::{
-    EpochRecord, ParametersRecord, ProtocolRecord, VALIDATORS_PER_CHUNK, ValidatorChunk, ValidatorSetHead,
+    AttestationRecord, ParametersRecord, ProtocolRecord, VALIDATORS_PER_CHUNK, ValidatorChunk, ValidatorSetHead,
     ValidatorsRecord,
 };
 
 type ChunkId = (Height, u8);
+
+/// Validators from which on one may be faulty; sets of this size never shrink below it.
+pub(crate) const FAULT_TOLERANT_MIN: usize = 4;
 
 /// Number of chunks of a set.
 fn chunk_count(head: &ValidatorSetHead) -> u8 {
@@ -73,10 +77,11 @@ pub(crate) fn close_height(overlay: &mut Overlay<'_>, header: &Header) -> Vec<Ev
     if rotated != schedule {
         overlay.put(&(), &rotated);
     }
+    attestation::review(overlay, header, &mut events);
     events
 }
 
-/// Replaces the set; the rotation starts anew and the certificates of those who left are forgotten.
+/// Replaces the set; the rotation starts anew and what is known of those who left for good is forgotten.
 fn activate_validators(
     overlay: &mut Overlay<'_>,
     old_head: &ValidatorSetHead,
@@ -84,10 +89,12 @@ fn activate_validators(
     head: ValidatorSetHead,
 ) -> ProposerSchedule {
     let new = validator_set(&head, |id| overlay.read(id));
-    for validator in old.iter().filter(|validator| new.index_of(&validator.id()).is_none()) {
-        if overlay.read::<EpochRecord>(&validator.id()).is_some() {
-            overlay.remove::<EpochRecord>(&validator.id());
-        }
+    let suspended = overlay.read::<AttestationRecord>(&()).unwrap_or_default().suspended;
+    let stays = |validator: &Validator| {
+        new.index_of(&validator.id()).is_some() || suspended.iter().any(|other| other.id() == validator.id())
+    };
+    for validator in old.iter().filter(|validator| !stays(validator)) {
+        attestation::forget(overlay, validator);
     }
     for number in 0..chunk_count(old_head) {
         overlay.remove::<ValidatorChunk>(&(old_head.since, number));

@@ -3,7 +3,8 @@
 use alloc::boxed::Box;
 
 use stele_types::asset::CertificateNumber;
-use stele_types::hash::{KeyId, ObjectId, PartyId, StatementId};
+use stele_types::attestation::Verdict;
+use stele_types::hash::{KeyId, ObjectId, PartyId, StatementId, ValidatorId};
 use stele_types::header::{Height, LogIndex};
 use stele_types::party::RoleSet;
 use stele_types::record::RecordClass;
@@ -98,6 +99,17 @@ pub enum EventKind {
     /// The key of a validator's votes was certified. Who builds bundles keeps the certificate, because the state keeps
     /// the newest only.
     EpochCertified(Box<EpochCertificate>),
+    /// A regulator judged a validator's evidence.
+    AttestationReported {
+        /// The validator.
+        validator: ValidatorId,
+        /// The verdict.
+        verdict: Verdict,
+    },
+    /// A validator will be out of the set until a verdict passes.
+    ValidatorSuspended(ValidatorId),
+    /// A suspended validator will be back.
+    ValidatorReinstated(ValidatorId),
     /// Parameters will change.
     ParametersScheduled(Height),
     /// The validator set will change.

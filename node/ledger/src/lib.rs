@@ -30,6 +30,7 @@
 extern crate alloc;
 
 mod apply;
+mod attestation;
 pub mod authority;
 mod change;
 pub mod event;
@@ -45,6 +46,7 @@ mod state;
 pub mod value;
 
 pub use apply::{Applied, apply, prefetch};
+pub use attestation::lapsed_validators;
 pub use event::{Event, EventKind};
 pub use execute::{
     ACTIVATION_DISTANCE_MAX, ACTIVATION_DISTANCE_MIN, CURVE_CHECKS_MAX, GOVERNORS_MIN, MANDATE_LIFE_MAX_MS,

@@ -23,9 +23,9 @@ use stele_types::validator::ValidatorSet;
 use crate::change;
 use crate::state::{StateView, read};
 use crate::value::{
-    AssetRecord, CertificateRecord, ChainRecord, EpochRecord, KeyRecord, MandatePair, MandateRecord, OpenProposals,
-    PROPOSAL_CHUNK_BYTES_MAX, ParametersRecord, PartyRecord, ProposalChunk, ProposalRecord, ProtocolRecord,
-    RecordAnchor, TlsPinRecord, ValidatorsRecord,
+    AssetRecord, AttestationRecord, CertificateRecord, ChainRecord, EpochRecord, KeyRecord, MandatePair, MandateRecord,
+    OpenProposals, PROPOSAL_CHUNK_BYTES_MAX, ParametersRecord, PartyRecord, ProposalChunk, ProposalRecord,
+    ProtocolRecord, RecordAnchor, StandingRecord, TlsPinRecord, ValidatorsRecord,
 };
 
 pub use crate::state::Stored;
@@ -120,4 +120,14 @@ pub fn validators(view: &dyn StateView) -> Option<ValidatorsRecord> {
 pub fn pending_validators(view: &dyn StateView) -> Option<ValidatorSet> {
     let pending = validators(view)?.pending?;
     Some(change::validator_set(&pending, |id| read(view, id)))
+}
+
+/// Since when the rule of admission holds, and who is suspended by it; none without such a rule.
+pub fn attestation(view: &dyn StateView) -> Option<AttestationRecord> {
+    read(view, &())
+}
+
+/// What regulators found out about a validator; none when nothing is known of it.
+pub fn standing(view: &dyn StateView, validator: &ValidatorId) -> Option<StandingRecord> {
+    read(view, validator)
 }

@@ -42,6 +42,10 @@ pub enum Domain {
     Epoch = 0x07,
     /// How many governors can act.
     Governors = 0x08,
+    /// Since when the rule of admission holds, and who is suspended by it.
+    Attestation = 0x09,
+    /// What regulators found out about one validator.
+    Standing = 0x0a,
     /// A party.
     Party = 0x10,
     /// A signing key.

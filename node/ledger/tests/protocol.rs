@@ -51,6 +51,8 @@ fn domains_keys_and_fields_are_published() {
         of!(ProtocolRecord, &(), []),
         of!(EpochRecord, &ValidatorId([6; 32]), [&[6; 32]]),
         of!(GovernorsRecord, &(), []),
+        of!(AttestationRecord, &(), []),
+        of!(StandingRecord, &ValidatorId([6; 32]), [&[6; 32]]),
         of!(PartyRecord, &party, [&[1; 16]]),
         of!(KeyRecord, &KeyId([7; 16]), [&[7; 16]]),
         of!(TlsPinRecord, &hash, [&[5; 32]]),

@@ -15,7 +15,7 @@ use stele_types::exchange::{CertifiedHeader, StateProof};
 use stele_types::party::RoleSet;
 use stele_types::{
     Block, Bundle, Checkpoint, Code, CommitCertificate, Genesis, Hash, Height, LogIndex, Parameters, PartyId, Receipt,
-    StatementId, ValidatorSet,
+    StatementId, Validator, ValidatorSet,
 };
 
 use crate::attestor::Attestor;
@@ -43,6 +43,8 @@ pub struct InForce {
     pub parameters: Parameters,
     /// Validators.
     pub validators: ValidatorSet,
+    /// Validators that are suspended.
+    pub suspended: Vec<Validator>,
 }
 
 /// A statement that was executed.

@@ -41,6 +41,7 @@ pub(super) async fn network(
         parameters: (&in_force.parameters).into(),
         validators_hash: in_force.validators.hash().to_hex(),
         validators: in_force.validators.iter().map(ValidatorView::from).collect(),
+        suspended_validators: in_force.suspended.iter().map(ValidatorView::from).collect(),
         checkpoint_key: backend.checkpoint().as_ref().map(checkpoint_key),
         limits: LimitsView {
             body_bytes_max: state.limits.body_bytes_max,

@@ -1,4 +1,4 @@
-//! Values of the state with proofs: parties, keys, records, assets, certificates, mandates, proposals.
+//! Values of the state with proofs: parties, keys, records, assets, certificates, mandates, proposals, validators.
 
 use axum::Extension;
 use axum::extract::{RawQuery, State as Extract};
@@ -6,13 +6,13 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use serde_json::{Value, json};
 use stele_ledger::value::{
-    AssetRecord, CertificateRecord, KeyRecord, MandateRecord, PartyRecord, ProposalRecord, RecordAnchor,
+    AssetRecord, CertificateRecord, KeyRecord, MandateRecord, PartyRecord, ProposalRecord, RecordAnchor, StandingRecord,
 };
 use stele_ledger::{StateKey, Stored};
 use stele_types::asset::CertificateNumber;
 use stele_types::exchange::StateProof;
 use stele_types::party::Role;
-use stele_types::{Family, Height, KeyId, ObjectId, PartyId, StatementId};
+use stele_types::{Family, Height, KeyId, ObjectId, PartyId, StatementId, ValidatorId};
 
 use super::access::Caller;
 use super::backend::{Backend, BackendError};
@@ -34,6 +34,7 @@ enum Query {
     Certificate(CertificateNumber),
     Mandate(ObjectId),
     Proposal(StatementId),
+    Validator(ValidatorId),
 }
 
 /// Who may read a value.
@@ -50,7 +51,7 @@ impl Query {
     fn read(kind: &str, id: &str) -> Result<Self, Problem> {
         let expected = match kind {
             "certificate" => "a certificate number with its check digits, as printed",
-            "proposal" => "a statement id: 64 hexadecimal digits, lower case",
+            "proposal" | "validator" => "an id: 64 hexadecimal digits, lower case",
             _ => "an id: 32 hexadecimal digits, lower case",
         };
         let query = match kind {
@@ -61,8 +62,9 @@ impl Query {
             "certificate" => CertificateNumber::parse(id).map(Self::Certificate),
             "mandate" => ObjectId::from_hex(id).map(Self::Mandate),
             "proposal" => StatementId::from_hex(id).map(Self::Proposal),
+            "validator" => ValidatorId::from_hex(id).map(Self::Validator),
             _ => {
-                let kinds = "party, key, record, asset, certificate, mandate or proposal";
+                let kinds = "party, key, record, asset, certificate, mandate, proposal or validator";
                 return Err(Problem::parameter("kind", kinds));
             }
         };
@@ -78,6 +80,7 @@ impl Query {
             Self::Certificate(number) => CertificateRecord::state_key(number),
             Self::Mandate(id) => MandateRecord::state_key(id),
             Self::Proposal(id) => ProposalRecord::state_key(id),
+            Self::Validator(id) => StandingRecord::state_key(id),
         }
     }
 
@@ -85,7 +88,7 @@ impl Query {
     fn absence_readers(&self) -> Readers {
         match self {
             Self::Certificate(_) => Readers::Anyone,
-            Self::Party(_) | Self::Key(_) | Self::Proposal(_) => Readers::Parties,
+            Self::Party(_) | Self::Key(_) | Self::Proposal(_) | Self::Validator(_) => Readers::Parties,
             Self::Record(_) | Self::Asset(_) | Self::Mandate(_) => Readers::Concerned(Vec::new(), None),
         }
     }
@@ -119,6 +122,7 @@ impl Query {
                 let parties = vec![proposal_record.proposer];
                 (proposal(&proposal_record), Readers::Concerned(parties, Some(Role::Governor)))
             }
+            Self::Validator(_) => (standing(&StandingRecord::from_value(value)?), Readers::Parties),
         })
     }
 }
@@ -141,7 +145,7 @@ impl Readers {
 #[utoipa::path(
     get, path = "/v1/state/{kind}/{id}", tag = "state",
     params(
-        ("kind" = String, Path, description = "`party`, `key`, `record`, `asset`, `certificate`, `mandate` or `proposal`"),
+        ("kind" = String, Path, description = "`party`, `key`, `record`, `asset`, `certificate`, `mandate`, `proposal` or `validator`, how it stands with regulators"),
         ("id" = String, Path, description = "Id in hexadecimal, or the number of a certificate as printed"),
         ("from" = Option<u64>, Query, description = "Height whose validators the caller trusts: the chain begins there. 1 by default"),
     ),
@@ -322,6 +326,17 @@ fn proposal(record: &ProposalRecord) -> Value {
         "expires_ms": record.expires_ms,
         "decision": record.decision.as_ref().map(|decision| json!({
             "kind": decision.kind.as_str(), "party": decision.party.to_hex(), "time_ms": decision.time_ms,
+        })),
+    })
+}
+
+fn standing(record: &StandingRecord) -> Value {
+    json!({
+        "admitted_ms": record.admitted_ms,
+        "passed_ms": record.passed_ms,
+        "newest": record.newest.as_ref().map(|newest| json!({
+            "verdict": newest.verdict.as_str(), "time_ms": newest.time_ms, "reporter": newest.reporter.to_hex(),
+            "evidence": newest.evidence.to_hex(), "policy": newest.policy.to_hex(),
         })),
     })
 }

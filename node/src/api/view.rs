@@ -736,6 +736,16 @@ pub(super) struct ParametersView {
     heartbeat_ms: u64,
     proposal_life_ms: u64,
     timeouts: TimeoutsView,
+    /// What a validator must show to stay one; nothing when it is null.
+    attestation: Option<AttestationRuleView>,
+}
+
+/// The rule of admission.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AttestationRule)]
+pub(super) struct AttestationRuleView {
+    /// How long a passing verdict counts, milliseconds of block time.
+    verdict_life_ms: u64,
 }
 
 /// Time-outs of the rounds, milliseconds; the second of each pair is added for every further round.
@@ -789,6 +799,10 @@ impl From<&Parameters> for ParametersView {
             heartbeat_ms: parameters.heartbeat_ms,
             proposal_life_ms: parameters.proposal_life_ms,
             timeouts: (&parameters.timeouts).into(),
+            attestation: parameters
+                .attestation
+                .as_ref()
+                .map(|rule| AttestationRuleView { verdict_life_ms: rule.verdict_life_ms }),
         }
     }
 }
@@ -836,6 +850,8 @@ pub(super) struct NetworkView {
     /// Hash of the validator set.
     pub(super) validators_hash: String,
     pub(super) validators: Vec<ValidatorView>,
+    /// Validators that are out of the set until a verdict on their evidence passes.
+    pub(super) suspended_validators: Vec<ValidatorView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) checkpoint_key: Option<CheckpointKeyView>,
     pub(super) limits: LimitsView,

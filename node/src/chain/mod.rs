@@ -36,7 +36,7 @@ use stele_merkle::tile::{Tile, TileKind};
 use stele_state::{StateError, TreeMap};
 use stele_types::{
     Block, BlockId, CommitCertificate, EpochCertificate, Genesis, Hash, Header, Height, LogIndex, NetworkId, Outcome,
-    StatementId, ValidatorSet, cbor,
+    StatementId, Validator, ValidatorSet, cbor,
 };
 use tokio::sync::{SetOnce, watch};
 
@@ -383,11 +383,24 @@ impl Chain {
         std::iter::once(self.genesis.validators.clone()).chain(changes).collect()
     }
 
-    /// First heights of the set that is in force after the tip and of the one that waits: they change when who validates,
-    /// or is about to, changes.
-    pub fn validator_change(&self) -> Option<(Height, Option<Height>)> {
+    /// Validators that are suspended after the tip; none while the state cannot be read.
+    pub fn suspended(&self) -> Vec<Validator> {
+        let record = self.reading(|view| stele_ledger::query::attestation(view)).ok().flatten();
+        record.unwrap_or_default().suspended.into_vec()
+    }
+
+    /// How many validators are suspended, and how many in force have lapsed and stay.
+    pub fn out_of_attestation(&self) -> (usize, usize) {
+        let time_ms = self.tip().time_ms;
+        let lapsed = self.reading(|view| stele_ledger::lapsed_validators(view, time_ms)).unwrap_or_default();
+        (self.suspended().len(), lapsed.len())
+    }
+
+    /// First heights of the set that is in force after the tip and of the one that waits, and how many are suspended: they
+    /// change when who validates, or is about to, changes.
+    pub fn validator_change(&self) -> Option<(Height, Option<Height>, usize)> {
         let record = self.reading(|view| stele_ledger::query::validators(view)).ok()??;
-        Some((record.current.since, record.pending.map(|pending| pending.since)))
+        Some((record.current.since, record.pending.map(|pending| pending.since), self.suspended().len()))
     }
 
     /// An epoch certificate that the ledger took in, by its hash.

@@ -1,4 +1,4 @@
-//! What the TPM was asked to attest.
+//! What the TPM was asked to attest, and what regulators found out about validators.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,6 +14,8 @@ pub struct AttestMetrics {
     quotes: CounterFamily<Outcome>,
     duration: Histogram,
     last_success: Gauge,
+    suspended: Gauge,
+    lapsed: Gauge,
 }
 
 impl AttestMetrics {
@@ -33,7 +35,21 @@ impl AttestMetrics {
                 "stele_attest_last_success_timestamp_seconds",
                 "When the TPM last quoted, seconds since 1970; 0 before.",
             ),
+            suspended: registry.gauges(
+                "stele_attest_validators_suspended",
+                "Validators that are out of the set until a verdict on their evidence passes.",
+            ),
+            lapsed: registry.gauges(
+                "stele_attest_validators_lapsed",
+                "Validators in force whose evidence failed, or passed too long ago, and of whom no more may be out.",
+            ),
         }
+    }
+
+    /// Validators that are suspended, and those in force that have lapsed.
+    pub fn validators(&self, suspended: usize, lapsed: usize) {
+        self.suspended.set((), suspended as u64);
+        self.lapsed.set((), lapsed as u64);
     }
 
     /// A quote was given, or not, after `duration`.

@@ -225,6 +225,15 @@ impl SignerHost {
         Ok(true)
     }
 
+    /// Extends a PCR by a digest, as firmware does that measures something. The signer must not run: the TPM has one caller.
+    ///
+    /// # Errors
+    /// When `tpm2_pcrextend` is missing or fails.
+    pub fn extend_pcr(&self, pcr: u8, digest: &str) -> Result<()> {
+        let mut command = Command::new("tpm2_pcrextend");
+        self.run(command.args(["-T", &self.tcti()]).arg(format!("{pcr}:sha256={digest}")))
+    }
+
     /// Everything that the signer has written to its log.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 use alloc::vec::Vec;
 
 use crate::asset::{AssetCancel, AssetRegister};
+use crate::attestation::AttestationReport;
 use crate::cbor::{self, CborError, Decoder, Encoder, Field, MapReader, put};
 use crate::custody::{RecordCorrect, RecordPut};
 use crate::governance::{
@@ -125,6 +126,8 @@ commands! {
     0x0642 "protocol.upgrade" ProtocolUpgrade(ProtocolUpgrade) dual true;
     /// Certificate of an epoch key.
     0x0643 "epoch.certify" EpochCertify(EpochCertify) dual false;
+    /// A verdict on a validator's evidence.
+    0x0650 "attestation.report" AttestationReport(AttestationReport) dual false;
 }
 
 impl Command {
@@ -187,6 +190,7 @@ impl Command {
             Self::Approve(body) => head(&body.proposal.0),
             Self::Withdraw(body) => head(&body.proposal.0),
             Self::EpochCertify(body) => head(&body.certificate.validator.0),
+            Self::AttestationReport(body) => head(&body.validator.0),
             Self::TlsPin(_)
             | Self::Propose(_)
             | Self::ParametersChange(_)

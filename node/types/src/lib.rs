@@ -20,6 +20,7 @@
 extern crate alloc;
 
 pub mod asset;
+pub mod attestation;
 pub mod block;
 pub mod bundle;
 pub mod cbor;

@@ -1,5 +1,6 @@
 //! Consensus parameters: what every validator must agree on to agree on anything else.
 
+use crate::attestation::AttestationRule;
 use crate::cbor::{self, List};
 use crate::hash::Hash;
 use crate::limits;
@@ -71,6 +72,8 @@ crate::record! {
         12 => timeouts: Timeouts,
         /// Longest life of a proposal under dual control.
         13 => proposal_life_ms: u64,
+        /// What a validator must show to stay one; nothing when it is absent.
+        14 => attestation: Option<AttestationRule>,
     }
 }
 
@@ -105,6 +108,7 @@ impl Parameters {
             && (100..=600_000).contains(&self.clock_behind_ms)
             && (1_000..=600_000).contains(&self.heartbeat_ms)
             && (60_000..=31_536_000_000).contains(&self.proposal_life_ms)
+            && self.attestation.as_ref().is_none_or(AttestationRule::is_sound)
             && [self.timeouts.propose_ms, self.timeouts.prevote_ms, self.timeouts.precommit_ms]
                 .iter()
                 .all(|ms| (10..=60_000).contains(ms))
@@ -139,6 +143,7 @@ impl Default for Parameters {
                 precommit_step_ms: 250,
             },
             proposal_life_ms: 30 * 86_400_000,
+            attestation: None,
         }
     }
 }

@@ -208,6 +208,7 @@ fn values_of_a_wrong_type_or_length_are_refused() {
 #[test]
 fn enumerations_have_the_numbers_of_the_code() {
     use stele_types::asset::{AssetKind, CancelReason, Origin, RightClass};
+    use stele_types::attestation::Verdict;
     use stele_types::exchange::Progress;
     use stele_types::party::RevocationReason;
     use stele_types::record::{ContentHash, RecordClass, Sensitivity};
@@ -219,7 +220,7 @@ fn enumerations_have_the_numbers_of_the_code() {
     let expected = numbers! {
         "suite" Suite, "content-hash" ContentHash, "vote-kind" VoteKind, "asset-kind" AssetKind,
         "right-class" RightClass, "origin" Origin, "cancel-reason" CancelReason, "record-class" RecordClass,
-        "sensitivity" Sensitivity, "revocation-reason" RevocationReason, "progress" Progress,
+        "sensitivity" Sensitivity, "revocation-reason" RevocationReason, "verdict" Verdict, "progress" Progress,
     };
     let rule = |name: &str| PROTOCOL.lines().find_map(|line| line.strip_prefix(&format!("{name} = "))).unwrap();
     for (name, numbers) in expected {

@@ -37,7 +37,8 @@ const PINNED: &[(&str, &str)] = &[
     ("founder", "9384826b109a42ecd5f14655acc60482af683a784cd827bcb72f6eb4b97f3851"),
     ("suite-rule", "9fe2added86ddd67ec7fbf27b5b6e9256b8c2074fcf4aded32eb739a431f9170"),
     ("timeouts", "1f0480be377f8c0ed5083154947ec0e80cc134560877fc4d4961345e52877e52"),
-    ("parameters", "a61d755f991d4acb321eb1c54fca31a992ff358377305f36b868a2b54aeb1e72"),
+    ("parameters", "228b879d6eb5fa534cb22e58ef854a22fdee4e5e19136334948f1a9e6e700c13"),
+    ("attestation-rule", "fe41d5329e35d33cedaeec93b031f4d08e0de73d636b027c1e4e2a29860545a2"),
     ("validator", "3d253f5239c3854b912297dfb1a42dd8ce622f33cea2adad68705bb52f083708"),
     ("epoch-certificate", "7772f0ad35c7cf42626cdf2c07c56e2cd7957a4ce077174b1a706683876894dd"),
     ("custody-receipt", "be0c6cd5231ac3bb7470f4e681d56f46c173d4cc531af8d48b28caf2fcb5202c"),
@@ -81,6 +82,7 @@ const PINNED: &[(&str, &str)] = &[
     ("validators-change", "06b667d1e4f3cd5b1f30e40a7c9b0fac32c6eb902e8fafa565bbb1678779dcb9"),
     ("protocol-upgrade", "8f7e0b4ae345e0a00697cc83d5d482067a1b81cd7e83b93f3cd89105b7e05bea"),
     ("epoch-certify", "f880acc719ab986ea9ba9f7d9a4541f6eba99958b5720c5ce4f705a307afe9d8"),
+    ("attestation-report", "a33cdc3cc96421506e5c346e19894a392d97ede609d44ecc81b11c76a2afd883"),
 ];
 
 fn hex(bytes: &[u8]) -> String {

@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 use crate::attestation::{
     Asked, Enrolled, RECIPE, read_enrolment, read_package, read_policy, read_previous, show, show_refused,
 };
+use crate::commands::attest_watch::WatchArguments;
 use crate::failure::Failure;
 use crate::output::{Record, line, note};
 use crate::session::Session;
@@ -40,6 +41,13 @@ pub enum AttestCommand {
     /// Exit codes: 0 enrolled, 1 not asked, 4 the endorsement key is not believed, or the TPM does not hold the attestation
     /// key.
     Enrol(EnrolArguments),
+    /// Judge nodes again and again, and put each verdict on the ledger, as a regulator
+    ///
+    /// Every package is kept under its SHA-256, with its nonce and verdict. Validators whose last passing verdict is older
+    /// than the network's rule of admission allows leave the set, `stele query validators` shows them.
+    ///
+    /// Exit codes, of the last round: 0 all passed, 1 not judged or not recorded, 4 a node does not pass.
+    Watch(WatchArguments),
     /// Print a shell script that checks a package with openssl and tpm2-tools alone
     ///
     /// `stele attest recipe > check.sh`, then `bash check.sh package.tar NONCE ATTESTATION-KEY-NAME [PCRS]`. It is
@@ -119,6 +127,7 @@ impl AttestCommand {
             Self::Node(arguments) => arguments.run(session).await,
             Self::Verify(arguments) => arguments.run(session),
             Self::Enrol(arguments) => arguments.run(session).await,
+            Self::Watch(arguments) => arguments.run(session).await,
             Self::Recipe => line(RECIPE.trim_end()).map(|()| 0),
         }
     }

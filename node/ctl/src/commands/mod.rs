@@ -2,6 +2,7 @@
 
 pub mod asset;
 pub mod attest;
+mod attest_watch;
 pub mod backup;
 pub mod bench;
 pub mod feed;

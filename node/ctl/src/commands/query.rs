@@ -50,6 +50,11 @@ pub enum QueryCommand {
         /// Id, 64 hexadecimal digits
         id: String,
     },
+    /// How a validator stands with regulators: the newest verdicts on its evidence
+    Validator {
+        /// Id, 64 hexadecimal digits; `stele query validators` lists them
+        id: String,
+    },
     /// What became of a statement, as one node says; `stele receipt get` fetches the proof
     Statement {
         /// Id, 64 hexadecimal digits
@@ -88,6 +93,7 @@ impl QueryCommand {
             Self::Certificate { number } => Object::parse("certificate", number)?,
             Self::Mandate { id } => Object::parse("mandate", id)?,
             Self::Proposal { id } => Object::parse("proposal", id)?,
+            Self::Validator { id } => Object::parse("validator", id)?,
             Self::Statement { id } => return statement(session, id).await,
             Self::Header { height } => return header(session, Height(*height)).await,
             Self::Consistency { old, new } => return consistency(session, Height(*old), Height(*new)).await,
@@ -213,12 +219,14 @@ async fn network(session: &Session) -> Result<u8> {
 
 async fn validators(session: &Session) -> Result<u8> {
     let view = session.reader()?.network().await?;
-    let records: Vec<Record> = view
-        .validators
-        .into_iter()
-        .map(|validator| {
+    let in_force = view.validators.into_iter().map(|validator| (validator, "in force"));
+    let suspended = view.suspended_validators.into_iter().map(|validator| (validator, "suspended"));
+    let records: Vec<Record> = in_force
+        .chain(suspended)
+        .map(|(validator, state)| {
             Record::new()
                 .with("validator", validator.id)
+                .with("state", state)
                 .with("party", validator.party)
                 .with("public_key", validator.public_key)
                 .with("peer_id", validator.peer_id)

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, Subcommand};
+use stele_types::attestation::AttestationRule;
 use stele_types::cbor::List;
 use stele_types::governance::{ParametersChange, ProtocolUpgrade, ValidatorsChange};
 use stele_types::parameters::{SuiteRule, Timeouts};
@@ -32,7 +33,8 @@ pub enum UpgradeCommand {
     },
     /// New parameters: those in force with the named ones changed
     Parameters {
-        /// Changes as name=value, with the names that `stele query network` shows; suites=es256:1,eddsa:1
+        /// Changes as name=value, with the names that `stele query network` shows; suites=es256:1,eddsa:1;
+        /// attestation.verdict_life_ms=3600000 for validators to be attested, attestation=none for no such rule
         #[arg(required = true, value_name = "NAME=VALUE")]
         set: Vec<String>,
         /// When and how
@@ -176,6 +178,12 @@ fn read(parameters: &mut Parameters, view: &serde_json::Value) -> Result<()> {
                     assign(parameters, &format!("timeouts.{name}={value}"))?;
                 }
             }
+            ("attestation", serde_json::Value::Null) => parameters.attestation = None,
+            ("attestation", serde_json::Value::Object(rule)) => {
+                for (name, value) in rule {
+                    assign(parameters, &format!("attestation.{name}={value}"))?;
+                }
+            }
             (name, value) => assign(parameters, &format!("{name}={value}"))?,
         }
     }
@@ -202,6 +210,10 @@ fn assign(parameters: &mut Parameters, pair: &str) -> Result<()> {
         "clock_behind_ms" => parameters.clock_behind_ms = wide()?,
         "heartbeat_ms" => parameters.heartbeat_ms = wide()?,
         "proposal_life_ms" => parameters.proposal_life_ms = wide()?,
+        "attestation" if value == "none" => parameters.attestation = None,
+        "attestation.verdict_life_ms" => {
+            parameters.attestation = Some(AttestationRule { verdict_life_ms: wide()? });
+        }
         _ => {
             let Timeouts { propose_ms, propose_step_ms, prevote_ms, prevote_step_ms, precommit_ms, precommit_step_ms } =
                 &mut parameters.timeouts;
@@ -247,6 +259,10 @@ mod tests {
         assert_eq!((parameters.heartbeat_ms, parameters.timeouts.propose_ms), (5_000, 900));
         assert_eq!(parameters.suites.iter().map(|rule| rule.suite).collect::<Vec<_>>(), [Suite::Es256, Suite::EdDsa]);
         assert!(parameters.is_sound());
+        assign(&mut parameters, "attestation.verdict_life_ms=3600000").unwrap();
+        assert_eq!(parameters.attestation, Some(AttestationRule { verdict_life_ms: 3_600_000 }));
+        assign(&mut parameters, "attestation=none").unwrap();
+        assert_eq!(parameters.attestation, None);
         for pair in ["heartbeat", "unknown=1", "heartbeat_ms=-1", "suites=rsa"] {
             assert!(assign(&mut parameters, pair).is_err(), "{pair}");
         }

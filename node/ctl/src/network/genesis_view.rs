@@ -25,6 +25,7 @@ pub fn genesis_view(genesis: &Genesis) -> Value {
             "clock_behind_ms": parameters.clock_behind_ms,
             "heartbeat_ms": parameters.heartbeat_ms,
             "proposal_life_ms": parameters.proposal_life_ms,
+            "attestation": parameters.attestation.as_ref().map(|rule| json!({"verdict_life_ms": rule.verdict_life_ms})),
         },
         "validators": genesis.validators.iter().map(|validator| json!({
             "validator": validator.id().to_hex(),

@@ -14,7 +14,7 @@ use super::Execution;
 use crate::change;
 use crate::event::EventKind;
 use crate::key_check;
-use crate::value::{EPOCH_CERTIFICATES_MAX, EpochRecord, ValidatorsRecord};
+use crate::value::{AttestationRecord, EPOCH_CERTIFICATES_MAX, EpochRecord, ValidatorsRecord};
 
 impl Execution<'_, '_, '_> {
     pub(super) fn epoch_certify(&mut self, body: &EpochCertify) -> Result<(), Code> {
@@ -45,12 +45,17 @@ impl Execution<'_, '_, '_> {
         Ok(())
     }
 
-    /// A validator of the set in force or of the one that waits, so that a newcomer is ready at its first height.
-    fn validator(&self, id: &ValidatorId) -> Option<Validator> {
+    /// A validator of the set in force or of the one that waits, so that a newcomer is ready at its first height, or a
+    /// suspended one.
+    pub(super) fn validator(&self, id: &ValidatorId) -> Option<Validator> {
         let record: ValidatorsRecord = self.state.singleton();
         let heads = core::iter::once(&record.current).chain(&record.pending);
-        let sets = heads.map(|head| change::validator_set(head, |id| self.state.read(id)));
-        sets.filter_map(|set| set.index_of(id).and_then(|index| set.get(index)).cloned()).next()
+        let mut sets = heads.map(|head| change::validator_set(head, |id| self.state.read(id)));
+        let of_set = sets.find_map(|set| set.index_of(id).and_then(|index| set.get(index)).cloned());
+        of_set.or_else(|| {
+            let suspended = self.state.read::<AttestationRecord>(&())?.suspended;
+            suspended.iter().find(|validator| validator.id() == *id).cloned()
+        })
     }
 
     /// Heights of a certificate: a range of bounded length that is not over and begins within reach.

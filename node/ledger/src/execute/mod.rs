@@ -4,6 +4,7 @@
 //! whole command succeeded. The modules beside this one hold the rules of one noun each.
 
 mod asset;
+mod attestation;
 mod custody;
 mod dual;
 mod epoch;
@@ -126,6 +127,7 @@ impl<'r, 'o, 'v> Execution<'r, 'o, 'v> {
             Command::ValidatorsChange(body) => self.validators_change(body),
             Command::ProtocolUpgrade(body) => self.protocol_upgrade(body),
             Command::EpochCertify(body) => self.epoch_certify(body),
+            Command::AttestationReport(body) => self.attestation_report(body),
         }
     }
 

@@ -3,6 +3,7 @@
 
 use alloc::vec::Vec;
 
+use stele_types::cbor::List;
 use stele_types::code::Code;
 use stele_types::governance::{ParametersChange, ProtocolUpgrade, ValidatorsChange};
 use stele_types::hash::ValidatorId;
@@ -10,11 +11,12 @@ use stele_types::header::Height;
 use stele_types::validator::{Validator, ValidatorSet};
 
 use super::Execution;
-use crate::change;
+use crate::change::{self, FAULT_TOLERANT_MIN};
 use crate::event::EventKind;
 use crate::key_check;
 use crate::value::{
-    ParametersRecord, PendingParameters, PendingProtocol, ProtocolRecord, ValidatorSetHead, ValidatorsRecord,
+    AttestationRecord, EpochRecord, ParametersRecord, PendingParameters, PendingProtocol, ProtocolRecord,
+    StandingRecord, ValidatorSetHead, ValidatorsRecord,
 };
 
 /// Heights from a block to the first that its results can govern: the header of the next already names the validators
@@ -23,8 +25,6 @@ pub const ACTIVATION_DISTANCE_MIN: u64 = 2;
 /// Furthest activation: about a week at one block a second. A change cannot be taken back, so a slip of a digit must
 /// not block its kind for ever.
 pub const ACTIVATION_DISTANCE_MAX: u64 = 1_000_000;
-/// Validators from which on one may be faulty; sets of this size never shrink below it.
-const FAULT_TOLERANT_MIN: usize = 4;
 
 impl Execution<'_, '_, '_> {
     pub(super) fn parameters_change(&mut self, body: &ParametersChange) -> Result<(), Code> {
@@ -60,7 +60,19 @@ impl Execution<'_, '_, '_> {
         let height = self.activation(body.activation_height, record.pending.is_some())?;
         self.budget.spend()?;
         let current = change::validator_set(&record.current, |id| self.state.read(id));
-        let next = self.next_validators(&current, body)?;
+        let mut attestation = self.state.read::<AttestationRecord>(&()).unwrap_or_default();
+        let (removed, suspended): (Vec<Validator>, Vec<Validator>) =
+            attestation.suspended.iter().cloned().partition(|validator| body.remove.contains(&validator.id()));
+        let next = self.next_validators(&current, &removed, &suspended, body)?;
+        if !removed.is_empty() {
+            attestation.suspended = List::new(suspended).expect("fewer than before");
+            self.forget(&removed);
+            self.state.put(&(), &attestation);
+        }
+        if next == current && !removed.is_empty() {
+            // They did not vote, so nothing waits.
+            return Ok(());
+        }
         let count = u16::try_from(next.len()).expect("a set is smaller than a u16 counts");
         let head = ValidatorSetHead { since: height, count };
         for (id, chunk) in change::validator_chunks(&head, &next) {
@@ -80,13 +92,32 @@ impl Execution<'_, '_, '_> {
         if fits { Ok(Height(height)) } else { Err(Code::ActivationInvalid) }
     }
 
-    /// The set after the change.
-    fn next_validators(&mut self, current: &ValidatorSet, body: &ValidatorsChange) -> Result<ValidatorSet, Code> {
+    /// Forgets what is known of suspended validators that left for good.
+    fn forget(&mut self, validators: &[Validator]) {
+        for id in validators.iter().map(Validator::id) {
+            if self.state.contains::<EpochRecord>(&id) {
+                self.state.remove::<EpochRecord>(&id);
+            }
+            if self.state.contains::<StandingRecord>(&id) {
+                self.state.remove::<StandingRecord>(&id);
+            }
+        }
+    }
+
+    /// The set after the change, beside those who stay `suspended`; `removed` are suspended ones that the change removes.
+    fn next_validators(
+        &mut self,
+        current: &ValidatorSet,
+        removed: &[Validator],
+        suspended: &[Validator],
+        body: &ValidatorsChange,
+    ) -> Result<ValidatorSet, Code> {
         let upserted: Vec<ValidatorId> = body.upsert.iter().map(Validator::id).collect();
         let mut named: Vec<ValidatorId> = upserted.iter().chain(body.remove.iter()).copied().collect();
         named.sort_unstable();
         let twice = named.windows(2).any(|pair| pair[0] == pair[1]);
-        let unknown = body.remove.iter().any(|id| current.index_of(id).is_none());
+        let is_removed = |id: &ValidatorId| removed.iter().any(|validator| validator.id() == *id);
+        let unknown = body.remove.iter().any(|id| current.index_of(id).is_none() && !is_removed(id));
         if named.is_empty() || twice || unknown {
             return Err(Code::ValidatorsInvalid);
         }
@@ -102,7 +133,12 @@ impl Execution<'_, '_, '_> {
         let kept_count = kept.len();
         let next = kept.into_iter().chain(body.upsert.iter().cloned()).collect();
         let next = ValidatorSet::new(next).map_err(|_| Code::ValidatorsInvalid)?;
-        if is_gradual(current, kept_count, &next) { Ok(next) } else { Err(Code::ValidatorsInvalid) }
+        // Whoever is suspended comes back by a verdict and not by a change, needs a peer key of its own until then, and is
+        // one of at most f of all.
+        let full = next.iter().chain(suspended).cloned().collect();
+        let full = ValidatorSet::new(full).map_err(|_| Code::ValidatorsInvalid)?;
+        let fits = suspended.len() <= full.faulty_max() && is_gradual(current, kept_count, &next);
+        if fits { Ok(next) } else { Err(Code::ValidatorsInvalid) }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The values of the state, one CBOR map each, grouped as the commands are.
 
 mod asset;
+mod attestation;
 mod chain;
 mod custody;
 mod governance;
@@ -8,6 +9,7 @@ mod party;
 mod replay;
 
 pub use asset::{AssetEnd, AssetRecord, CertificateRecord, ClaimRecord, SerialRecord};
+pub use attestation::{AttestationRecord, ReportedVerdict, SUSPENDED_MAX, StandingRecord};
 pub use chain::{
     ChainRecord, EPOCH_CERTIFICATES_MAX, EpochRecord, ParametersRecord, PendingParameters, PendingProtocol,
     ProtocolRecord, VALIDATORS_PER_CHUNK, ValidatorChunk, ValidatorSetHead, ValidatorsRecord,

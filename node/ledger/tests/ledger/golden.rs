@@ -2,16 +2,18 @@
 //! version and both forms, not this file alone.
 
 use stele_ledger::value::{
-    AssetEnd, AssetRecord, CertificateRecord, ChainRecord, ClaimRecord, Decision, DecisionKind, EpochRecord,
-    GovernorsRecord, KeyEnd, KeyRecord, MandatePair, MandateRecord, OpenProposal, OpenProposals,
+    AssetEnd, AssetRecord, AttestationRecord, CertificateRecord, ChainRecord, ClaimRecord, Decision, DecisionKind,
+    EpochRecord, GovernorsRecord, KeyEnd, KeyRecord, MandatePair, MandateRecord, OpenProposal, OpenProposals,
     PROPOSAL_CHUNK_BYTES_MAX, PairMandate, ParametersRecord, PartyRecord, PendingParameters, PendingProtocol,
     ProposalChunk, ProposalRecord, ProtocolRecord, REPLAY_KEYS_PER_CHUNK, RecordAnchor, ReplayChunk, ReplayEntry,
-    ReplayQueue, SerialRecord, TlsPinRecord, ValidatorChunk, ValidatorSetHead, ValidatorsRecord,
+    ReplayQueue, ReportedVerdict, SerialRecord, StandingRecord, TlsPinRecord, ValidatorChunk, ValidatorSetHead,
+    ValidatorsRecord,
 };
 use stele_ledger::{StateKey, Stored, VALUE_BYTES_MAX};
 use stele_merkle::state::StateHash;
 use stele_merkle::state::reference::ReferenceMap;
 use stele_types::asset::{AssetCancel, AssetKind, CancelReason, CertificateNumber, RightClass};
+use stele_types::attestation::{AttestationReport, Verdict};
 use stele_types::cbor::{self, Blob, List};
 use stele_types::governance::{EpochCertify, ParametersChange, ProtocolUpgrade, ValidatorsChange, Withdraw};
 use stele_types::hash::{Cti, Hash, NetworkId, StatementId};
@@ -181,6 +183,12 @@ fn chain_samples() -> Vec<Sample> {
             &ValidatorChunk { validators: List::new(vec![validator(0)]).unwrap() },
         ),
         sample("epoch", &validator(0).id(), &EpochRecord { certificates }),
+        sample("attestation", &(), &AttestationRecord { since_ms: Some(7), suspended: repeated_once(&validator(0)) }),
+        sample(
+            "standing",
+            &validator(0).id(),
+            &StandingRecord { admitted_ms: 7, passed_ms: Some(8), newest: Some(reported_verdict()) },
+        ),
         sample("schedule", &(), &ProposerSchedule::new(4).after(1, 2, 3)),
     ]
 }
@@ -216,6 +224,15 @@ fn encodings_are_pinned() {
         |(name, key, value): &Sample| format!("{name} {} {}\n", &Hash(*key).to_hex()[..16], &value.to_hex()[..16]);
     let found: String = samples.iter().map(line).collect();
     assert!(found == PINNED, "found:\n{found}");
+}
+
+fn reported_verdict() -> ReportedVerdict {
+    let (evidence, policy) = (Hash([3; 32]), Hash([4; 32]));
+    ReportedVerdict { verdict: Verdict::Failed, time_ms: u64::MAX, reporter: party(1), evidence, policy }
+}
+
+fn repeated_once<T: Clone, const MAX: usize>(value: &T) -> List<T, MAX> {
+    List::new(vec![value.clone()]).unwrap()
 }
 
 fn bytes_of<T: Stored>(value: &T) -> (stele_ledger::Domain, usize) {
@@ -258,6 +275,12 @@ fn the_largest_values_keep_within_their_bound() {
         bytes_of(&ProposalChunk { bytes: Blob::new(vec![1; PROPOSAL_CHUNK_BYTES_MAX]).unwrap() }),
         bytes_of(&GovernorsRecord { groups: repeated(&(u8::MAX, u32::MAX)) }),
         bytes_of(&ValidatorChunk { validators: repeated(&validator(0)) }),
+        bytes_of(&AttestationRecord { since_ms: Some(u64::MAX), suspended: repeated(&validator(0)) }),
+        bytes_of(&StandingRecord {
+            admitted_ms: u64::MAX,
+            passed_ms: Some(u64::MAX),
+            newest: Some(reported_verdict()),
+        }),
         bytes_of(&EpochRecord { certificates: repeated(&certificate) }),
         bytes_of(&ProposerSchedule { silences: repeated(&silence) }),
         bytes_of(&ReplayChunk { newest_ms: u64::MAX, keys: Blob::new(vec![8; REPLAY_KEYS_PER_CHUNK * 32]).unwrap() }),
@@ -340,6 +363,16 @@ fn every_command(network: &Network) -> Vec<(u8, Option<u8>, Command)> {
         direct(REGISTRAR, Command::AssetCancel(AssetCancel { asset: object(1), reason: CancelReason::HolderRequest })),
         direct(HOLDER, Command::MandateWithdraw(MandateWithdraw { mandate: object(2) })),
         direct(HOLDER, Command::EpochCertify(EpochCertify { certificate })),
+        dual(Command::RoleGrant(RoleChange { party: party(OTHER_AGENCY), roles: RoleSet::of(&[Role::Regulator]) })),
+        direct(
+            OTHER_AGENCY,
+            Command::AttestationReport(AttestationReport {
+                validator: validator(0).id(),
+                verdict: Verdict::Passed,
+                evidence: Hash([52; 32]),
+                policy: Hash([53; 32]),
+            }),
+        ),
         dual(Command::ParametersChange(ParametersChange {
             activation_height: 90,
             parameters: Parameters { heartbeat_ms: 5_000, ..Parameters::default() },

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod attestation;
 mod change;
 mod custody;
 mod dual_control;

@@ -340,7 +340,8 @@ impl Backend for MemoryLedger {
         self.lock().not_ready.map(Into::into)
     }
     fn in_force(&self) -> InForce {
-        InForce { parameters: self.genesis.parameters.clone(), validators: self.genesis.validators.clone() }
+        let Genesis { parameters, validators, .. } = self.genesis.clone();
+        InForce { parameters, validators, suspended: Vec::new() }
     }
     fn client(&self, key: &Hash) -> Result<Option<Client>, Code> {
         let inner = self.lock();

@@ -1,5 +1,6 @@
 //! Networks of real processes, in one program: each file would link the whole of client and engine again.
 
+mod admission_rule;
 mod archived_blocks;
 mod attestation;
 mod backups;

@@ -1,6 +1,7 @@
 //! The samples themselves.
 
 use stele_types::asset::{AssetCancel, AssetKind, AssetRegister, CancelReason, CertificateNumber, Origin, RightClass};
+use stele_types::attestation::{AttestationReport, AttestationRule, Verdict};
 use stele_types::bundle::{ChainLink, OutcomeProof, ProvenValue};
 use stele_types::cbor::{self, Blob, Field, List, Text};
 use stele_types::custody::{CustodyReceipt, RecordCorrect, RecordPut};
@@ -313,6 +314,12 @@ pub fn commands() -> Vec<Command> {
         }),
         Command::ProtocolUpgrade(ProtocolUpgrade { activation_height: 100, version: 2 }),
         Command::EpochCertify(EpochCertify { certificate: epoch_certificate() }),
+        Command::AttestationReport(AttestationReport {
+            validator: ValidatorId([1; 32]),
+            verdict: Verdict::Failed,
+            evidence: hash(2),
+            policy: hash(3),
+        }),
     ]
 }
 
@@ -383,7 +390,9 @@ pub fn structures() -> Vec<Structure> {
         record!("founder" Founder: founder(1), Founder { organisation: None, ..founder(1) }),
         record!("suite-rule" SuiteRule: Parameters::default().suites[0]),
         record!("timeouts" Timeouts: Parameters::default().timeouts),
-        record!("parameters" Parameters: Parameters::default()),
+        record!("parameters" Parameters: Parameters::default(),
+            Parameters { attestation: Some(AttestationRule { verdict_life_ms: 3_600_000 }), ..Parameters::default() }),
+        record!("attestation-rule" AttestationRule: AttestationRule { verdict_life_ms: 3_600_000 }),
         record!("validator" Validator: validator(1)),
         record!("epoch-certificate" EpochCertificate: epoch_certificate()),
         record!("custody-receipt" CustodyReceipt: custody_receipt()),

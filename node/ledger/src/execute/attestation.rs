@@ -1,0 +1,32 @@
+//! Verdicts of regulators on validators' evidence. What follows from them is decided at the end of the height.
+
+use stele_types::attestation::{AttestationReport, Verdict};
+use stele_types::code::Code;
+
+use super::Execution;
+use crate::event::EventKind;
+use crate::value::{ReportedVerdict, StandingRecord};
+
+impl Execution<'_, '_, '_> {
+    pub(super) fn attestation_report(&mut self, body: &AttestationReport) -> Result<(), Code> {
+        // Reading the sets costs as much as a curve computation, so it is paid for first.
+        self.budget.spend()?;
+        self.validator(&body.validator).ok_or(Code::ObjectUnknown)?;
+        let time_ms = self.context.time_ms;
+        let known: Option<StandingRecord> = self.state.read(&body.validator);
+        let mut standing = known.unwrap_or(StandingRecord { admitted_ms: time_ms, passed_ms: None, newest: None });
+        if body.verdict == Verdict::Passed {
+            standing.passed_ms = Some(time_ms);
+        }
+        standing.newest = Some(ReportedVerdict {
+            verdict: body.verdict,
+            time_ms,
+            reporter: self.actor,
+            evidence: body.evidence,
+            policy: body.policy,
+        });
+        self.state.put(&body.validator, &standing);
+        self.emit(EventKind::AttestationReported { validator: body.validator, verdict: body.verdict });
+        Ok(())
+    }
+}
