@@ -624,7 +624,7 @@ impl Inner {
                 let Some(put) = self.moved(&entry, location, header.group).await? else { continue };
                 let (reply, answer) = oneshot::channel();
                 let carried = Move { key: put.key, answer };
-                self.put(Put { reply, ..put });
+                self.put(Put { reply, urgent: true, ..put });
                 self.finish_move(carried).await?;
             }
         }

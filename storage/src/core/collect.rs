@@ -4,12 +4,14 @@
 //! The rest is moved into the group's open segment, like any put. A segment is given up only when the index is durable
 //! without it, since a tombstone that is no longer carried on cannot be replayed.
 //!
+//! What is moved waits for more to share its stripe: a batch takes as many blocks of every column as its longest one needs.
+//!
 //! A tombstone is carried on as long as there is a segment in which a record that it ends may lie, which is any up to the
 //! newest when it was written. What was carried counts as needed, or it would be written again by every collecting; when
 //! it has become much, the oldest segments are written again, and what waited for them is dropped.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -18,18 +20,15 @@ use super::recover::FoundBatch;
 use super::segment::{Carried, Segments};
 use super::write::{ReadOnly, index_failed, unless_empty};
 use super::{Inner, Put};
-use crate::format::{BLOCK_BYTES, DIRECTORY_ENTRY_BYTES, Entry, Kind, Stage};
+use crate::format::{BLOCK_BYTES, DIRECTORY_ENTRY_BYTES, Entry, Kind, RECORD_BYTES_MAX, Stage};
 use crate::location::Location;
 use crate::{Group, StorageError};
 
 /// Entries of the index that are looked at before others have their turn.
 const ENTRIES_AT_ONCE: usize = 4096;
 
-/// Records that are moved at a time.
-const MOVES_MAX: usize = 16;
-
-/// Tombstones that are moved at a time.
-const TOMBSTONE_MOVES_MAX: usize = 512;
+/// Records that are moved at a time, if they have fewer bytes together than a stripe.
+const MOVES_MAX: usize = 512;
 
 /// The part of the store that carried tombstones may take before the oldest segments, which they wait for, are written
 /// again: an entry is a thousandth of what it ends, so the store was filled many times over by then.
@@ -94,6 +93,32 @@ pub(super) struct Move {
     pub(super) answer: oneshot::Receiver<Result<(), StorageError>>,
 }
 
+/// Records on their way out of the segments that are emptied.
+#[derive(Default)]
+struct Moves {
+    /// The oldest first.
+    queue: VecDeque<Moving>,
+    /// Bytes of those in the queue.
+    bytes: usize,
+    /// The group of the newest.
+    group: Option<Group>,
+    /// Segments of which something could not be moved.
+    failed: BTreeSet<u32>,
+}
+
+struct Moving {
+    victim: u32,
+    bytes: usize,
+    moving: Move,
+}
+
+impl Moves {
+    fn add(&mut self, victim: u32, bytes: usize, moving: Move) {
+        self.bytes += bytes;
+        self.queue.push_back(Moving { victim, bytes, moving });
+    }
+}
+
 impl Inner {
     /// Empties the segments of which at most `live_percent` is alive, the emptiest first, `segments_max` at most.
     pub(super) async fn collect(&self, live_percent: u8, segments_max: usize) -> Result<CollectReport, StorageError> {
@@ -114,32 +139,35 @@ impl Inner {
         }
         let mut report = CollectReport::default();
         let live = self.live_bytes().await?;
-        let mut emptied = Vec::new();
-        for id in self.victims(&live, live_percent, segments_max) {
-            let mut result = self.empty(id, &mut report).await;
-            if matches!(result, Err(StorageError::Full { .. })) && !emptied.is_empty() {
-                // What was emptied until now makes room for it.
-                self.free(&mut emptied, &mut report).await?;
-                result = self.empty(id, &mut report).await;
+        let mut waiting = self.victims(&live, live_percent, segments_max);
+        loop {
+            let mut moves = Moves::default();
+            for id in &waiting {
+                if self.begin_moves(*id, &mut moves, &mut report).await.is_err() {
+                    moves.failed.insert(*id);
+                }
+            }
+            self.hurry();
+            while !moves.queue.is_empty() {
+                self.finish_oldest(&mut moves).await;
             }
             // What cannot be moved stays where it is; a scrub, or the next put, tells why.
-            if result.is_ok() {
-                emptied.push(id);
+            let (failed, emptied): (Vec<u32>, Vec<u32>) = waiting.into_iter().partition(|id| moves.failed.contains(id));
+            if emptied.is_empty() {
+                return Ok(report);
             }
+            self.free(&emptied, &mut report).await?;
+            // What was emptied may have made room for the others.
+            waiting = failed;
         }
-        self.free(&mut emptied, &mut report).await?;
-        Ok(report)
     }
 
     /// Gives up the slots of emptied segments.
-    async fn free(&self, emptied: &mut Vec<u32>, report: &mut CollectReport) -> Result<(), StorageError> {
-        if emptied.is_empty() {
-            return Ok(());
-        }
+    async fn free(&self, emptied: &[u32], report: &mut CollectReport) -> Result<(), StorageError> {
         // What was moved, and what was ended, must not be looked for in them after a crash.
         self.index.flush(self.position()).map_err(index_failed)?;
-        for id in emptied.drain(..) {
-            report.segments += u64::from(self.free_slots(id).await);
+        for id in emptied {
+            report.segments += u64::from(self.free_slots(*id).await);
         }
         Ok(())
     }
@@ -253,24 +281,14 @@ impl Inner {
         }
     }
 
-    /// Moves what lives in a segment.
-    async fn empty(&self, id: u32, report: &mut CollectReport) -> Result<(), StorageError> {
-        let mut moves: VecDeque<Move> = VecDeque::new();
-        let result = self.begin_moves(id, &mut moves, report).await;
-        let mut moved = Ok(());
-        while let Some(oldest) = moves.pop_front() {
-            moved = moved.and(self.finish_move(oldest).await);
-        }
-        result.and(moved)
-    }
-
-    async fn begin_moves(
-        &self,
-        id: u32,
-        moves: &mut VecDeque<Move>,
-        report: &mut CollectReport,
-    ) -> Result<(), StorageError> {
+    /// Has written again what lives in a segment. It waits for others to share its stripes, also for those of the next
+    /// segment.
+    async fn begin_moves(&self, id: u32, moves: &mut Moves, report: &mut CollectReport) -> Result<(), StorageError> {
         let Some(segment) = self.segments.borrow().all.get(&id).cloned() else { return Ok(()) };
+        if moves.group.replace(segment.group).is_some_and(|group| group != segment.group) {
+            // Nothing more comes to share the other group's stripe.
+            self.hurry();
+        }
         let stage = Stage::Sealed { blocks: segment.used, sequence: segment.sequence };
         let batches = self.walk(id, stage).await;
         let end = batches.last().map_or(1, FoundBatch::end);
@@ -286,9 +304,9 @@ impl Inner {
                 let listing = self.directory(id, batch, column, directory).await?;
                 for entry in listing.chunks_exact(DIRECTORY_ENTRY_BYTES).filter_map(Entry::decode) {
                     // One that is on its way already would be waited for in vain.
-                    while moves.iter().any(|other| other.key == entry.key) {
-                        let oldest = moves.pop_front().expect("there are some");
-                        self.finish_move(oldest).await?;
+                    while moves.queue.iter().any(|other| other.moving.key == entry.key) {
+                        self.hurry();
+                        self.finish_oldest(moves).await;
                     }
                     let Some(put) = self.moved(&entry, entry.location(id, batch.start, column), segment.group).await?
                     else {
@@ -297,18 +315,35 @@ impl Inner {
                     report.moved += 1;
                     report.moved_bytes += put.bytes.len() as u64;
                     let (reply, answer) = oneshot::channel();
-                    moves.push_back(Move { key: put.key, answer });
-                    // Tombstones have no bytes to hold, and few of them in a batch are many batches.
-                    let moves_max = if put.kind == Kind::Tombstone { TOMBSTONE_MOVES_MAX } else { MOVES_MAX };
+                    moves.add(id, put.bytes.len(), Move { key: put.key, answer });
                     self.put(Put { reply, ..put });
-                    while moves.len() > moves_max {
-                        let oldest = moves.pop_front().expect("there are some");
-                        self.finish_move(oldest).await?;
-                    }
+                    self.bound_moves(moves).await;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Waits until there are few enough. More bytes than a stripe has cannot be in the batch that is being filled, so the
+    /// oldest will land; many that have few may all be in it.
+    async fn bound_moves(&self, moves: &mut Moves) {
+        while moves.bytes > self.shape.data * RECORD_BYTES_MAX {
+            self.finish_oldest(moves).await;
+        }
+        if moves.queue.len() >= MOVES_MAX {
+            self.hurry();
+            while moves.queue.len() > MOVES_MAX / 2 {
+                self.finish_oldest(moves).await;
+            }
+        }
+    }
+
+    async fn finish_oldest(&self, moves: &mut Moves) {
+        let Some(Moving { victim, bytes, moving }) = moves.queue.pop_front() else { return };
+        moves.bytes -= bytes;
+        if self.finish_move(moving).await.is_err() {
+            moves.failed.insert(victim);
+        }
     }
 
     /// The put of a record that is to be moved; none if it is dead. Until the move is finished the record cannot be ended,
@@ -345,7 +380,7 @@ impl Inner {
         self.busy.borrow_mut().insert(key);
         let (reply, _) = oneshot::channel();
         let Entry { kind, sum, time_ms, ends, .. } = *entry;
-        Ok(Some(Put { group, key, kind, bytes, sum, time_ms, ends, moved: true, urgent: true, permit: None, reply }))
+        Ok(Some(Put { group, key, kind, bytes, sum, time_ms, ends, moved: true, urgent: false, permit: None, reply }))
     }
 
     pub(super) async fn finish_move(&self, Move { key, mut answer }: Move) -> Result<(), StorageError> {

@@ -28,9 +28,10 @@ fn policy(pcr_4: &[String]) -> Value {
             std::iter::once(&nothing).chain(more).map(|value| json!({ "value": value })).collect();
         json!({ "pcr": pcr, "allowed": allowed })
     };
+    let rules: Vec<Value> = [0, 4, 7, 9, 11].map(rule).into();
     json!({
         "bank": "sha256",
-        "pcrs": [0, 4, 7, 9, 11].map(rule),
+        "pcrs": rules,
         "event_log_required": false,
         "extended_after_boot": [],
         "firmware_versions": [],
@@ -83,10 +84,8 @@ async fn a_validator_whose_evidence_fails_leaves_the_set_until_a_verdict_passes(
     // What was judged is kept, under the hash that the ledger has.
     let kept = file("kept").join("node-5").join(format!("{}.tar", text_of(&standing, "evidence")?));
     let nonce = fs::read_to_string(kept.with_extension("nonce"))?;
-    let judged = format!(
-        "attest verify {} --nonce {nonce} --policy policy.json --enrolment node-5.json",
-        kept.display()
-    );
+    let judged =
+        format!("attest verify {} --nonce {nonce} --policy policy.json --enrolment node-5.json", kept.display());
     ensure!(stele.json_with(&judged, 4).await?["passed"] == false);
 
     // It follows without a vote, its operators see it, and nobody else can be suspended by the same way.
