@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod attesting;
+#[path = "../../../tests/custodians/mod.rs"]
+mod custodians;
+mod custody;
 mod failing;
 mod host;
 mod ledger;
