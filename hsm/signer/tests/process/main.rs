@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod attesting;
+mod ceremony;
 #[path = "../../../tests/custodians/mod.rs"]
 mod custodians;
 mod custody;
