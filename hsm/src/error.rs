@@ -306,6 +306,33 @@ pub enum SignerError {
         /// Why.
         reason: &'static str,
     },
+    /// Nothing approves the state of this machine: there is no file of an approval.
+    #[error("nothing approves this machine's PCRs: put the release's approval into {folder}", folder = folder.display())]
+    ApprovalMissing {
+        /// Where approvals are looked for.
+        folder: PathBuf,
+    },
+    /// Every approval that is there is signed by another key than the secret was sealed under.
+    #[error("no approval in {folder} is signed by the policy key", folder = folder.display())]
+    ApprovalForeign {
+        /// Where approvals are looked for.
+        folder: PathBuf,
+    },
+    /// The approvals that are there are of other values of PCRs than this machine has.
+    #[error("no approval in {folder} is of this machine's PCRs: it runs what was not approved", folder = folder.display())]
+    ApprovalStale {
+        /// Where approvals are looked for.
+        folder: PathBuf,
+    },
+    /// The secret was sealed under another policy key, or under none.
+    #[error("{path} was sealed under another policy key than the configuration names", path = path.display())]
+    SealPolicy {
+        /// Its file.
+        path: PathBuf,
+    },
+    /// A share of a custody key.
+    #[error(transparent)]
+    Share(#[from] crate::custody::ShareError),
 }
 
 impl SignerError {
@@ -362,6 +389,11 @@ impl SignerError {
             Self::AttestationLog { .. } => "attestation_log",
             Self::SigningFailed => "signing_failed",
             Self::Custody { .. } => "custody_key",
+            Self::ApprovalMissing { .. } => "approval_missing",
+            Self::ApprovalForeign { .. } => "approval_foreign",
+            Self::ApprovalStale { .. } => "approval_stale",
+            Self::SealPolicy { .. } => "seal_policy",
+            Self::Share(error) => error.code(),
         }
     }
 
@@ -398,6 +430,12 @@ impl SignerError {
         )
     }
 
+    /// Whether a secret stays sealed because nothing approves the machine's state. An approval opens it, without a restart.
+    #[must_use]
+    pub fn is_unapproved(&self) -> bool {
+        ["approval_missing", "approval_foreign", "approval_stale"].contains(&self.code())
+    }
+
     /// Whether another value was signed at the same position, here or in `stele-signer`.
     #[must_use]
     pub fn is_double_sign(&self) -> bool {
@@ -408,7 +446,7 @@ impl SignerError {
     #[cfg(feature = "remote")]
     pub(crate) fn known_code(told: &str) -> &'static str {
         /// Codes that a signer may tell; all others are of callers or of its start.
-        const KNOWN: [&str; 30] = [
+        const KNOWN: [&str; 34] = [
             "malformed_request",
             "guard_missing",
             "foreign_validator",
@@ -439,7 +477,16 @@ impl SignerError {
             "signing_failed",
             "custody_key",
             "epoch_keys_full",
+            "approval_missing",
+            "approval_foreign",
+            "approval_stale",
+            "seal_policy",
         ];
         KNOWN.into_iter().find(|known| *known == told).unwrap_or("signer_refused")
     }
+}
+
+/// A key of custody cannot be used.
+pub(crate) const fn custody(reason: &'static str) -> SignerError {
+    SignerError::Custody { reason }
 }

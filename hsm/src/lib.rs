@@ -39,6 +39,7 @@ pub mod custody;
 mod error;
 mod figures;
 pub mod guard;
+mod hexadecimal;
 mod key_file;
 mod kind;
 #[cfg(feature = "pkcs11")]

@@ -2,7 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{error::SignerError, kind::SignerKind, signer::Signature};
+use crate::{
+    error::SignerError,
+    hexadecimal::{from_hex, to_hex},
+    kind::SignerKind,
+    signer::Signature,
+};
 
 /// A point, SEC 1 compressed.
 type Point = [u8; 33];
@@ -17,6 +22,9 @@ pub struct NodeKeys {
     pub seal: PublishedKey,
     /// The first epoch key, certified for genesis.
     pub epoch: Option<PublishedEpoch>,
+    /// The custody key; none for a node that keeps no bodies, or keeps its custody key in a file of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub custody: Option<PublishedKey>,
 }
 
 /// A public key and what holds its private half.
@@ -96,22 +104,6 @@ impl PublishedEpoch {
 fn point(text: &str) -> Result<Point, SignerError> {
     let point: Option<Point> = from_hex(text).filter(|point| p256::PublicKey::from_sec1_bytes(point).is_ok());
     point.ok_or(SignerError::MalformedRequest { reason: "the public key is no point of P-256" })
-}
-
-fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let digits = text.as_bytes();
-    if digits.len() != 2 * N || !digits.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]

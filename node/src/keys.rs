@@ -4,13 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use stele_hsm::custody::{Custodian, SoftwareCustodian};
 use stele_hsm::remote::wire::Role;
 use stele_hsm::remote::{RemoteSigner, SignerSocket};
 use stele_hsm::{CheckpointGuard, GuardDurability, Signer, SignerError, SignerKind, SoftwareSigner, VoteGuard};
 use stele_types::{NetworkId, ValidatorId};
 use tracing::{info, warn};
 
-use crate::config::{Config, SignerName, ValidatorSection, VoteMode};
+use crate::config::{Config, PayloadSection, SignerName, ValidatorSection, VoteMode};
 use crate::node::NodeError;
 
 /// Pause before a signer that is not there yet is looked for again.
@@ -64,6 +65,21 @@ impl NodeKeys {
         }
         let guard = Arc::new(CheckpointGuard::open(&path, network.0, GuardDurability::Sync)?);
         Ok(Arc::new(SoftwareSigner::open(key)?.with_checkpoint_guard(guard)))
+    }
+
+    /// The custody key. Waits for `stele-signer`.
+    ///
+    /// # Errors
+    /// Those of the key's file, or of the signer.
+    pub(crate) async fn custodian(&self, section: &PayloadSection) -> Result<Arc<dyn Custodian>, SignerError> {
+        if let Some(path) = &section.custody_key {
+            return Ok(Arc::new(SoftwareCustodian::open(path)?));
+        }
+        let kind = SignerKind::from(section.signer);
+        let socket = self.socket.as_ref().ok_or(SignerError::BackendNotBuilt { name: kind.name() })?;
+        let custodian = patiently(socket, || socket.custodian(kind)).await?;
+        info!(provider = kind.name(), key = hex::encode(custodian.public_key()), "stele-signer holds the custody key");
+        Ok(Arc::new(custodian))
     }
 
     /// The keys that vote. Waits for `stele-signer`.

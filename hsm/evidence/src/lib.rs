@@ -39,6 +39,7 @@ extern crate alloc;
 
 mod algorithm;
 mod appraisal;
+pub mod approval;
 mod attest;
 pub mod certificate;
 mod certification;
@@ -62,6 +63,7 @@ mod verdict;
 pub use crate::{
     algorithm::{Digest, HashAlgorithm},
     appraisal::{Evidence, Expectation, appraise},
+    approval::{Approval, ApprovalError, PlatformState, PolicyKey},
     attest::{Attestation, Attested, ClockInfo, FirmwareVersion},
     certificate::{CertificateError, Endorsement, EndorsementAnchors, verify_endorsement},
     certification::{CertifiedKey, verify_certification},

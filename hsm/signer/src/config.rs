@@ -6,7 +6,12 @@ use std::{
 };
 
 use serde::Deserialize;
-use stele_hsm::{SignerKind, tpm::TpmEpoch};
+use stele_evidence::{ApprovalError, PolicyKey};
+use stele_hsm::{
+    SignerKind,
+    custody::{SHARES_MAX, ShareHolder},
+    tpm::TpmEpoch,
+};
 use thiserror::Error;
 
 /// Longest configuration in bytes.
@@ -67,6 +72,8 @@ pub struct Config {
     pub validator: Option<KeySection>,
     /// The checkpoint key.
     pub seal: KeySection,
+    /// The custody key; without this section the node keeps no bodies, or its custody key lies elsewhere.
+    pub custody: Option<CustodySection>,
 }
 
 /// `[socket]`.
@@ -177,6 +184,80 @@ pub struct KeySection {
     pub label: Option<String>,
 }
 
+/// `[custody]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CustodySection {
+    /// What seals the key while the process does not run: `tpm`, or `software` for a plain file.
+    pub signer: SignerName,
+    /// Public half of the releases' policy key, SEC 1, hexadecimal: the TPM gives the key back in a state that this key
+    /// approved. Without it, in every state.
+    pub policy_key: Option<String>,
+    /// Folder of approvals.
+    #[serde(default = "CustodySection::approvals")]
+    pub approvals: PathBuf,
+    /// Who keeps shares of the key; without it nobody does.
+    pub shares: Option<SharesSection>,
+}
+
+impl CustodySection {
+    fn approvals() -> PathBuf {
+        "/usr/lib/stele/approvals".into()
+    }
+
+    /// The policy key, if there is one.
+    ///
+    /// # Errors
+    /// [`ApprovalError::Key`].
+    pub fn policy_key(&self) -> Result<Option<PolicyKey>, ApprovalError> {
+        self.policy_key.as_deref().map(PolicyKey::from_hex).transpose()
+    }
+}
+
+impl CustodySection {
+    /// The first thing that has no use: key, problem, remedy.
+    fn fault(&self, has_tpm: bool) -> Option<(&'static str, String, &'static str)> {
+        let sealed = match self.signer.0 {
+            SignerKind::Tpm if has_tpm => true,
+            SignerKind::Tpm => {
+                let remedy = "add the section, or name another backend";
+                return Some(("custody.signer", "there is no [tpm]".into(), remedy));
+            }
+            SignerKind::Pkcs11 => {
+                let problem = "a token gives no key to be split and recovered".into();
+                return Some(("custody.signer", problem, "name tpm, or software for development"));
+            }
+            SignerKind::Software => false,
+        };
+        if self.policy_key.is_some() && !sealed {
+            return Some(("custody.policy_key", "only a TPM knows the machine's state".into(), "leave it out"));
+        }
+        if let Err(error) = self.policy_key() {
+            return Some(("custody.policy_key", error.to_string(), "write its point, SEC 1, in hexadecimal digits"));
+        }
+        let shares = self.shares.as_ref()?;
+        if shares.required < 2
+            || shares.holders.len() < usize::from(shares.required)
+            || shares.holders.len() > usize::from(SHARES_MAX)
+        {
+            let problem = format!("{} of {}", shares.required, shares.holders.len());
+            return Some(("custody.shares.required", problem, "require two or more of at most sixteen"));
+        }
+        let fault = shares.holders.iter().find_map(|holder| holder.key().err())?;
+        Some(("custody.shares.holders", fault.to_string(), "see docs/signer.md"))
+    }
+}
+
+/// `[custody.shares]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SharesSection {
+    /// How many give the key back.
+    pub required: u8,
+    /// Who keeps one.
+    pub holders: Vec<ShareHolder>,
+}
+
 /// A backend's name.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(try_from = "String")]
@@ -237,6 +318,9 @@ impl Config {
         if let Some(token) = &mut self.token {
             [&mut token.module, &mut token.pin].into_iter().for_each(&mut resolve);
         }
+        if let Some(custody) = &mut self.custody {
+            resolve(&mut custody.approvals);
+        }
     }
 
     fn check(&self, path: &Path) -> Result<(), ConfigError> {
@@ -274,7 +358,10 @@ impl Config {
         {
             return invalid("tpm.pcrs", format!("{:?}", tpm.pcrs), "name PCRs from 0 to 23");
         }
-        Ok(())
+        match self.custody.as_ref().and_then(|custody| custody.fault(self.tpm.is_some())) {
+            Some((key, problem, remedy)) => invalid(key, problem, remedy),
+            None => Ok(()),
+        }
     }
 
     /// The sections of keys with their names.
@@ -304,6 +391,10 @@ mod tests {
         assert_eq!((tpm.boot_log, tpm.ima_log), (TpmSection::boot_log(), TpmSection::ima_log()));
         assert_eq!((tpm.manifest, tpm.pcrs), (TpmSection::manifest(), TpmSection::pcrs()));
         assert_eq!(config.token.expect("token").sessions, TokenSection::sessions());
+        let custody = config.custody.expect("custody");
+        assert_eq!(custody.approvals, CustodySection::approvals());
+        assert!(custody.policy_key().expect("point").is_some());
+        assert_eq!(custody.shares.expect("shares").holders.len(), 3);
         assert!(config.process.lock_memory);
     }
 
@@ -311,7 +402,7 @@ mod tests {
     fn what_has_no_use_is_refused_with_its_key() {
         let refused = |from: &str, to: &str| {
             assert!(EXAMPLE.contains(from), "{from}");
-            parse(&EXAMPLE.replace(from, to)).expect_err("refused").to_string()
+            parse(&EXAMPLE.replacen(from, to, 1)).expect_err("refused").to_string()
         };
         assert!(refused("signer = \"pkcs11\"\nlabel = \"seal\"", "signer = \"pkcs11\"").contains("seal.label"));
         assert!(refused("signer = \"tpm\"", "signer = \"tpm\"\nlabel = \"x\"").contains("validator.label"));
@@ -319,6 +410,13 @@ mod tests {
         assert!(refused("signer = \"tpm\"", both).contains("seal.label"));
         assert!(refused("signer = \"tpm\"", "signer = \"yubikey\"").contains("yubikey"));
         assert!(refused("users = [\"stele\"]", "users = []").contains("socket.users"));
+        assert!(refused("policy_key = \"03", "policy_key = \"05").contains("custody.policy_key"));
+        assert!(refused("required = 2", "required = 1").contains("custody.shares.required"));
+        assert!(refused("required = 2", "required = 4").contains("custody.shares.required"));
+        assert!(refused("name = \"anna\"", "name = \"../anna\"").contains("custody.shares.holders"));
+        let kept = "[custody]                            # the key that bodies are sealed under\nsigner = \"tpm\"";
+        assert!(refused(kept, "[custody]\nsigner = \"pkcs11\"").contains("custody.signer"));
+        assert!(refused(kept, "[custody]\nsigner = \"software\"").contains("custody.policy_key"));
         assert!(refused("[state]", "[state]\ncolour = 1").contains("colour"));
         let pcrs = "pcrs = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 14]";
         assert!(refused(pcrs, "pcrs = [24]").contains("tpm.pcrs"));

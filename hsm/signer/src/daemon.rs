@@ -23,8 +23,9 @@ use tracing::{error, info, warn};
 use crate::{
     config::{Config, ConfigError},
     hardware::StateFiles,
+    identity,
     keys::Keys,
-    process, provision,
+    process, provision, recovery,
     server::Server,
 };
 
@@ -56,6 +57,12 @@ enum Command {
         /// File for the public halves [default: standard output]
         #[arg(long)]
         out: Option<PathBuf>,
+        /// New folder for the shares of the custody key that [custody.shares] asks for.
+        #[arg(long, value_name = "DIR")]
+        shares: Option<PathBuf>,
+        /// Leave the custody key out: it is imported or recovered.
+        #[arg(long, conflicts_with = "shares")]
+        without_custody: bool,
     },
     /// Bind the keys to a network, once: from now on its checkpoints are signed and no other's.
     Adopt {
@@ -65,10 +72,41 @@ enum Command {
     },
     /// Print the public halves of the keys again.
     Keys,
+    /// Print what the TPM says of itself and of the keys, as JSON, before there is a network. Stop the signer first.
+    Identity,
     /// Make a guard that was lost; it signs nothing below a height, or a size of the log. Stop the signer first.
     Guard(GuardArguments),
+    /// Bring a custody key from elsewhere, or split the one that is here. Stop the signer first.
+    #[command(subcommand)]
+    Custody(CustodyCommand),
     /// Ask the signer that runs what it holds.
     Status,
+}
+
+#[derive(Subcommand)]
+enum CustodyCommand {
+    /// Take the custody key of a node from its file, and print the public halves; destroy the file afterwards.
+    Import {
+        /// The file.
+        file: PathBuf,
+        /// New folder for the shares that [custody.shares] asks for.
+        #[arg(long, value_name = "DIR")]
+        shares: Option<PathBuf>,
+    },
+    /// Split the custody key for the holders of [custody.shares]; no share of before joins with these.
+    Split {
+        /// New folder for the shares.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Make the key for which holders seal their shares (`stele key share`), and print its public half.
+    RecoveryKey,
+    /// Join shares that were sealed for the recovery key, seal the custody key, and print the public halves.
+    Recover {
+        /// Files of shares, as many as are required.
+        #[arg(required = true)]
+        shares: Vec<PathBuf>,
+    },
 }
 
 /// Arguments of `guard`.
@@ -143,11 +181,11 @@ fn run(command: Command, path: &Path) -> anyhow::Result<ExitCode> {
                 warn!(code = error.code(), %error, "the epoch does not end in order");
             }
         }
-        Command::Init { out } => {
+        Command::Init { out, shares, without_custody } => {
             process::protect(&config.process)?;
             // Before anything is made: a path that cannot be written must not cost the keys.
             let mut file = out.map(|out| create(&out).map(|file| (file, out))).transpose()?;
-            let text = provision::init(&config)?;
+            let text = provision::init(&config, &provision::Wanted { without_custody, shares })?;
             match &mut file {
                 Some((file, out)) => {
                     file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", out.display()))?;
@@ -156,10 +194,25 @@ fn run(command: Command, path: &Path) -> anyhow::Result<ExitCode> {
             }
         }
         Command::Keys => print!("{}", provision::published_keys(&config)?),
+        Command::Identity => {
+            process::protect(&config.process)?;
+            println!("{}", serde_json::to_string_pretty(&identity::read(&config)?)?);
+        }
         Command::Guard(arguments) => {
             process::protect(&config.process)?;
             let made = provision::make_guard(&config, arguments.from_height, arguments.from_size)?;
             println!("{}", made.display());
+        }
+        Command::Custody(command) => {
+            process::protect(&config.process)?;
+            match command {
+                CustodyCommand::Import { file, shares } => {
+                    print!("{}", recovery::import(&config, &file, shares.as_deref())?);
+                }
+                CustodyCommand::Split { out } => recovery::split(&config, &out)?,
+                CustodyCommand::RecoveryKey => println!("{}", recovery::recovery_key(&config)?),
+                CustodyCommand::Recover { shares } => print!("{}", recovery::recover(&config, &shares)?),
+            }
         }
         Command::Adopt { genesis } => println!("{}", provision::adopt(&config, &genesis)?.to_hex()),
         Command::Status => {

@@ -44,6 +44,11 @@ impl StateFiles {
         self.0.join(format!("{name}.key"))
     }
 
+    /// A key that the TPM seals.
+    pub(crate) fn sealed(&self, name: &str) -> PathBuf {
+        self.0.join(format!("{name}.sealed"))
+    }
+
     /// The guard of votes.
     pub(crate) fn votes(&self) -> PathBuf {
         self.0.join("validator.votes")

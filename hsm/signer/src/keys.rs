@@ -5,6 +5,7 @@ use std::{fs, path::Path, sync::Arc};
 use stele_hsm::{
     CheckpointGuard, CheckpointRequest, CustodyReceiptRequest, EpochCertificateRequest, GuardDurability,
     PeerBindingRequest, Signer, SignerError, VoteGuard, VoteRequest,
+    custody::{ClassKeyName, SealedClassKey},
     guard::VotePosition,
     remote::wire::{
         Answer, Description, Identity, KeyBytes, KeyDescription, KeyEvidence, Request, Role, Secret, VERSION,
@@ -17,12 +18,15 @@ use tokio::{
     sync::OnceCell,
     task::{block_in_place, spawn_blocking},
 };
+use zeroize::Zeroizing;
 
 use crate::{
     config::{Config, TpmSection},
+    custody::{Custody, CustodySeal},
     epochs::EpochKeys,
     hardware::{Hardware, HeldKey, StateFiles},
     logs,
+    provision::read_published,
 };
 
 /// All that requests are answered with.
@@ -30,6 +34,7 @@ pub(crate) struct Keys {
     network: NetworkId,
     validator: Option<Validator>,
     seal: Arc<HeldKey>,
+    custody: Option<Arc<Custody>>,
     attestation: Option<Attestation>,
 }
 
@@ -81,7 +86,15 @@ impl Keys {
             }
             None => None,
         };
-        Ok(Self { network, validator, seal: Arc::new(seal), attestation })
+        let custody = match &config.custody {
+            Some(section) => {
+                let published = read_published(&files)?.custody;
+                let seal = CustodySeal::new(section, &files, &hardware)?;
+                Some(Arc::new(Custody::open(seal, published.as_ref())?))
+            }
+            None => None,
+        };
+        Ok(Self { network, validator, seal: Arc::new(seal), custody, attestation })
     }
 
     /// Ends in order. Blocks.
@@ -109,6 +122,7 @@ impl Keys {
                 keys.push(KeyDescription { role: Role::Epoch, provider: "software".into(), public_key });
             }
         }
+        keys.extend(self.custody.as_ref().map(|custody| custody.describe()));
         Ok(Description { version: VERSION, keys, attests: self.attestation.is_some(), epoch: self.epoch() })
     }
 
@@ -182,6 +196,15 @@ impl Keys {
                 let section = self.attestation()?.section.clone();
                 Answer::Log { bytes: blocking(move || logs::read(&section, log)).await? }
             }
+            Request::OpenClassKey { key, network, class, id, sealed } => {
+                let custody =
+                    self.custody.as_ref().filter(|custody| custody.is_named(&key)).ok_or(not_here("custody"))?;
+                self.check_network(Some(NetworkId(network)))?;
+                let class_key = SealedClassKey { name: ClassKeyName { network, class, id }, sealed };
+                let custody = Arc::clone(custody);
+                let opened = blocking(move || custody.open_class_key(&class_key)).await?;
+                Answer::Secret { secret: Secret(Zeroizing::new(opened.as_bytes().to_vec())) }
+            }
         })
     }
 
@@ -252,9 +275,10 @@ impl Keys {
 
     async fn ask_identity(&self, attestation: &Attestation) -> Result<Identity, SignerError> {
         let known = attestation.attestor.identity().await?;
-        let mut keys = vec![evidence(attestation, Role::Seal, &self.seal).await?];
+        let (attestor, pcrs) = (&attestation.attestor, &attestation.section.pcrs);
+        let mut keys = vec![evidence(attestor, pcrs, Role::Seal, &self.seal).await?];
         if let Some(validator) = &self.validator {
-            keys.push(evidence(attestation, Role::Validator, &validator.key).await?);
+            keys.push(evidence(attestor, pcrs, Role::Validator, &validator.key).await?);
         }
         Ok(Identity {
             endorsement_key: known.endorsement_key,
@@ -291,17 +315,22 @@ impl Ballot {
 
 /// What the TPM says of a key: its certification if the TPM holds it, else a quote that is qualified by the key. Of a key in
 /// a file it says nothing.
-async fn evidence(attestation: &Attestation, role: Role, key: &HeldKey) -> Result<KeyEvidence, SignerError> {
+pub(crate) async fn evidence(
+    attestor: &TpmAttestor,
+    pcrs: &[u8],
+    role: Role,
+    key: &HeldKey,
+) -> Result<KeyEvidence, SignerError> {
     let signer = key.signer();
     let spki = signer.public_key().spki_der.clone();
     let mut evidence = KeyEvidence { key: describe(role, signer)?, spki, certification: None, quote: None };
     match key {
         HeldKey::Tpm(signer) => {
-            evidence.certification = Some(attestation.attestor.certify(signer).await?);
+            evidence.certification = Some(attestor.certify(signer).await?);
         }
         HeldKey::Pkcs11(_) => {
-            let request = KeyQuoteRequest { spki: &evidence.spki, pcrs: &attestation.section.pcrs };
-            evidence.quote = Some(attestation.attestor.quote_key(&request).await?);
+            let request = KeyQuoteRequest { spki: &evidence.spki, pcrs };
+            evidence.quote = Some(attestor.quote_key(&request).await?);
         }
         HeldKey::Software(_) => {}
     }

@@ -16,13 +16,16 @@
 //! What it is not: it keeps no policy of the network, reads no ledger, and decides nothing but what its guards decide.
 
 mod config;
+mod custody;
 mod daemon;
 mod epochs;
 mod hardware;
+mod identity;
 mod keys;
 mod logs;
 mod process;
 mod provision;
+mod recovery;
 mod server;
 
 pub use crate::{

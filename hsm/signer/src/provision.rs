@@ -10,15 +10,17 @@ use std::{
 use anyhow::{Context as _, bail};
 use stele_hsm::{
     CheckpointGuard, EpochCertificateRequest, GuardDurability, NodeKeys, PublishedEpoch, PublishedKey, Signer,
-    VoteGuard, tpm::TpmEpoch,
+    VoteGuard, custody::CustodyKey, tpm::TpmEpoch,
 };
 use stele_types::{EpochCertificate, Genesis, Hash, Height, NetworkId, ValidatorId};
 
 use crate::{
-    config::Config,
+    config::{Config, CustodySection},
+    custody::CustodySeal,
     epochs,
     hardware::{Hardware, HeldKey, StateFiles},
     keys::{name, read_network},
+    recovery::SharesFolder,
 };
 
 /// Makes keys, guards and the TPM's epoch in an empty state directory. Blocks.
@@ -27,12 +29,18 @@ use crate::{
 ///
 /// # Errors
 /// When the directory holds something already, and errors of files and hardware.
-pub(crate) fn init(config: &Config) -> anyhow::Result<String> {
+pub(crate) fn init(config: &Config, wanted: &Wanted) -> anyhow::Result<String> {
     let files = StateFiles::of(config);
     private_directory(files.directory())?;
     if fs::read_dir(files.directory())?.next().is_some() {
         bail!("{} is not empty: keys are never replaced", files.directory().display());
     }
+    let custody = config.custody.as_ref().filter(|_| !wanted.without_custody);
+    let shares = match custody {
+        Some(section) => SharesFolder::create(section, wanted.shares.as_deref())?,
+        None if wanted.shares.is_some() => bail!("no custody key is made: there is nothing to share"),
+        None => None,
+    };
     let hardware = Hardware::open(config)?;
     if let (Some(section), Some(device)) = (&config.tpm, &hardware.tpm) {
         TpmEpoch::create(device, section.counter, &files.epoch())?;
@@ -48,9 +56,32 @@ pub(crate) fn init(config: &Config) -> anyhow::Result<String> {
         epoch = Some(certified(&key, id, name(&signer)?)?);
         validator = Some(published(key.signer())?);
     }
-    let text = serde_json::to_string_pretty(&NodeKeys { validator, seal, epoch })? + "\n";
+    let custody = custody.map(|section| make_custody(section, &files, &hardware, shares.as_ref())).transpose()?;
+    let text = serde_json::to_string_pretty(&NodeKeys { validator, seal, epoch, custody })? + "\n";
     write_new(&files.published(), text.as_bytes())?;
     Ok(text)
+}
+
+/// What is made beside the keys that are always made.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted {
+    /// Leaves the custody key out, although the configuration has one: it comes from elsewhere.
+    pub(crate) without_custody: bool,
+    /// New folder for the shares of the custody key.
+    pub(crate) shares: Option<PathBuf>,
+}
+
+fn make_custody(
+    section: &CustodySection,
+    files: &StateFiles,
+    hardware: &Hardware,
+    shares: Option<&SharesFolder<'_>>,
+) -> anyhow::Result<PublishedKey> {
+    let key = CustodyKey::generate()?;
+    let published = CustodySeal::new(section, files, hardware)?.put(&key)?;
+    // There is no network yet that the shares could name.
+    shares.map_or(Ok(()), |folder| folder.fill(&key, None))?;
+    Ok(published)
 }
 
 /// The file of the public halves.
@@ -60,6 +91,17 @@ pub(crate) fn init(config: &Config) -> anyhow::Result<String> {
 pub(crate) fn published_keys(config: &Config) -> anyhow::Result<String> {
     let path = StateFiles::of(config).published();
     fs::read_to_string(&path).with_context(|| format!("{}: no keys were made to the end", path.display()))
+}
+
+/// The public halves.
+///
+/// # Errors
+/// When keys were never made, or not to the end.
+pub(crate) fn read_published(files: &StateFiles) -> anyhow::Result<NodeKeys> {
+    let path = files.published();
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("{}: no keys were made to the end", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} holds no public halves", path.display()))
 }
 
 /// Makes a guard that was lost. Blocks.
@@ -107,7 +149,7 @@ pub(crate) fn adopt(config: &Config, genesis: &Path) -> anyhow::Result<NetworkId
 }
 
 /// Writes a file that is whole as soon as it has its name.
-fn write_new(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let partial = path.with_extension("partial");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
     file.write_all(bytes)?;

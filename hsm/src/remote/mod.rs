@@ -3,8 +3,8 @@
 //! ```text
 //!  RemoteSigner ─┐                                  ┌─ one task a request, guards, hardware
 //!  RemoteSigner ─┼─► SignerSocket ── Unix socket ──►│
-//!  RemoteAttestor┘   one connection,  frames         └─ stele-signer
-//!                    answers by number
+//!  RemoteAttestor┤   one connection,  frames         └─ stele-signer
+//!  RemoteCustodian   answers by number
 //! ```
 //!
 //! - **Typed.** The socket carries the requests of [`crate::request`], field by field ([`wire`]); the signer judges them
@@ -17,12 +17,14 @@
 //!   a signer that was started with other keys is noticed at once.
 
 mod attestor;
+mod custodian;
 mod signer;
 mod socket;
 pub mod wire;
 
 pub use self::{
     attestor::RemoteAttestor,
+    custodian::RemoteCustodian,
     signer::RemoteSigner,
     socket::{SignerSocket, SocketFigures},
 };

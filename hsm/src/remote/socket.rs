@@ -20,14 +20,18 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
 };
+use zeroize::Zeroizing;
 
 use crate::{
     error::SignerError,
     kind::SignerKind,
     remote::{
         attestor::RemoteAttestor,
+        custodian::RemoteCustodian,
         signer::RemoteSigner,
-        wire::{self, ANSWER_LENGTH_MAX, Answer, Description, KeyBytes, REQUEST_LENGTH_MAX, Request, Role},
+        wire::{
+            self, ANSWER_LENGTH_MAX, Answer, Description, KeyBytes, KeyDescription, REQUEST_LENGTH_MAX, Request, Role,
+        },
     },
 };
 
@@ -47,7 +51,7 @@ const WRITE_WAIT_MAX: Duration = Duration::from_secs(5);
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Who waits for an answer on a connection, by the number of the request.
-type Pending = Arc<Mutex<HashMap<u64, oneshot::Sender<Vec<u8>>>>>;
+type Pending = Arc<Mutex<HashMap<u64, oneshot::Sender<Zeroizing<Vec<u8>>>>>>;
 
 /// The way to a signer process. Clones share one connection, which is made when it is needed and again after a loss.
 #[derive(Clone)]
@@ -85,7 +89,7 @@ struct Counters {
 struct Call {
     number: u64,
     frame: Vec<u8>,
-    answer: oneshot::Sender<Vec<u8>>,
+    answer: oneshot::Sender<Zeroizing<Vec<u8>>>,
 }
 
 impl SignerSocket {
@@ -120,16 +124,28 @@ impl SignerSocket {
     /// # Errors
     /// [`SignerError::SignerKey`], and those of [`Self::describe`].
     pub async fn signer(&self, role: Role, kind: SignerKind) -> Result<RemoteSigner, SignerError> {
+        let key = self.only_key(role).await?;
+        if key.kind()? != kind {
+            let reason = "another backend holds it than the configuration names";
+            return Err(SignerError::SignerKey { role: role.name(), reason });
+        }
+        RemoteSigner::new(self, &key)
+    }
+
+    /// The signer's custody key, which must be of the kind that the caller expects. Whether the signer can open it now is
+    /// told by the first class key.
+    ///
+    /// # Errors
+    /// As [`Self::signer`].
+    pub async fn custodian(&self, kind: SignerKind) -> Result<RemoteCustodian, SignerError> {
+        RemoteCustodian::new(self, &self.only_key(Role::Custody).await?, kind)
+    }
+
+    async fn only_key(&self, role: Role) -> Result<KeyDescription, SignerError> {
         let missing = |reason| SignerError::SignerKey { role: role.name(), reason };
         let mut keys = self.describe().await?.keys.into_iter().filter(|key| key.role == role);
         let key = keys.next().ok_or_else(|| missing("it has none"))?;
-        if keys.next().is_some() {
-            return Err(missing("it has more than one"));
-        }
-        if key.kind()? != kind {
-            return Err(missing("another backend holds it than the configuration names"));
-        }
-        RemoteSigner::new(self, &key)
+        if keys.next().is_some() { Err(missing("it has more than one")) } else { Ok(key) }
     }
 
     /// The signer's epoch keys.
@@ -328,6 +344,6 @@ impl Drop for End {
     }
 }
 
-fn lock(pending: &Pending) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Vec<u8>>>> {
+fn lock(pending: &Pending) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Zeroizing<Vec<u8>>>>> {
     pending.lock().unwrap_or_else(PoisonError::into_inner)
 }

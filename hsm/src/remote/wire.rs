@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     attested::{Certification, Quote},
+    custody::{ClassKeyName, SEALED_KEY_LENGTH, SealedClassKey},
     error::SignerError,
     guard::VotePosition,
     kind::SignerKind,
@@ -47,6 +48,9 @@ pub enum Role {
     /// Signs checkpoints.
     #[n(2)]
     Seal,
+    /// Opens class keys.
+    #[n(3)]
+    Custody,
 }
 
 impl Role {
@@ -57,6 +61,7 @@ impl Role {
             Self::Validator => "validator",
             Self::Epoch => "epoch",
             Self::Seal => "seal",
+            Self::Custody => "custody",
         }
     }
 }
@@ -225,6 +230,20 @@ pub enum Request<'b> {
         #[n(0)]
         log: Log,
     },
+    /// Open a class key of a network that was sealed for the custody key under its name.
+    #[n(14)]
+    OpenClassKey {
+        #[cbor(n(0), with = "minicbor::bytes")]
+        key: KeyBytes,
+        #[cbor(n(1), with = "minicbor::bytes")]
+        network: [u8; 32],
+        #[n(2)]
+        class: u16,
+        #[cbor(n(3), with = "minicbor::bytes")]
+        id: [u8; 16],
+        #[cbor(n(4), with = "minicbor::bytes")]
+        sealed: [u8; SEALED_KEY_LENGTH],
+    },
 }
 
 /// A log of what was measured.
@@ -309,7 +328,7 @@ pub enum Answer {
         #[n(0)]
         identity: Box<Identity>,
     },
-    /// To [`Request::Activate`].
+    /// To [`Request::Activate`] and [`Request::OpenClassKey`].
     #[n(6)]
     Secret {
         #[n(0)]
@@ -457,6 +476,13 @@ impl<'b> Request<'b> {
         Self::CustodyReceipt { key, root, length, bytes }
     }
 
+    /// A class key that a custody key opens.
+    #[must_use]
+    pub const fn open_class_key(key: KeyBytes, class_key: &SealedClassKey) -> Self {
+        let ClassKeyName { network, class, id } = class_key.name;
+        Self::OpenClassKey { key, network, class, id, sealed: class_key.sealed }
+    }
+
     /// A peer binding with a key.
     ///
     /// # Errors
@@ -478,7 +504,10 @@ impl<'b> Request<'b> {
 /// [`SignerError::MalformedRequest`] if the body is longer than `length_max`.
 pub fn frame<T: Encode<()>>(number: u64, body: &T, length_max: usize) -> Result<Vec<u8>, SignerError> {
     let too_long = SignerError::MalformedRequest { reason: "the bytes are too long" };
-    let mut bytes = vec![0; 4];
+    /// Room for every frame with a secret, so that growing never leaves a copy of one behind.
+    const ROOM: usize = 512;
+    let mut bytes = Vec::with_capacity(ROOM);
+    bytes.resize(4, 0);
     // Writing into memory cannot fail.
     if minicbor::encode((number, body), &mut bytes).is_err() {
         return Err(too_long);
@@ -504,11 +533,13 @@ pub fn parse<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> io::Result<(u64, T)> {
 }
 
 /// Reads the bytes of the next frame; none at the end of the stream. They are taken in as they come, so a length that lies
-/// costs nothing.
+/// costs little, and wiped when they are dropped: they may hold a secret.
 ///
 /// # Errors
 /// `InvalidData` for a frame that is longer than `length_max`, and errors of the stream.
-pub async fn read(stream: &mut (impl AsyncRead + Unpin), length_max: usize) -> io::Result<Option<Vec<u8>>> {
+pub async fn read(stream: &mut (impl AsyncRead + Unpin), length_max: usize) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+    /// Room for every frame but logs, so that one with a secret never grows and leaves a copy behind.
+    const ROOM: usize = 4096;
     let mut prefix = [0; 4];
     match stream.read_exact(&mut prefix).await {
         Ok(_) => {}
@@ -517,7 +548,7 @@ pub async fn read(stream: &mut (impl AsyncRead + Unpin), length_max: usize) -> i
     }
     let length = u32::from_be_bytes(prefix);
     if usize::try_from(length).is_ok_and(|length| length <= length_max) {
-        let mut bytes = Vec::new();
+        let mut bytes = Zeroizing::new(Vec::with_capacity(ROOM));
         stream.take(length.into()).read_to_end(&mut bytes).await?;
         if bytes.len() == usize::try_from(length).unwrap_or(usize::MAX) {
             return Ok(Some(bytes));
@@ -542,7 +573,11 @@ mod tests {
             value_id: None,
             bytes: b"vote",
         };
-        for request in [Request::Describe, vote, Request::Log { log: Log::Ima }, Request::LastVote { key: [3; 33] }] {
+        let name = ClassKeyName { network: [1; 32], class: 300, id: [2; 16] };
+        let open = Request::open_class_key([2; 33], &SealedClassKey { name, sealed: [3; SEALED_KEY_LENGTH] });
+        let requests =
+            [Request::Describe, vote, open, Request::Log { log: Log::Ima }, Request::LastVote { key: [3; 33] }];
+        for request in requests {
             let framed = frame(7, &request, REQUEST_LENGTH_MAX).expect("short");
             assert_eq!(parse::<Request<'_>>(&framed[4..]).expect("own frame"), (7, request));
         }

@@ -174,7 +174,7 @@ fn agrees(message: &[u8], signature: &[u8], selection: &PcrSelection, values: &P
 }
 
 /// A TPM gives eight values at once.
-fn read_values(connection: &mut Connection, indices: &[u8]) -> Result<PcrValues, Fault> {
+pub(super) fn read_values(connection: &mut Connection, indices: &[u8]) -> Result<PcrValues, Fault> {
     let mut values = PcrValues::default();
     for some in indices.chunks(8) {
         let (_, digests) = connection.read_pcrs(selection_list(some)?)?;
@@ -187,7 +187,7 @@ fn read_values(connection: &mut Connection, indices: &[u8]) -> Result<PcrValues,
     Ok(values)
 }
 
-fn selection_list(indices: &[u8]) -> Result<PcrSelectionList, Error> {
+pub(super) fn selection_list(indices: &[u8]) -> Result<PcrSelectionList, Error> {
     let slots: Result<Vec<PcrSlot>, Error> = indices.iter().map(|index| PcrSlot::try_from(1_u32 << index)).collect();
     PcrSelectionList::builder().with_selection(HashingAlgorithm::Sha256, &slots?).build()
 }

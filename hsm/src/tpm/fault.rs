@@ -58,6 +58,8 @@ impl Fault {
             0x101 => Self::Failure,
             // TPM_RC_OBJECT_MEMORY, TPM_RC_OBJECT_HANDLES.
             0x902 | 0x906 => Self::NoPlace,
+            // TPM_RC_PCR_CHANGED: something was measured while the policy was judged.
+            0x128 => Self::Busy,
             // TPM_RC_SESSION_MEMORY, _MEMORY, _SESSION_HANDLES, _YIELDED, _CANCELED, _TESTING, _NV_RATE, _RETRY and
             // _NV_UNAVAILABLE.
             0x903..=0x905 | 0x908..=0x90a | 0x920 | 0x922 | 0x923 => Self::Busy,
@@ -103,6 +105,7 @@ mod tests {
             (0x18b, Fault::Reset),
             (0x902, Fault::NoPlace),
             (0x922, Fault::Busy),
+            (0x128, Fault::Busy),
             (0x921, Fault::Lockout),
             (0x101, Fault::Failure),
             (0x1df, Fault::Foreign),

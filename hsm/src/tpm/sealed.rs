@@ -11,7 +11,7 @@ use tss_esapi::{
         algorithm::{HashingAlgorithm, PublicAlgorithm},
         session_handles::AuthSession,
     },
-    structures::{KeyedHashScheme, Private, Public, PublicBuilder, PublicKeyedHashParameters, SensitiveData},
+    structures::{Digest, KeyedHashScheme, Private, Public, PublicBuilder, PublicKeyedHashParameters, SensitiveData},
     traits::{Marshall as _, UnMarshall as _},
 };
 use zeroize::Zeroizing;
@@ -41,10 +41,20 @@ impl TpmSealed {
     /// # Errors
     /// [`SignerError::KeyFileExists`], [`SignerError::KeyFileIo`], and errors of the TPM.
     pub fn seal(device: &TpmDevice, secret: &[u8], path: &Path) -> Result<(), SignerError> {
+        Self::seal_under(device, secret, None, path)
+    }
+
+    /// Seals under a policy, or under none.
+    pub(super) fn seal_under(
+        device: &TpmDevice,
+        secret: &[u8],
+        policy: Option<stele_evidence::Digest>,
+        path: &Path,
+    ) -> Result<(), SignerError> {
         let secret = Zeroizing::new(secret.to_vec());
         let (public, private) = device.queue().call_blocking(move |worker| {
             worker.attempt(|connection| {
-                let (public, private) = connection.seal(&secret)?;
+                let (public, private) = connection.seal(&secret, policy.as_ref())?;
                 Ok((public.marshall()?, private.value().to_vec()))
             })
         })?;
@@ -64,10 +74,11 @@ impl TpmSealed {
 }
 
 impl Connection {
-    fn seal(&mut self, secret: &[u8]) -> Result<(Public, Private), Fault> {
+    fn seal(&mut self, secret: &[u8], policy: Option<&stele_evidence::Digest>) -> Result<(Public, Private), Fault> {
         let parent = self.load(Key::Storage)?;
         let data = SensitiveData::try_from(secret.to_vec())?;
-        let made = self.confidential(|context| context.create(parent, template()?, None, Some(data), None, None))?;
+        let template = template(policy)?;
+        let made = self.confidential(|context| context.create(parent, template, None, Some(data), None, None))?;
         Ok((made.out_public, made.out_private))
     }
 
@@ -104,18 +115,21 @@ impl Connection {
     }
 }
 
-/// Data that was brought from outside, bound to this TPM. It has no password to guess.
-fn template() -> Result<Public, Error> {
+/// Data that was brought from outside, bound to this TPM. It has no password to guess; under a policy nothing else opens it.
+fn template(policy: Option<&stele_evidence::Digest>) -> Result<Public, Error> {
     let attributes = ObjectAttributesBuilder::new()
         .with_fixed_tpm(true)
         .with_fixed_parent(true)
-        .with_user_with_auth(true)
+        .with_user_with_auth(policy.is_none())
+        .with_admin_with_policy(policy.is_some())
         .with_no_da(true)
         .build()?;
+    let policy = policy.map(|digest| Digest::try_from(digest.as_bytes().to_vec())).transpose()?;
     PublicBuilder::new()
         .with_public_algorithm(PublicAlgorithm::KeyedHash)
         .with_name_hashing_algorithm(HashingAlgorithm::Sha256)
         .with_object_attributes(attributes)
+        .with_auth_policy(policy.unwrap_or_default())
         .with_keyed_hash_parameters(PublicKeyedHashParameters::new(KeyedHashScheme::Null))
         .with_keyed_hash_unique_identifier(Default::default())
         .build()

@@ -11,3 +11,4 @@ mod attestation;
 mod epochs;
 mod keys;
 mod losses;
+mod sealing;

@@ -20,6 +20,7 @@
 
 pub mod attestation;
 pub mod author;
+pub mod ceremony;
 pub mod commands;
 pub mod describe;
 pub mod failure;

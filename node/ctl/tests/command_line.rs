@@ -41,6 +41,21 @@ fn the_first_help_reads_well() {
 }
 
 #[test]
+fn the_help_of_the_ceremony_reads_well() {
+    let mut help = Vec::new();
+    for words in [vec!["ceremony"], vec!["ceremony", "conduct"], vec!["ceremony", "verify"], vec!["approve"], vec!["share"]] {
+        let mut command = Cli::command().term_width(100);
+        command.build();
+        let mut command = command.find_subcommand("key").unwrap().clone();
+        for word in words {
+            command = command.find_subcommand(word).unwrap().clone();
+        }
+        help.push(command.render_help().to_string());
+    }
+    insta::assert_snapshot!(help.join("\n"));
+}
+
+#[test]
 fn every_argument_is_explained_and_nothing_contradicts_itself() {
     fn check(command: &clap::Command, path: &str) {
         for argument in command.get_arguments() {

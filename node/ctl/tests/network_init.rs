@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use stele_ctl::failure::Failure;
-use stele_ctl::network::init::{HeldKeys, unsigned_certificate};
+use stele_ctl::network::init::{HeldKeys, PayloadDrives, unsigned_certificate};
 use stele_ctl::network::{InitOptions, NetworkDir, PartyProfile, Profile, VoteMode, init};
 use stele_hsm::{
     EpochCertificateRequest, NodeKeys, PublishedEpoch, PublishedKey, Signer as _, SignerKind, SoftwareSigner,
@@ -160,6 +160,7 @@ fn held_keys() -> NodeKeys {
         validator: Some(PublishedKey::new(SignerKind::Tpm, &point(&validator))),
         seal: PublishedKey::new(SignerKind::Pkcs11, &point(&seal)),
         epoch: Some(PublishedEpoch::new(&point(&epoch), heights, &signature)),
+        custody: None,
     }
 }
 
@@ -185,6 +186,21 @@ fn keys_that_a_signer_holds_are_taken_as_they_are_and_wrong_ones_found_no_networ
         (config["validator"]["signer"].as_str(), config["seal"]["signer"].as_str()),
         (Some("tpm"), Some("pkcs11"))
     );
+
+    // A custody key of the signer's is in no file of the node's, and others name it as any other.
+    assert!(dir.file("custody.key").exists());
+    let custody = keys.seal.clone();
+    let options = |custody: Option<PublishedKey>| {
+        let keys = NodeKeys { custody, ..held_keys() };
+        let held = vec![HeldKeys { keys, socket: "/run/stele-signer/signer.sock".into() }];
+        InitOptions { validators: 1, held, payload: Some(PayloadDrives::SMALL), ..InitOptions::default() }
+    };
+    let network = init(&directory.path().join("kept"), &options(Some(custody.clone()))).unwrap();
+    let dir = network.dir.node("node-1");
+    assert!(!dir.file("custody.key").exists());
+    let config: toml::Table = toml::from_str(&fs::read_to_string(dir.config()).unwrap()).unwrap();
+    assert_eq!(config["payload"]["signer"].as_str(), Some(custody.signer.as_str()));
+    assert!(config["payload"].get("custody_key").is_none());
 
     let code = |error: anyhow::Error| error.downcast_ref::<Failure>().map(|failure| failure.code().to_owned());
     let mut swapped = held_keys();

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use stele_hsm::custody::{CustodyPublicKey, SoftwareCustodian};
+use stele_hsm::custody::CustodyPublicKey;
 use stele_state::SnapshotReader;
 use stele_storage::Group;
 use stele_types::{Block, BlockId, Genesis, Hash, Header, Height};
@@ -29,6 +29,7 @@ use super::source::{PASSES_MAX, Source, Unread};
 use super::trust::Trust;
 use crate::chain::{ChainFiles, CopiedBlock};
 use crate::config::Config;
+use crate::keys::NodeKeys;
 use crate::payload::parts::{self, KeyTable};
 use crate::store::durable;
 
@@ -422,10 +423,11 @@ impl Making<'_> {
         let bytes = file::read_bounded(&path, KEYS_BYTES_MAX).map_err(BackupError::io("read", &path))?;
         let damaged = || BackupError::keys(format!("{}: it is damaged", path.display()));
         let table = KeyTable::decode(&bytes, genesis.network()).ok_or_else(damaged)?;
-        let custodian = SoftwareCustodian::open(&section.custody_key).map_err(crate::payload::PayloadError::from)?;
-        let own = *stele_hsm::custody::Custodian::public_key(&custodian);
+        let custodian = runtime.block_on(async { NodeKeys::new(self.config).custodian(section).await });
+        let custodian = custodian.map_err(crate::payload::PayloadError::from)?;
+        let own = *custodian.public_key();
         // A table that does not open would be found out when it is needed.
-        runtime.block_on(table.check(&custodian))?;
+        runtime.block_on(table.check(&*custodian))?;
         self.own(parts::CLASS_KEYS, &bytes)?;
         if wanted.recovery_key.is_none() && self.before.as_ref().is_some_and(|before| before.recovery_key.is_some()) {
             // Not taken from there: whoever can write to the repository could name a key of his own.
@@ -434,7 +436,7 @@ impl Making<'_> {
             );
         }
         if let Some(recovery) = &wanted.recovery_key {
-            let sealed = runtime.block_on(table.sealed_for(&custodian, recovery))?;
+            let sealed = runtime.block_on(table.sealed_for(&*custodian, recovery))?;
             self.own("class-keys.recovery", &sealed.encode())?;
         }
         Ok(Keys { own: Some(own), recovery: wanted.recovery_key, count: table.len() as u64 })

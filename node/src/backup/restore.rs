@@ -32,6 +32,7 @@ use super::create::now_ms;
 use super::repository::Repository;
 use crate::chain::{ChainOptions, Restoration, Tip};
 use crate::config::Config;
+use crate::keys::NodeKeys;
 use crate::payload::PayloadError;
 use crate::payload::parts::{self, KeyTable};
 use crate::store::durable;
@@ -182,13 +183,14 @@ fn class_keys(
         return Err(BackupError::keys(reason));
     };
     let Some(own_table) = opened.class_keys(parts::CLASS_KEYS)? else { return Ok(None) };
-    let custodian = SoftwareCustodian::open(&section.custody_key).map_err(PayloadError::from)?;
+    let custodian = runtime.block_on(async { NodeKeys::new(target.config).custodian(section).await });
+    let custodian = custodian.map_err(PayloadError::from)?;
     let own = custodian.public_key();
     let manifest = &opened.manifest;
     let key = |text: &Option<String>| -> Option<CustodyPublicKey> { hex::decode(text.as_ref()?).ok()?.try_into().ok() };
     let old = key(&manifest.custody_key).ok_or_else(|| BackupError::keys("the manifest names no custody key"))?;
     if *own == old {
-        runtime.block_on(own_table.check(&custodian))?;
+        runtime.block_on(own_table.check(&*custodian))?;
         return Ok(Some((own_table, false)));
     }
     let Some(unseal) = &target.unseal else {

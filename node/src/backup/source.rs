@@ -16,8 +16,9 @@ use zeroize::Zeroizing;
 use super::BackupError;
 use super::file;
 use crate::config::Config;
+use crate::keys::NodeKeys;
 use crate::payload::listing::{self, Page};
-use crate::payload::parts;
+use crate::payload::{PayloadError, parts};
 use crate::store::blocks::{ArchiveError, SegmentArchive};
 
 /// Bytes of a body that are asked for at a time.
@@ -132,7 +133,9 @@ impl Source {
             }))),
             (Self::Stopped { runtime, store }, Some(section)) => {
                 let directory = config.node.data_dir.join(parts::DIRECTORY);
-                Ok(Some(parts::archived_blocks(runtime.handle(), store, section, &directory, network)?))
+                let custodian = runtime.block_on(async { NodeKeys::new(config).custodian(section).await });
+                let custodian = custodian.map_err(PayloadError::from)?;
+                Ok(Some(parts::archived_blocks(runtime.handle(), store, custodian, &directory, network)?))
             }
             _ => Ok(None),
         }

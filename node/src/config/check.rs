@@ -72,8 +72,10 @@ impl Config {
                 private(&mut faults, "validator.epoch_keys", key);
             }
         }
-        if let Some(payload) = self.payload.as_ref().filter(|section| section.signer == SignerName::Software) {
-            private(&mut faults, "payload.custody_key", &payload.custody_key);
+        if let Some(payload) = &self.payload {
+            if let Some(key) = &payload.custody_key {
+                private(&mut faults, "payload.custody_key", key);
+            }
             if let Some(custody) = &payload.custody {
                 private(&mut faults, "payload.custody.key", &custody.key);
             }
@@ -202,10 +204,8 @@ impl Config {
     fn payload(&self, faults: &mut Faults) {
         const DRIVES: &str = "payload.drives";
         let Some(payload) = &self.payload else { return };
-        if payload.signer != SignerName::Software {
-            let problem = format!("this build holds no {} custody key", payload.signer.as_str());
-            faults.add("payload.signer", problem, "use \"software\", or a build with that signer");
-        }
+        let key = ("payload.signer", "payload.custody_key");
+        self.holder(faults, key, payload.signer, payload.custody_key.is_some());
         let columns = payload.data_columns.saturating_add(payload.parity_columns);
         if payload.data_columns == 0 || columns > payload.drives.len() {
             let problem = format!("{columns} columns on {} drives", payload.drives.len());

@@ -57,7 +57,7 @@ impl Config {
             paths.extend(validator.epoch_keys.iter_mut());
         }
         if let Some(payload) = &mut self.payload {
-            paths.push(&mut payload.custody_key);
+            paths.extend(&mut payload.custody_key);
             paths.extend(payload.drives.iter_mut().map(|drive| &mut drive.path));
             if let Some(custody) = &mut payload.custody {
                 paths.extend([&mut custody.authorities, &mut custody.certificate, &mut custody.key]);

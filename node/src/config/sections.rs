@@ -418,8 +418,8 @@ impl Default for StateSection {
 pub struct PayloadSection {
     /// Who holds the custody key, under which the keys of bodies are sealed.
     pub signer: SignerName,
-    /// File of the custody key, for a software signer.
-    pub custody_key: PathBuf,
+    /// File of the custody key; none if `stele-signer` holds it.
+    pub custody_key: Option<PathBuf>,
     /// The drives, all of one store.
     pub drives: Vec<DriveEntry>,
     /// Columns of a segment that hold bodies.

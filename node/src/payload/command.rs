@@ -9,7 +9,6 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use stele_accel_hash::HashAlgorithm;
 use stele_cold::{ColdError, ColdOptions, ColdTier, lost_stores};
-use stele_hsm::custody::{Custodian as _, SoftwareCustodian};
 use stele_hsm::{Signer as _, SoftwareSigner};
 use stele_storage::fsck::{CheckReport, check};
 use stele_storage::{LostStore, cold_prefix};
@@ -199,7 +198,9 @@ impl Identity {
     #[expect(clippy::print_stdout, reason = "the answer of the command")]
     fn run(&self) -> anyhow::Result<ExitCode> {
         let config = Config::load(&self.config)?;
-        let custodian = SoftwareCustodian::open(&section(&config)?.custody_key)?;
+        let custodian = runtime()?.block_on(async {
+            NodeKeys::new(&config).custodian(section(&config)?).await.map_err(anyhow::Error::from)
+        })?;
         let receipt_key = receipt_key(&config)?;
         println!(
             "{{ address = \"{}\", custody_key = \"{}\", receipt_key = \"{receipt_key}\" }}",

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use stele_hsm::custody::{Custodian, CustodyPublicKey, SoftwareCustodian};
+use stele_hsm::custody::{Custodian, CustodyPublicKey};
 use stele_storage::Store;
 use stele_types::NetworkId;
 use tokio::runtime::Handle;
@@ -36,11 +36,10 @@ pub(crate) fn open_store(section: &PayloadSection, directory: &Path) -> Result<S
 pub(crate) fn archived_blocks(
     runtime: &Handle,
     store: &Arc<Store>,
-    section: &PayloadSection,
+    custodian: Arc<dyn Custodian>,
     directory: &Path,
     network: NetworkId,
 ) -> Result<Arc<BlockArchive>, PayloadError> {
-    let custodian = Arc::new(SoftwareCustodian::open(&section.custody_key)?);
     let keys = keys::ClassKeys::open(directory, network, custodian)?;
     store.attach_cold(Arc::new(Absent { reason: "nobody asks it while the node is stopped", retry_after: None }));
     let archive = BlockArchive::new(runtime.clone());

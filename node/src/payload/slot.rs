@@ -4,11 +4,12 @@
 //! It opens in two steps. The first needs no more than the blocks, so that a chain which has to be executed again can read
 //! those of its blocks that are archived. The second needs the chain.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use stele_hsm::Signer;
-use stele_hsm::custody::SoftwareCustodian;
+use stele_hsm::custody::Custodian;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -18,8 +19,12 @@ use super::blocks::Archiver;
 use super::cold::Absent;
 use super::{BlockArchive, Cold, Custody, CustodyError, Ledger, Payload, PayloadError, Upkeep};
 use crate::chain::Chain;
-use crate::config::{Config, CustodySection};
+use crate::config::{Config, CustodySection, PayloadSection};
+use crate::keys::NodeKeys;
 use crate::metrics::Metrics;
+
+/// Pause before a custody key that does not open is tried again; its signer gives the same answer for a second.
+const CUSTODY_WAIT: Duration = Duration::from_secs(2);
 
 /// Where the payload store is, once it is open.
 pub struct PayloadSlot {
@@ -203,8 +208,9 @@ async fn store(
     stop: &CancellationToken,
 ) -> Result<Stored, PayloadError> {
     let section = config.payload.as_ref().ok_or_else(|| PayloadError::blocks("the configuration has no [payload]"))?;
-    let custodian = Arc::new(SoftwareCustodian::open(&section.custody_key)?);
-    let payload = Arc::new(Payload::open(section, &config.node.data_dir, ledger, custodian).await?);
+    // On a connection of its own: votes do not wait behind bodies.
+    let custodian = NodeKeys::new(config).custodian(section).await?;
+    let payload = Arc::new(open(section, &config.node.data_dir, ledger, custodian, stop).await?);
     let at_once = section.custody.as_ref().map(CustodySection::classes_at_once).unwrap_or_default();
     let cold = section.cold.as_ref();
     let cold =
@@ -214,6 +220,33 @@ async fn store(
     }
     let carrying = cold.as_ref().map(|cold| tokio::spawn(Arc::clone(cold).run(stop.clone())));
     Ok(Stored { payload, cold, carrying })
+}
+
+/// Opens the store. A custody key that is away, or that opens in no state of this machine that was approved, is waited for:
+/// whoever puts the approval there has nothing to restart.
+async fn open(
+    section: &PayloadSection,
+    data_dir: &Path,
+    ledger: Ledger,
+    custodian: Arc<dyn Custodian>,
+    stop: &CancellationToken,
+) -> Result<Payload, PayloadError> {
+    let mut told = false;
+    loop {
+        match Payload::open(section, data_dir, ledger, Arc::clone(&custodian)).await {
+            Err(PayloadError::Custody(error)) if error.is_retryable() || error.is_unapproved() => {
+                if !told {
+                    warn!(code = error.code(), %error, "bodies wait for the custody key");
+                    told = true;
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(CUSTODY_WAIT) => {}
+                    () = stop.cancelled() => return Err(error.into()),
+                }
+            }
+            opened => return opened,
+        }
+    }
 }
 
 /// The second step.

@@ -53,11 +53,21 @@ pub(crate) struct Host {
 impl Host {
     /// Keys that are made, and a signer that has a network; it does not run yet.
     pub(crate) fn made(backing: Backing) -> Self {
-        let host = Self::configured(backing);
+        Self::made_with(backing, "")
+    }
+
+    /// The same, with more sections of the configuration.
+    pub(crate) fn made_with(backing: Backing, sections: &str) -> Self {
+        let host = Self::configured_with(backing, sections);
         host.program(&["init", "--out", &host.shown("node-keys.json")]).unwrap();
-        fs::write(host.path("genesis.cbor"), genesis().to_bytes()).unwrap();
-        host.program(&["adopt", "--genesis", &host.shown("genesis.cbor")]).unwrap();
+        host.adopt();
         host
+    }
+
+    /// Binds it to its network.
+    pub(crate) fn adopt(&self) {
+        fs::write(self.path("genesis.cbor"), genesis().to_bytes()).unwrap();
+        self.program(&["adopt", "--genesis", &self.shown("genesis.cbor")]).unwrap();
     }
 
     /// A signer that runs.
@@ -69,14 +79,26 @@ impl Host {
 
     /// A configuration and nothing else.
     pub(crate) fn configured(backing: Backing) -> Self {
+        Self::configured_with(backing, "")
+    }
+
+    /// The same, with more sections.
+    pub(crate) fn configured_with(backing: Backing, sections: &str) -> Self {
         let swtpm = (backing != Backing::Files).then(Swtpm::start);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let host = Self { runtime, swtpm, directory: tempfile::tempdir().unwrap(), process: None, shell: None };
         if backing == Backing::TpmAndToken {
             host.make_token();
         }
-        host.configure(backing, &format!("{}", rustix::process::getuid().as_raw()));
+        host.configure_with(backing, sections);
         host
+    }
+
+    /// Writes the configuration for whoever runs the test, with more sections.
+    pub(crate) fn configure_with(&self, backing: Backing, sections: &str) {
+        self.configure(backing, &format!("{}", rustix::process::getuid().as_raw()));
+        let mut file = fs::OpenOptions::new().append(true).open(self.path("signer.toml")).unwrap();
+        file.write_all(sections.as_bytes()).unwrap();
     }
 
     pub(crate) fn configure(&self, backing: Backing, users: &str) {

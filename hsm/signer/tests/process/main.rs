@@ -3,6 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod attesting;
+mod ceremony;
+#[path = "../../../tests/custodians/mod.rs"]
+mod custodians;
+mod custody;
 mod failing;
 mod host;
 mod ledger;

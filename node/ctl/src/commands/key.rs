@@ -15,7 +15,7 @@ use stele_types::party::{EnrolledKey, KeyEnrol, KeyReset, KeyRevoke, KeyRotate, 
 use stele_types::{Code, Command, EpochCertificate, Genesis, Height, NetworkId, Suite, ValidatorId};
 
 use crate::commands::governed::{DualControl, issue, party_id};
-use crate::commands::words;
+use crate::commands::{approval, ceremony, share, words};
 use crate::describe::{self, Object};
 use crate::failure::Failure;
 use crate::keys::SigningKey;
@@ -93,6 +93,13 @@ pub enum KeyCommand {
     RetireEpoch(RetireArguments),
     /// Make a guard of votes or of checkpoints that was lost; it signs nothing below a height, or a size of the log
     Guard(GuardArguments),
+    /// Approve the PCRs of a release: custody keys that are sealed under the policy key open where it runs
+    Approve(approval::ApproveArguments),
+    /// Make a node's keys before witnesses, and check the protocol that they signed
+    #[command(subcommand)]
+    Ceremony(ceremony::CeremonyCommand),
+    /// Check a share of a custody key, or seal it for the signer that recovers the key
+    Share(share::ShareArguments),
 }
 
 /// Arguments of `key guard`.
@@ -187,6 +194,9 @@ impl KeyCommand {
             Self::Epoch(arguments) => arguments.run(session).await,
             Self::RetireEpoch(arguments) => arguments.run(session).await,
             Self::Guard(arguments) => arguments.run(session),
+            Self::Approve(arguments) => arguments.run(session),
+            Self::Ceremony(command) => command.run(session),
+            Self::Share(arguments) => arguments.run(session),
         }
     }
 }

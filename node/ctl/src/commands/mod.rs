@@ -1,10 +1,12 @@
 //! The commands of `stele`, one module for each noun.
 
+pub mod approval;
 pub mod asset;
 pub mod attest;
 mod attest_watch;
 pub mod backup;
 pub mod bench;
+pub mod ceremony;
 pub mod feed;
 pub mod governed;
 pub mod key;
@@ -16,6 +18,7 @@ pub mod proposal;
 pub mod query;
 pub mod receipt;
 pub mod record;
+pub mod share;
 pub mod state;
 pub mod status;
 pub mod storage;

@@ -30,6 +30,8 @@ pub(crate) struct Holder<'a> {
     pub(crate) socket: &'a Path,
     pub(crate) validator: SignerKind,
     pub(crate) seal: SignerKind,
+    /// Of the custody key; none: that lies in a file beside the configuration.
+    pub(crate) custody: Option<SignerKind>,
 }
 
 /// A node that keeps copies for others.
@@ -101,8 +103,13 @@ impl NodeConfig<'_> {
         line(format_args!("client_ca = \"ca.pem\"\n"));
         if let Some(payload) = self.payload {
             line(format_args!("[payload]"));
-            line(format_args!("signer = \"software\""));
-            line(format_args!("custody_key = \"custody.key\""));
+            match self.holder.as_ref().and_then(|holder| holder.custody) {
+                Some(custody) => line(format_args!("signer = \"{custody}\"")),
+                None => {
+                    line(format_args!("signer = \"software\""));
+                    line(format_args!("custody_key = \"custody.key\""));
+                }
+            }
             line(format_args!("data_columns = {}", payload.data_columns));
             line(format_args!("parity_columns = {}", payload.parity_columns));
             line(format_args!("slot_bytes = {}", payload.slot_bytes));

@@ -449,7 +449,9 @@ fn make_keys(
     mode: VoteMode,
     held: Option<&HeldKeys>,
 ) -> Result<(Validator, Option<EpochCertificate>)> {
-    SoftwareCustodian::generate(&dir.file("custody.key")).context("custody key")?;
+    if held.is_none_or(|held| held.keys.custody.is_none()) {
+        SoftwareCustodian::generate(&dir.file("custody.key")).context("custody key")?;
+    }
     let peer = SigningKey::generate(Suite::EdDsa)?;
     keys::write_secret_new(&dir.file("peer.key"), peer_key_text(&peer)?.as_bytes())?;
     let peer_key = peer.public_key().try_into().context("peer key")?;
@@ -583,16 +585,29 @@ pub fn add_node(dir: &NetworkDir, new: &NewNode) -> Result<(NodeProfile, Validat
 /// What others name a node by that keeps copies for them.
 fn keeper(dir: &NetworkDir, node: &NodeProfile) -> Result<Keeper> {
     let node_dir = dir.node(&node.name);
-    let custodian = SoftwareCustodian::open(&node_dir.file("custody.key")).context("custody key")?;
-    let seal = match node_dir.file(NODE_KEYS) {
-        held if held.exists() => read_node_keys(&held)?.seal.point()?,
-        _ => compressed(&SoftwareSigner::open(&node_dir.file("seal.key")).context("seal key")?)?,
+    let held = match node_dir.file(NODE_KEYS) {
+        held if held.exists() => Some(read_node_keys(&held)?),
+        _ => None,
     };
-    Ok(Keeper {
-        address: node.party.clone(),
-        custody_key: hex::encode(custodian.public_key()),
-        receipt_key: hex::encode(seal),
-    })
+    let seal = match &held {
+        Some(held) => held.seal.point()?,
+        None => compressed(&SoftwareSigner::open(&node_dir.file("seal.key")).context("seal key")?)?,
+    };
+    let custody = match held.and_then(|held| held.custody) {
+        Some(held) => uncompressed(&held.point()?)?,
+        None => {
+            let custodian = SoftwareCustodian::open(&node_dir.file("custody.key")).context("custody key")?;
+            hex::encode(custodian.public_key())
+        }
+    };
+    Ok(Keeper { address: node.party.clone(), custody_key: custody, receipt_key: hex::encode(seal) })
+}
+
+/// A point, SEC 1 uncompressed, as nodes name each other's custody keys.
+fn uncompressed(point: &[u8; 33]) -> Result<String> {
+    use p256::elliptic_curve::sec1::ToEncodedPoint as _;
+    let point = p256::PublicKey::from_sec1_bytes(point).ok().context("custody key")?;
+    Ok(hex::encode(point.to_encoded_point(false).as_bytes()))
 }
 
 /// What a node's configuration says beyond its addresses.
@@ -626,6 +641,7 @@ fn write_node(
             socket: &held.socket,
             validator: held.keys.validator.as_ref().map_or(Ok(SignerKind::Software), PublishedKey::kind)?,
             seal: held.keys.seal.kind()?,
+            custody: held.keys.custody.as_ref().map(PublishedKey::kind).transpose()?,
         }),
         None => {
             CheckpointGuard::create(&dir.file("seal.checkpoints"), network.0).context("checkpoint guard")?;

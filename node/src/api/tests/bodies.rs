@@ -23,7 +23,7 @@ fn section(directory: &Path) -> PayloadSection {
     };
     PayloadSection {
         signer: SignerName::Software,
-        custody_key: directory.join("custody.key"),
+        custody_key: Some(directory.join("custody.key")),
         drives: (0..DRIVES).map(drive).collect(),
         data_columns: 2,
         parity_columns: 1,
@@ -45,11 +45,9 @@ async fn open(directory: &Path) -> Payload {
 
 async fn try_open(directory: &Path) -> Result<Payload, PayloadError> {
     let section = section(directory);
-    let custodian = if section.custody_key.exists() {
-        SoftwareCustodian::open(&section.custody_key).unwrap()
-    } else {
-        SoftwareCustodian::generate(&section.custody_key).unwrap()
-    };
+    let key = section.custody_key.clone().unwrap();
+    let custodian = if key.exists() { SoftwareCustodian::open(&key) } else { SoftwareCustodian::generate(&key) };
+    let custodian = custodian.unwrap();
     let ledger = Ledger { network: NetworkId([1; 32]), height: Height(1), time_ms: 0, history_min: Height(1) };
     Payload::open(&section, directory, ledger, Arc::new(custodian)).await
 }

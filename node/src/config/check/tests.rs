@@ -87,18 +87,21 @@ fn delegated_votes_without_an_epoch_key_are_refused() {
 #[test]
 fn a_signer_that_is_not_built_is_never_replaced_silently() {
     let text = EXAMPLE.replace("signer = \"software\"", "signer = \"tpm\"");
-    assert_eq!(keys(&parse(&text).unwrap_err()), ["seal.key", "validator.long_term_key", "payload.signer"]);
+    assert_eq!(keys(&parse(&text).unwrap_err()), ["seal.key", "validator.long_term_key", "payload.custody_key"]);
 }
 
 #[test]
 fn a_key_lies_in_a_file_or_a_signer_holds_it() {
-    const KEYS: [&str; 3] = ["long_term_key =", "epoch_keys =", "key = \"keys/checkpoint.key\""];
+    const KEYS: [&str; 4] = ["long_term_key =", "epoch_keys =", "key = \"keys/checkpoint.key\"", "custody_key ="];
     let lines = EXAMPLE.lines().filter(|line| !KEYS.iter().any(|key| line.starts_with(key)));
     let held: String = lines.map(|line| format!("{line}\n")).collect();
     let config = parse(&held).unwrap();
     assert_eq!(config.signer.unwrap().socket, Path::new("/run/stele-signer/signer.sock"));
     let section = &held[held.find("[signer]").unwrap()..held.find("[validator]").unwrap()];
-    assert_eq!(keys(&parse(&held.replace(section, "")).unwrap_err()), ["seal.signer", "validator.signer"]);
+    assert_eq!(
+        keys(&parse(&held.replace(section, "")).unwrap_err()),
+        ["seal.signer", "validator.signer", "payload.signer"]
+    );
     let both = held.replace("mode = \"delegated\"", "mode = \"delegated\"\nepoch_keys = [\"epoch.key\"]");
     assert_eq!(keys(&parse(&both).unwrap_err()), ["validator.epoch_keys"]);
 }
@@ -130,7 +133,7 @@ fn missing_files_and_open_keys_are_named_with_a_remedy() {
         config.seal.key.as_ref().unwrap(),
         validator.long_term_key.as_ref().unwrap(),
         &validator.epoch_keys[0],
-        &config.payload.as_ref().unwrap().custody_key,
+        config.payload.as_ref().unwrap().custody_key.as_ref().unwrap(),
         &config.payload.as_ref().unwrap().custody.as_ref().unwrap().key,
     ];
     for secret in secrets {
