@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod attesting;
+mod core_files;
 mod failing;
 mod host;
 mod ledger;
