@@ -8,8 +8,11 @@ use aes::{
     cipher::{BlockEncrypt, KeyInit, generic_array::GenericArray},
 };
 use hmac::{Hmac, Mac};
-use p256::{NonZeroScalar, SecretKey, elliptic_curve::sec1::ToEncodedPoint};
-use sha2::Sha256;
+use p256::elliptic_curve::{
+    self, AffinePoint, CurveArithmetic, FieldBytesSize, SecretKey, ecdh,
+    sec1::{FromEncodedPoint, ModulusSize, ToEncodedPoint},
+};
+use sha2::{Sha256, Sha384};
 
 use crate::{
     algorithm::HashAlgorithm,
@@ -35,40 +38,39 @@ impl Credential {
     /// Wraps `secret` for the TPM that holds both the endorsement key and the object of that name.
     ///
     /// # Errors
-    /// [`EvidenceError::UnsupportedAlgorithm`] for endorsement keys other than the SHA-256 templates of the TCG EK
-    /// Credential Profile, [`EvidenceError::SecretLength`] for a secret that is empty or longer than 32 bytes,
-    /// [`EvidenceError::UnusableEntropy`] in one of 2^32 cases with a P-256 key.
+    /// [`EvidenceError::UnsupportedAlgorithm`] for endorsement keys other than those on P-256 and RSA with SHA-256 and on
+    /// P-384 with SHA-384 of the TCG EK Credential Profile, [`EvidenceError::SecretLength`] for a secret that is empty or
+    /// longer than a digest of that hash, [`EvidenceError::UnusableEntropy`] in one of 2^32 cases with a P-256 key.
     pub fn make(
         endorsement_key: &Public,
         name: &Name,
         secret: &[u8],
         entropy: &[u8; ENTROPY_LENGTH],
     ) -> Result<Self, EvidenceError> {
-        if secret.is_empty() || secret.len() > SEED_LENGTH {
+        let hash = endorsement_key.name_algorithm;
+        if secret.is_empty() || secret.len() > hash.length() {
             return Err(EvidenceError::SecretLength);
         }
         let unsupported = |id| EvidenceError::UnsupportedAlgorithm { structure: "endorsement key", id };
-        if endorsement_key.name_algorithm != HashAlgorithm::Sha256 {
-            return Err(unsupported(endorsement_key.name_algorithm.id()));
-        }
         let key_bits = endorsement_key.symmetric.map_or(0, |cipher| cipher.key_bits);
         if !matches!(key_bits, 128 | 256) {
             return Err(unsupported(key_bits));
         }
-        let (first, second) = entropy.split_at(SEED_LENGTH);
-        let (seed, encrypted_seed) = match &endorsement_key.key {
-            PublicKey::P256(key) => agree(key, first)?,
-            PublicKey::Rsa(key) => {
-                let sealed = key.encrypt_oaep(HashAlgorithm::Sha256, b"IDENTITY\0", first, second);
+        let (seed, encrypted_seed) = match (&endorsement_key.key, hash) {
+            (PublicKey::P256(key), HashAlgorithm::Sha256) => agree(key, hash, &entropy[..32])?,
+            (PublicKey::P384(key), HashAlgorithm::Sha384) => agree(key, hash, &entropy[..48])?,
+            (PublicKey::Rsa(key), HashAlgorithm::Sha256) => {
+                let (seed, padding) = entropy.split_at(32);
+                let sealed = key.encrypt_oaep(hash, b"IDENTITY\0", seed, padding);
                 let sealed = sealed.ok_or(EvidenceError::InvalidKey)?;
-                (first.to_vec(), sized(&sealed))
+                (seed.to_vec(), sized(&sealed))
             }
-            PublicKey::P384(_) => return Err(unsupported(0x0004)),
+            _ => return Err(unsupported(hash.id())),
         };
-        let key = kdfa(&seed, "STORAGE", name.as_bytes(), usize::from(key_bits));
+        let key = kdfa(hash, &seed, "STORAGE", name.as_bytes(), usize::from(key_bits));
         let encrypted = encrypt_cfb(&key, &sized(secret));
-        let integrity_key = kdfa(&seed, "INTEGRITY", &[], 8 * SEED_LENGTH);
-        let integrity = hmac(&integrity_key, &[&encrypted, name.as_bytes()]);
+        let integrity_key = kdfa(hash, &seed, "INTEGRITY", &[], 8 * hash.length());
+        let integrity = hmac(hash, &integrity_key, &[&encrypted, name.as_bytes()]);
         Ok(Self { id_object: sized(&[sized(&integrity), encrypted].concat()), encrypted_seed })
     }
 
@@ -81,37 +83,50 @@ impl Credential {
     }
 }
 
-/// Bytes of a seed: the digest of the endorsement key's name algorithm.
-const SEED_LENGTH: usize = 32;
-
 /// The seed that an ephemeral key and the endorsement key agree on, and the ephemeral point as `TPM2B_ENCRYPTED_SECRET`.
 /// TPM 2.0 Part 1 section C.6.1.
-fn agree(key: &p256::PublicKey, entropy: &[u8]) -> Result<(Vec<u8>, Vec<u8>), EvidenceError> {
-    let ephemeral = SecretKey::from_slice(entropy).map_err(|_| EvidenceError::UnusableEntropy)?;
-    let scalar: NonZeroScalar = ephemeral.to_nonzero_scalar();
-    let shared = p256::ecdh::diffie_hellman(scalar, key.as_affine());
+fn agree<C>(
+    key: &elliptic_curve::PublicKey<C>,
+    hash: HashAlgorithm,
+    entropy: &[u8],
+) -> Result<(Vec<u8>, Vec<u8>), EvidenceError>
+where
+    C: CurveArithmetic,
+    AffinePoint<C>: FromEncodedPoint<C> + ToEncodedPoint<C>,
+    FieldBytesSize<C>: ModulusSize,
+{
+    let ephemeral = SecretKey::<C>::from_slice(entropy).map_err(|_| EvidenceError::UnusableEntropy)?;
+    let shared = ecdh::diffie_hellman::<C>(ephemeral.to_nonzero_scalar(), key.as_affine());
     let ours = ephemeral.public_key().to_encoded_point(false);
     let theirs = key.to_encoded_point(false);
     let (Some(x), Some(y), Some(peer)) = (ours.x(), ours.y(), theirs.x()) else {
         return Err(EvidenceError::InvalidKey);
     };
-    // KDFe, TPM 2.0 Part 1 section 11.4.10.3: one block gives all 256 bits.
+    // KDFe, TPM 2.0 Part 1 section 11.4.10.3: one block of the hash gives all of its bits.
     let parts: [&[u8]; 5] = [&1_u32.to_be_bytes(), shared.raw_secret_bytes(), b"IDENTITY\0", x, peer];
-    let seed = HashAlgorithm::Sha256.digest(&parts).as_bytes().to_vec();
+    let seed = hash.digest(&parts).as_bytes().to_vec();
     Ok((seed, sized(&[sized(x), sized(y)].concat())))
 }
 
-/// KDFa with SHA-256 and one context, TPM 2.0 Part 1 section 11.4.10.2; one block gives up to 256 bits.
-fn kdfa(key: &[u8], label: &str, context: &[u8], bits: usize) -> Vec<u8> {
+/// KDFa with one context, TPM 2.0 Part 1 section 11.4.10.2; one block gives as many bits as the hash has.
+fn kdfa(hash: HashAlgorithm, key: &[u8], label: &str, context: &[u8], bits: usize) -> Vec<u8> {
     let size = u32::try_from(bits).unwrap_or_default().to_be_bytes();
-    let mut derived = hmac(key, &[&1_u32.to_be_bytes(), label.as_bytes(), &[0], context, &size]);
+    let mut derived = hmac(hash, key, &[&1_u32.to_be_bytes(), label.as_bytes(), &[0], context, &size]);
     derived.truncate(bits / 8);
     derived
 }
 
-fn hmac(key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
+/// HMAC with SHA-384 or, for every other key that credentials are made for, SHA-256.
+fn hmac(hash: HashAlgorithm, key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
+    match hash {
+        HashAlgorithm::Sha384 => hmac_with::<Hmac<Sha384>>(key, parts),
+        _ => hmac_with::<Hmac<Sha256>>(key, parts),
+    }
+}
+
+fn hmac_with<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
     // Any length of key is taken.
-    let Ok(mut mac) = <Hmac<Sha256> as Mac>::new_from_slice(key) else { return Vec::new() };
+    let Ok(mut mac) = <M as Mac>::new_from_slice(key) else { return Vec::new() };
     parts.iter().for_each(|part| mac.update(part));
     mac.finalize().into_bytes().to_vec()
 }

@@ -18,7 +18,7 @@ use crate::{
 pub enum PublicKey {
     /// ECDSA or ECDH over P-256.
     P256(p256::PublicKey),
-    /// ECDSA over P-384: certificate authorities.
+    /// ECDSA or ECDH over P-384: certificate authorities, and endorsement keys of the profile's high range.
     P384(p384::PublicKey),
     /// RSA.
     Rsa(RsaPublicKey),
@@ -37,11 +37,23 @@ impl PublicKey {
         key.map(Self::P256).ok_or(EvidenceError::InvalidKey)
     }
 
-    /// A key on a named curve from its SEC 1 encoding.
+    /// A P-384 key, as [`Self::p256_from_coordinates`].
+    ///
+    /// # Errors
+    /// [`EvidenceError::InvalidKey`] if they are no point of the curve.
+    pub fn p384_from_coordinates(x: &[u8], y: &[u8]) -> Result<Self, EvidenceError> {
+        let x = left_padded::<48>(x).ok_or(EvidenceError::InvalidKey)?;
+        let y = left_padded::<48>(y).ok_or(EvidenceError::InvalidKey)?;
+        let point = p384::EncodedPoint::from_affine_coordinates(&x.into(), &y.into(), false);
+        let key: Option<p384::PublicKey> = p384::PublicKey::from_encoded_point(&point).into();
+        key.map(Self::P384).ok_or(EvidenceError::InvalidKey)
+    }
+
+    /// A key on a named curve from its SEC 1 encoding, compressed or not.
     ///
     /// # Errors
     /// [`EvidenceError::InvalidKey`].
-    pub(crate) fn p256_from_sec1(bytes: &[u8]) -> Result<Self, EvidenceError> {
+    pub fn p256_from_sec1(bytes: &[u8]) -> Result<Self, EvidenceError> {
         p256::PublicKey::from_sec1_bytes(bytes).map(Self::P256).map_err(|_| EvidenceError::InvalidKey)
     }
 

@@ -27,6 +27,7 @@ const ALG_SM2: u16 = 0x001b;
 const ALG_ECC: u16 = 0x0023;
 const ALG_CFB: u16 = 0x0043;
 const ECC_NIST_P256: u16 = 0x0003;
+const ECC_NIST_P384: u16 = 0x0004;
 const STRUCTURE: &str = "TPMT_PUBLIC";
 
 /// What an object may be used for: `TPMA_OBJECT`, TPM 2.0 Part 2 section 8.3.
@@ -137,7 +138,7 @@ pub struct SymmetricCipher {
     pub key_bits: u16,
 }
 
-/// A public area: P-256 and RSA keys; other objects are refused.
+/// A public area: P-256, P-384 and RSA keys; other objects are refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Public {
     /// The exact bytes of the `TPMT_PUBLIC`.
@@ -160,7 +161,7 @@ impl Public {
     /// Parses a `TPM2B_PUBLIC`: the files `ak.pub` and `ek.pub` of tpm2-tools.
     ///
     /// # Errors
-    /// [`EvidenceError`] for anything else than one whole public area of a P-256 or RSA key.
+    /// [`EvidenceError`] for anything else than one whole public area of a P-256, P-384 or RSA key.
     pub fn parse_sized(bytes: &[u8]) -> Result<Self, EvidenceError> {
         let mut reader = Reader::new("TPM2B_PUBLIC", bytes);
         let public = reader.sized(PUBLIC_LENGTH_MAX)?;
@@ -247,12 +248,12 @@ fn read_ecc(reader: &mut Reader<'_>) -> Result<(PublicKey, Option<HashAlgorithm>
     if derivation != ALG_NULL {
         return Err(reader.unsupported(derivation));
     }
-    if curve != ECC_NIST_P256 {
-        return Err(EvidenceError::UnsupportedAlgorithm { structure: "TPMS_ECC_PARMS", id: curve });
-    }
-    let x = reader.sized(32)?;
-    let y = reader.sized(32)?;
-    Ok((PublicKey::p256_from_coordinates(x, y)?, hash))
+    let key = match curve {
+        ECC_NIST_P256 => PublicKey::p256_from_coordinates(reader.sized(32)?, reader.sized(32)?)?,
+        ECC_NIST_P384 => PublicKey::p384_from_coordinates(reader.sized(48)?, reader.sized(48)?)?,
+        other => return Err(EvidenceError::UnsupportedAlgorithm { structure: "TPMS_ECC_PARMS", id: other }),
+    };
+    Ok((key, hash))
 }
 
 /// The rest of `TPMS_RSA_PARMS`, and the modulus.

@@ -53,7 +53,7 @@ pub struct KeyQuoteRequest<'a> {
 /// By what a TPM is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttestationIdentity {
-    /// `TPM2B_PUBLIC` of the endorsement key.
+    /// `TPM2B_PUBLIC` of the endorsement key: of those that the maker certified the first on P-256, P-384 or with RSA.
     pub endorsement_key: Vec<u8>,
     /// The maker's certificate of the endorsement key, DER, as long as its place; `None` if the TPM has none.
     pub endorsement_certificate: Option<Vec<u8>>,
@@ -81,9 +81,10 @@ impl TpmAttestor {
     pub async fn identity(&self) -> Result<AttestationIdentity, SignerError> {
         let work = |worker: &mut Worker| {
             worker.attempt(|connection| {
+                let endorsement = connection.endorsement()?;
                 Ok(AttestationIdentity {
-                    endorsement_key: sized(&connection.public(Key::Endorsement)?.marshall()?),
-                    endorsement_certificate: connection.endorsement_certificate()?,
+                    endorsement_key: sized(&connection.public(Key::Endorsement(endorsement))?.marshall()?),
+                    endorsement_certificate: connection.endorsement_certificate(endorsement)?,
                     attestation_key: sized(&connection.public(Key::Attestation)?.marshall()?),
                 })
             })

@@ -24,7 +24,7 @@ use tss_esapi::{
 };
 use zeroize::Zeroizing;
 
-use crate::tpm::{fault::Fault, key_file::TpmKeyFile, template};
+use crate::tpm::{endorsement::Endorsement, fault::Fault, key_file::TpmKeyFile, template};
 
 /// A key that the TPM can load.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +34,7 @@ pub(super) enum Key<'a> {
     /// Signs attestations.
     Attestation,
     /// Opens credentials.
-    Endorsement,
+    Endorsement(Endorsement),
     /// Signs.
     Signing(&'a TpmKeyFile),
 }
@@ -44,7 +44,7 @@ pub(super) enum Key<'a> {
 enum KeyId {
     Storage,
     Attestation,
-    Endorsement,
+    Endorsement(Endorsement),
     Signing(stele_evidence::Name),
 }
 
@@ -53,7 +53,7 @@ impl Key<'_> {
         match self {
             Self::Storage => KeyId::Storage,
             Self::Attestation => KeyId::Attestation,
-            Self::Endorsement => KeyId::Endorsement,
+            Self::Endorsement(endorsement) => KeyId::Endorsement(*endorsement),
             Self::Signing(file) => KeyId::Signing(file.public().name()),
         }
     }
@@ -140,43 +140,44 @@ impl Connection {
 
     /// Gives the secret of a credential back.
     pub(super) fn activate(&mut self, credential: &Credential) -> Result<Zeroizing<Vec<u8>>, Fault> {
-        let attestation_key = self.load(Key::Attestation)?;
-        let endorsement_key = self.load(Key::Endorsement)?;
-        let unsized_buffer = |bytes: &[u8]| bytes.get(2..).unwrap_or_default().to_vec();
-        let id_object = IdObject::try_from(unsized_buffer(&credential.id_object))?;
-        let seed = EncryptedSecret::try_from(unsized_buffer(&credential.encrypted_seed))?;
+        let endorsement = self.endorsement()?;
+        let keys = (self.load(Key::Attestation)?, self.load(Key::Endorsement(endorsement))?);
+        if endorsement.is_used_by_value() {
+            return self.activate_with(AuthSession::Password, keys, credential);
+        }
         let policy = start_session(&mut self.context, None, SessionType::Policy)?;
-        let secret = self.activate_with(policy, (attestation_key, endorsement_key), id_object, seed);
+        let secret = self.satisfy(policy).and_then(|()| self.activate_with(policy, keys, credential));
         let flushed = self.context.flush_context(SessionHandle::from(policy).into());
         let secret = secret?;
         flushed?;
-        Ok(Zeroizing::new(secret.value().to_vec()))
+        Ok(secret)
     }
 
-    /// The endorsement key's policy is PolicySecret of the endorsement hierarchy.
+    /// The policy of endorsement keys of the low range is PolicySecret of the endorsement hierarchy.
+    fn satisfy(&mut self, policy: AuthSession) -> Result<(), Fault> {
+        let policy = PolicySession::try_from(policy)?;
+        let hierarchy = AuthHandle::Endorsement;
+        self.authorized(|context| {
+            context.policy_secret(policy, hierarchy, Default::default(), Default::default(), Default::default(), None)
+        })
+        .map(drop)
+    }
+
+    /// `session` is for the endorsement key.
     fn activate_with(
         &mut self,
         session: AuthSession,
         (attestation_key, endorsement_key): (KeyHandle, KeyHandle),
-        id_object: IdObject,
-        seed: EncryptedSecret,
-    ) -> Result<Digest, Fault> {
-        let policy = PolicySession::try_from(session)?;
-        self.authorized(|context| {
-            context.policy_secret(
-                policy,
-                AuthHandle::Endorsement,
-                Default::default(),
-                Default::default(),
-                Default::default(),
-                None,
-            )
-        })?;
+        credential: &Credential,
+    ) -> Result<Zeroizing<Vec<u8>>, Fault> {
+        let unsized_buffer = |bytes: &[u8]| bytes.get(2..).unwrap_or_default().to_vec();
+        let id_object = IdObject::try_from(unsized_buffer(&credential.id_object))?;
+        let seed = EncryptedSecret::try_from(unsized_buffer(&credential.encrypted_seed))?;
         let sessions = (Some(self.session), Some(session), None);
         let secret = self.context.execute_with_sessions(sessions, |context| {
             context.activate_credential(attestation_key, endorsement_key, id_object, seed)
         })?;
-        Ok(secret)
+        Ok(Zeroizing::new(secret.value().to_vec()))
     }
 
     /// Runs commands that the long session authorizes.
@@ -206,8 +207,8 @@ impl Connection {
             Key::Attestation => {
                 create_primary(&mut self.context, Hierarchy::Endorsement, template::attestation_key()?)?
             }
-            Key::Endorsement => {
-                create_primary(&mut self.context, Hierarchy::Endorsement, template::endorsement_key()?)?
+            Key::Endorsement(endorsement) => {
+                create_primary(&mut self.context, Hierarchy::Endorsement, endorsement.template()?)?
             }
             Key::Signing(file) => {
                 let parent = self.load(Key::Storage)?;

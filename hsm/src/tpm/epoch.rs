@@ -33,9 +33,6 @@ use crate::{
 /// First bytes of the file.
 const MAGIC: &[u8; 16] = b"stele tpm epoch1";
 
-/// The maker's certificate of a P-256 endorsement key, TCG EK Credential Profile section 2.2.1.4.
-const ENDORSEMENT_CERTIFICATE: u32 = 0x01c0_000a;
-
 /// The epoch of a node: how often it was started with this TPM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TpmEpoch(u64);
@@ -144,28 +141,8 @@ fn write(path: &Path, value: u64) -> Result<(), SignerError> {
 }
 
 impl Connection {
-    /// The maker's certificate of the endorsement key, as long as its place.
-    pub(super) fn endorsement_certificate(&mut self) -> Result<Option<Vec<u8>>, Fault> {
-        /// Bytes read at once: every TPM's `TPM_PT_NV_BUFFER_MAX` is at least that.
-        const PART: u16 = 512;
-        if !self.has_index(ENDORSEMENT_CERTIFICATE)? {
-            return Ok(None);
-        }
-        let certificate = self.with_index(ENDORSEMENT_CERTIFICATE, |context, index| {
-            let (public, _) = context.execute_without_session(|context| context.nv_read_public(index))?;
-            let size = u16::try_from(public.data_size()).unwrap_or(u16::MAX);
-            let mut certificate = Vec::new();
-            for offset in (0..size).step_by(usize::from(PART)) {
-                let part = context.nv_read(NvAuth::NvIndex(index), index, PART.min(size - offset), offset)?;
-                certificate.extend_from_slice(part.value());
-            }
-            Ok(certificate)
-        })?;
-        Ok(Some(certificate))
-    }
-
     /// Whether an NV index is defined. Asked by capability: an error for an unknown handle looks like a reset.
-    fn has_index(&mut self, index: u32) -> Result<bool, Fault> {
+    pub(super) fn has_index(&mut self, index: u32) -> Result<bool, Fault> {
         let (data, _) = self.plain(|context| context.get_capability(CapabilityType::Handles, index, 1))?;
         let first = match data {
             CapabilityData::Handles(handles) => handles.into_inner().first().copied().map(u32::from),
@@ -175,7 +152,7 @@ impl Connection {
     }
 
     /// Runs commands on an index that is defined.
-    fn with_index<T>(
+    pub(super) fn with_index<T>(
         &mut self,
         index: u32,
         commands: impl FnOnce(&mut Context, NvIndexHandle) -> Result<T, Error>,

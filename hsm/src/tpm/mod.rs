@@ -14,14 +14,15 @@
 //!
 //! Keys are children of the storage key, whose template is the TCG's and which the TPM derives from its seed whenever it is
 //! asked; their wrapped halves lie in files that only this TPM can use ([`TpmKeyFile`]). Nothing takes a place in the TPM's
-//! scarce storage, and a reset loses nothing. The attestation key is derived likewise, in the endorsement hierarchy. What a
-//! TPM is too slow to sign with, it seals ([`TpmSealed`]): for itself alone, or for itself while it has PCRs that a release's
-//! policy key approved.
+//! scarce storage, and a reset loses nothing. The attestation key is derived likewise, in the endorsement hierarchy, and so is
+//! the endorsement key: the one of the TCG's that the maker certified. What a TPM is too slow to sign with, it seals
+//! ([`TpmSealed`]): for itself alone, or for itself while it has PCRs that a release's policy key approved.
 
 mod approved;
 mod attestor;
 mod connection;
 mod device;
+mod endorsement;
 mod epoch;
 mod fault;
 mod key_file;

@@ -3,7 +3,6 @@
 use sha2::{Digest as _, Sha256};
 use tss_esapi::{
     Error,
-    abstraction::{AsymmetricAlgorithmSelection, ek},
     attributes::{ObjectAttributes, ObjectAttributesBuilder},
     interface_types::{
         algorithm::{HashingAlgorithm, PublicAlgorithm},
@@ -47,11 +46,6 @@ pub(super) fn attestation_key() -> Result<Public, Error> {
     let unique: [u8; 32] = Sha256::digest(b"stele/ak/v1").into();
     let unique = EccPoint::new(EccParameter::try_from(unique.to_vec())?, EccParameter::default());
     build(held().with_sign_encrypt(true).with_restricted(true).build()?, parameters.build()?, unique)
-}
-
-/// The endorsement key of the TCG EK Credential Profile, template L-2.
-pub(super) fn endorsement_key() -> Result<Public, Error> {
-    ek::create_ek_public_from_default_template_2(AsymmetricAlgorithmSelection::Ecc(EccCurve::NistP256), None)
 }
 
 /// Made by the TPM, never to leave it. Such keys have no password to guess, so guessing elsewhere must not lock them.

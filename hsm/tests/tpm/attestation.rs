@@ -1,10 +1,13 @@
 //! What the TPM backend attests, judged by the verifier's crate and by the tools.
 
+use std::process::Command;
+
 use futures::executor::block_on;
 use stele_evidence::{
-    Credential, ENTROPY_LENGTH, Evidence, Expectation, HashAlgorithm, Policy, Public, appraise, key_qualifying_data,
+    CertificateError, Credential, ENTROPY_LENGTH, Endorsement, EndorsementAnchors, Evidence, Expectation,
+    HashAlgorithm, Policy, Public, PublicKey, appraise, key_qualifying_data,
     policy::{PcrRule, Prediction},
-    quote_qualifying_data, verify_certification,
+    quote_qualifying_data, verify_certification, verify_endorsement,
 };
 use stele_hsm::{
     CheckpointRequest, Signer, SoftwareSigner,
@@ -12,7 +15,10 @@ use stele_hsm::{
 };
 use tempfile::tempdir;
 
-use crate::{requests::checkpoint_bytes, swtpm::Swtpm};
+use crate::{
+    requests::checkpoint_bytes,
+    swtpm::{Swtpm, run},
+};
 
 /// More PCRs than a TPM reads at once.
 const PCRS: [u8; 12] = [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 14];
@@ -157,4 +163,95 @@ fn the_makers_certificate_is_read_whole() {
     let bare = Swtpm::start();
     let bare = TpmAttestor::new(&TpmDevice::open(&bare.tcti()).unwrap());
     assert_eq!(block_on(bare.identity()).unwrap().endorsement_certificate, None);
+}
+
+/// 2030, in seconds since 1970: certificates of the emulator's maker do not end.
+const LATER: u64 = 1_893_456_000;
+
+/// A TPM with certificates as its maker left it, and the maker's authorities in DER, root first. They lie as `root.pem` and
+/// `issuer.pem` in its directory.
+fn certified() -> (Swtpm, [Vec<u8>; 2]) {
+    let (tpm, authorities) = Swtpm::start_certified();
+    for (name, authority) in ["root", "issuer"].iter().zip(&authorities) {
+        tpm.write(&format!("{name}.pem"), authority.as_bytes());
+        openssl(&tpm, &format!("x509 -in {name}.pem -outform DER -out {name}.der")).unwrap();
+    }
+    let ders = [tpm.read("root.der"), tpm.read("issuer.der")];
+    (tpm, ders)
+}
+
+fn openssl(tpm: &Swtpm, words: &str) -> Result<String, String> {
+    let mut command = Command::new("openssl");
+    run(command.args(words.split(' ')).current_dir(tpm.path(".")), "openssl", "openssl")
+}
+
+#[test]
+fn a_tpm_is_known_by_the_p384_key_that_its_maker_certified() {
+    let (tpm, [root, issuer]) = certified();
+    let device = TpmDevice::open(&tpm.tcti()).unwrap();
+    let attestor = TpmAttestor::new(&device);
+    let identity = block_on(attestor.identity()).unwrap();
+    let key = Public::parse_sized(&identity.endorsement_key).unwrap();
+    assert!(matches!(key.key, PublicKey::P384(_)) && key.name_algorithm == HashAlgorithm::Sha384, "{key:?}");
+    let certificate = identity.endorsement_certificate.unwrap();
+    let anchors =
+        |authority: &[u8]| EndorsementAnchors { authorities: vec![authority.into()], fingerprints: Vec::new() };
+    let verify =
+        |authority: &[u8]| verify_endorsement(&key, Some(&certificate), &[&issuer], &anchors(authority), LATER);
+    assert!(matches!(verify(&root), Ok(Endorsement::Authority { intermediates: 1, .. })), "{:?}", verify(&root));
+    // The TPM that holds both keys gives a secret back, as long a one as there is.
+    let name = Public::parse_sized(&identity.attestation_key).unwrap().name();
+    for length in [1, 32, 48] {
+        let secret = vec![0x5a; length];
+        let credential = Credential::make(&key, &name, &secret, &[7; ENTROPY_LENGTH]).unwrap();
+        assert_eq!(*block_on(attestor.activate(credential)).unwrap(), secret);
+    }
+    let other = Credential::make(&key, &key.name(), &[1; 32], &[7; ENTROPY_LENGTH]).unwrap();
+    assert!(!block_on(attestor.activate(other)).unwrap_err().is_retryable());
+    // Another maker's authority and another maker's TPM.
+    let (stranger, [foreign, foreign_issuer]) = certified();
+    assert_eq!(verify(&foreign), Err(CertificateError::NoPath));
+    let device = TpmDevice::open(&stranger.tcti()).unwrap();
+    let theirs = block_on(TpmAttestor::new(&device).identity()).unwrap();
+    let their_key = Public::parse_sized(&theirs.endorsement_key).unwrap();
+    let their_certificate = theirs.endorsement_certificate.as_deref();
+    let refused =
+        |key, certificate| verify_endorsement(key, certificate, &[&foreign_issuer], &anchors(&foreign), LATER);
+    assert_eq!(refused(&key, their_certificate), Err(CertificateError::OtherKey));
+    refused(&their_key, their_certificate).unwrap();
+    // OpenSSL finds the same way, no other, and the same key.
+    tpm.write("ek.der", &certificate);
+    tpm.write("foreign.der", &foreign);
+    openssl(&tpm, "x509 -inform DER -in ek.der -out ek.pem").unwrap();
+    openssl(&tpm, "x509 -inform DER -in foreign.der -out foreign.pem").unwrap();
+    openssl(&tpm, "verify -CAfile root.pem -untrusted issuer.pem ek.pem").unwrap();
+    openssl(&tpm, "verify -CAfile foreign.pem -untrusted issuer.pem ek.pem").unwrap_err();
+    let shown = openssl(&tpm, "x509 -in ek.pem -noout -pubkey").unwrap();
+    tpm.write("spki.der", &key.key.spki_der());
+    assert_eq!(openssl(&tpm, "pkey -pubin -inform DER -in spki.der -pubout").unwrap(), shown);
+}
+
+#[test]
+fn the_first_certified_key_is_taken_and_one_on_p256_comes_before_others() {
+    let (tpm, _) = certified();
+    let device = TpmDevice::open(&tpm.tcti()).unwrap();
+    let attestor = TpmAttestor::new(&device);
+    let public = |attestor: &TpmAttestor| {
+        let identity = block_on(attestor.identity()).unwrap();
+        let name = Public::parse_sized(&identity.attestation_key).unwrap().name();
+        let key = Public::parse_sized(&identity.endorsement_key).unwrap();
+        let credential = Credential::make(&key, &name, &[3; 32], &[7; ENTROPY_LENGTH]).unwrap();
+        assert_eq!(*block_on(attestor.activate(credential)).unwrap(), [3; 32]);
+        key.key
+    };
+    assert!(matches!(public(&attestor), PublicKey::P384(_)));
+    device.release().unwrap();
+    tpm.tool(&["tpm2_nvundefine", "0x1c00016", "-C", "p"]).unwrap();
+    assert!(matches!(public(&attestor), PublicKey::Rsa(_)));
+    device.release().unwrap();
+    tpm.tool(&["tpm2_nvdefine", "0x1c0000a", "-C", "o", "-s", "4", "-a", "ownerwrite|ownerread|authread|no_da"])
+        .unwrap();
+    tpm.write("ek.crt", b"none");
+    tpm.tool(&["tpm2_nvwrite", "0x1c0000a", "-C", "o", "-i", "ek.crt"]).unwrap();
+    assert!(matches!(public(&attestor), PublicKey::P256(_)));
 }

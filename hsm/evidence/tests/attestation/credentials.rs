@@ -2,7 +2,7 @@
 
 use stele_evidence::{Credential, ENTROPY_LENGTH, Public};
 
-use crate::platform::Platform;
+use crate::{platform::Platform, swtpm::Swtpm};
 
 fn activate(platform: &Platform, credential: &[u8]) -> Result<Vec<u8>, String> {
     platform.tpm.write("credential", credential);
@@ -38,6 +38,46 @@ fn the_tpm_that_holds_both_keys_gives_the_secret_back_and_no_other_does() {
         }
         assert_eq!(activate(&platform, &whole), Ok(vec![1; 32]));
     }
+}
+
+/// The emulator's setup makes it and leaves it at the handle of the TCG's Provisioning Guidance.
+#[test]
+fn the_p384_key_that_a_maker_left_opens_its_credentials() {
+    const LEFT_AT: &str = "0x81010016";
+    const ATTESTS: &str = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|restricted|sign";
+    let (tpm, _) = Swtpm::start_certified();
+    tpm.tool(&["tpm2_readpublic", "-c", LEFT_AT, "-o", "ek.pub", "-f", "tss"]).unwrap();
+    tpm.tool(&["tpm2_readpublic", "-c", LEFT_AT, "-o", "ek.der", "-f", "der"]).unwrap();
+    let words = ["tpm2_createprimary", "-C", "e", "-G", "ecc256:ecdsa-sha256:null", "-a", ATTESTS, "-c", "ak.ctx"];
+    tpm.tool(&words).unwrap();
+    tpm.tool(&["tpm2_readpublic", "-c", "ak.ctx", "-o", "ak.pub", "-f", "tss"]).unwrap();
+    tpm.flush();
+    let endorsement_key = Public::parse_sized(&tpm.read("ek.pub")).unwrap();
+    assert_eq!(endorsement_key.key.spki_der(), tpm.read("ek.der"));
+    assert!(endorsement_key.symmetric.is_some_and(|cipher| cipher.key_bits == 256));
+    let name = Public::parse_sized(&tpm.read("ak.pub")).unwrap().name();
+    let activate = |credential: &Credential| {
+        tpm.write("credential", &credential.to_tools());
+        let words = ["tpm2_activatecredential", "-c", "ak.ctx", "-C", LEFT_AT, "-i", "credential", "-o", "secret"];
+        let opened = tpm.tool(&words).map(|_| tpm.read("secret"));
+        tpm.flush();
+        opened
+    };
+    for (round, length) in [(1, 1), (2, 32), (3, 48)] {
+        let (secret, entropy) = (vec![0x5a; length], [round; ENTROPY_LENGTH]);
+        let credential = Credential::make(&endorsement_key, &name, &secret, &entropy).unwrap();
+        assert_eq!(activate(&credential), Ok(secret));
+    }
+    let good = Credential::make(&endorsement_key, &name, &[1; 48], &[9; ENTROPY_LENGTH]).unwrap();
+    for at in [4, 60] {
+        let mut changed = good.clone();
+        changed.id_object[at] ^= 1;
+        activate(&changed).unwrap_err();
+    }
+    let made = Credential::make(&endorsement_key, &name, &[1; 49], &[9; ENTROPY_LENGTH]);
+    assert_eq!(made.unwrap_err().code(), "secret_length");
+    let made = Credential::make(&endorsement_key, &name, &[1], &[0xff; ENTROPY_LENGTH]);
+    assert_eq!(made.unwrap_err().code(), "entropy_unusable");
 }
 
 #[test]

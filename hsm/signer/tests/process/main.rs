@@ -4,6 +4,7 @@
 
 mod attesting;
 mod ceremony;
+mod core_files;
 #[path = "../../../tests/custodians/mod.rs"]
 mod custodians;
 mod custody;
