@@ -10,9 +10,8 @@ use tokio::runtime::Runtime;
 
 /// Waits, with a clock for whoever asks another process.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
-    static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
-    });
+    static RUNTIME: LazyLock<Runtime> =
+        LazyLock::new(|| tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
     RUNTIME.block_on(future)
 }
 

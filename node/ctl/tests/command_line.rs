@@ -43,7 +43,9 @@ fn the_first_help_reads_well() {
 #[test]
 fn the_help_of_the_ceremony_reads_well() {
     let mut help = Vec::new();
-    for words in [vec!["ceremony"], vec!["ceremony", "conduct"], vec!["ceremony", "verify"], vec!["approve"], vec!["share"]] {
+    for words in
+        [vec!["ceremony"], vec!["ceremony", "conduct"], vec!["ceremony", "verify"], vec!["approve"], vec!["share"]]
+    {
         let mut command = Cli::command().term_width(100);
         command.build();
         let mut command = command.find_subcommand("key").unwrap().clone();
