@@ -160,6 +160,16 @@ pub enum Endorsement {
     },
 }
 
+impl Endorsement {
+    /// The endorsement key's fingerprint.
+    #[must_use]
+    pub const fn fingerprint(&self) -> &Digest {
+        match self {
+            Self::Fingerprint { fingerprint } | Self::Authority { fingerprint, .. } => fingerprint,
+        }
+    }
+}
+
 /// Checks an endorsement key: pinned by fingerprint, or certified up to a pinned authority. `time` is when the way must be
 /// valid, in seconds since 1970; `certificate` may be padded to the size of its NV index.
 ///

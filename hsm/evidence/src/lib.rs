@@ -19,7 +19,8 @@
 //!
 //! [`appraise`] does all of it for one quote and gives a [`Verdict`]: whether it passed, every [`Reason`] why not with a
 //! stable code (and the event that differs, where predictions name events), and the facts. A node hands out all of it with
-//! its keys as one [`EvidencePackage`]: JSON, tar or CMW, judged by [`appraise_package`].
+//! its keys as one [`EvidencePackage`]: JSON, tar or CMW, judged by [`appraise_package`]. What a node says of a key beside
+//! something that the key signed is judged by [`trace_origin`], long afterwards.
 //!
 //! - **Every format is somebody else's.** Quotes, signatures, keys, PCR files and logs are those that tpm2-tools and the
 //!   kernel write, so that `tpm2_checkquote` and `tpm2_eventlog` judge the same files.
@@ -51,6 +52,7 @@ pub mod exchange;
 pub mod ima;
 mod key;
 mod nonce;
+mod origin;
 pub mod package;
 mod pcr;
 pub mod policy;
@@ -74,6 +76,7 @@ pub use crate::{
     ima::ImaLog,
     key::PublicKey,
     nonce::{NONCE_LENGTH, key_qualifying_data, quote_qualifying_data},
+    origin::{OriginEvidence, OriginExpectation, OriginReason, OriginVerdict, TpmEvidence, trace_origin},
     package::{EvidencePackage, PackageError, appraise_package},
     pcr::{PCR_COUNT, PcrSelection, PcrValues},
     policy::{Policy, PolicyError},

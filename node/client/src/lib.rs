@@ -30,7 +30,7 @@ pub use model::{
     CustodyReceiptView, FeedData, FeedEvent, FeedPage, KeptPage, KeptView, LimitsView, NetworkView, Problem, RootsView,
     SnapshotView, StandpointView, StoredPage, StoredView, ValidatorView,
 };
-pub use resources::Wait;
+pub use resources::{BundleParts, Wait};
 pub use retry::RetryPolicy;
 pub use tls::{ClientIdentity, TlsSettings};
 pub use transport::{Bounds, Client, ClientBuilder, Response};

@@ -30,6 +30,15 @@ const CONSISTENCY_PATH_MAX: usize = PATH_MAX + 1;
 /// Bytes a second of a transfer at least: a slower one is given up.
 const TRANSFER_RATE_MIN: u64 = 256 << 10;
 
+/// What a quorum bundle carries beside the proof.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BundleParts {
+    /// The statement itself.
+    pub entry: bool,
+    /// What the node's TPM says of the key that signed the checkpoint.
+    pub signer: bool,
+}
+
 /// What a status request waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
@@ -124,13 +133,14 @@ impl Client {
         bounded(response, STATEMENT_BYTES_MAX, "larger than a receipt")
     }
 
-    /// `GET /bundles/{id}`: the encoded quorum bundle, with the statement itself when `with_entry`.
+    /// `GET /bundles/{id}`: the encoded quorum bundle with the parts that are asked for.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn bundle(&self, id: &StatementId, with_entry: bool, wait: Duration) -> Result<Bytes, ClientError> {
-        let entry = if with_entry { "&entry=1" } else { "" };
-        let path = format!("/bundles/{id}?from={}&wait_ms={}{entry}", self.trusted(), wait.as_millis());
+    pub async fn bundle(&self, id: &StatementId, parts: BundleParts, wait: Duration) -> Result<Bytes, ClientError> {
+        let entry = if parts.entry { "&entry=1" } else { "" };
+        let signer = if parts.signer { "&signer=1" } else { "" };
+        let path = format!("/bundles/{id}?from={}&wait_ms={}{entry}{signer}", self.trusted(), wait.as_millis());
         bounded(self.ask(Ask::get(&path, CBOR).waiting(wait)).await?, BUNDLE_BYTES_MAX, "larger than a bundle")
     }
 

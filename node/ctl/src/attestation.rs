@@ -5,13 +5,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
+use p256::pkcs8::Document;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use stele_evidence::exchange::Enrolment;
 use stele_evidence::package::{
     KeyFact, PACKAGE_LENGTH_MAX, PackageExpectation, PackageVerdict, appraise_package, part_length_max,
 };
-use stele_evidence::{ClockInfo, Endorsement, EvidencePackage, NONCE_LENGTH, Name, PackageError, Policy};
+use stele_evidence::{
+    ClockInfo, Digest, Endorsement, EvidencePackage, HashAlgorithm, NONCE_LENGTH, Name, PackageError, Policy,
+};
 use stele_types::Hash;
 use stele_types::cbor::Decoder;
 use stele_types::receipt::Checkpoint;
@@ -152,6 +155,47 @@ fn read_bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>> {
         bail!(Failure::new("file_too_large", format!("{} has more than {bytes_max} bytes", path.display())));
     }
     fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// All certificates of a file in DER; a PEM file may have several, and text between them.
+///
+/// # Errors
+/// When it cannot be read, or is a PEM file that is cut short.
+pub fn read_certificates(path: &Path) -> Result<Vec<Vec<u8>>> {
+    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+    const END: &str = "-----END CERTIFICATE-----";
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let Some(text) = std::str::from_utf8(&bytes).ok().filter(|text| text.contains(BEGIN)) else {
+        return Ok(vec![bytes]);
+    };
+    let malformed = || Failure::new("certificate_malformed", format!("{} is no PEM file", path.display()));
+    let mut certificates = Vec::new();
+    for rest in text.split(BEGIN).skip(1) {
+        let (body, _) = rest.split_once(END).ok_or_else(malformed)?;
+        let pem = format!("{BEGIN}\n{}\n{END}\n", body.trim().replace('\r', ""));
+        let (_, document) = Document::from_pem(&pem).map_err(|_| malformed())?;
+        certificates.push(document.as_bytes().to_vec());
+    }
+    Ok(certificates)
+}
+
+/// Reads the name of a key.
+///
+/// # Errors
+/// What is expected.
+pub fn parse_name(text: &str) -> Result<Name, String> {
+    Name::from_hex(text).map_err(|_| "the 68 hexadecimal digits that tpm2-tools print as a key's name".to_owned())
+}
+
+/// Reads a fingerprint of SHA-256.
+///
+/// # Errors
+/// What is expected.
+pub fn parse_fingerprint(text: &str) -> Result<Digest, String> {
+    let text = if text.contains(':') { text.to_owned() } else { format!("sha256:{text}") };
+    let digest: Option<Digest> = text.parse().ok();
+    let sha256 = digest.filter(|digest| digest.algorithm() == HashAlgorithm::Sha256);
+    sha256.ok_or_else(|| "64 hexadecimal digits, sha256: before them or not".to_owned())
 }
 
 /// Shows a verdict and gives the exit code.

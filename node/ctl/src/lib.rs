@@ -34,6 +34,7 @@ pub mod progress;
 pub mod registration;
 pub mod rejection;
 pub mod session;
+pub mod signer;
 pub mod standing;
 pub mod state_query;
 pub mod submission;

@@ -11,8 +11,10 @@ use stele_types::custody::CustodyReceipt;
 use stele_types::limits::{BUNDLE_BYTES_MAX, GENESIS_BYTES_MAX, STATE_BUNDLE_BYTES_MAX, STATEMENT_BYTES_MAX};
 use stele_types::{Hash, Height, NetworkId, StatementId, Suite, cbor};
 use stele_verify::custody::{self, CUSTODY_RECEIPT_BYTES_MAX, InCustody};
-use stele_verify::verdict::{EXIT_INVALID, EXIT_USAGE};
+use stele_verify::verdict::{EXIT_INVALID, EXIT_SIGNER_NOT_SHOWN, EXIT_USAGE};
 use stele_verify::{Expectation, PublicKey, StateVerdict, TrustAnchor, Verdict, VerifyError, bundle, receipt, state};
+
+use crate::signer::{SignerArguments, SignerVerdict};
 
 /// Bytes of a statement file: attached receipts are allowed.
 const STATEMENT_FILE_BYTES_MAX: usize = 64 * STATEMENT_BYTES_MAX;
@@ -40,6 +42,34 @@ pub struct Request {
     pub id: Option<StatementId>,
     /// Public checkpoint key: a PEM or DER file, or a SEC1 point in hexadecimal.
     pub key: Option<String>,
+    /// What is known of the node that signed.
+    pub signer: SignerArguments,
+}
+
+/// What a bundle or receipt proves.
+#[derive(Debug)]
+pub struct Verified {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// What is shown of the key that signed the checkpoint, for a registration.
+    pub signer: Option<SignerVerdict>,
+}
+
+impl Verified {
+    /// The exit code that passes it on.
+    pub fn exit_code(&self) -> u8 {
+        match &self.signer {
+            Some(signer) if signer.asked && !signer.origin.shown => EXIT_SIGNER_NOT_SHOWN,
+            _ => self.verdict.exit_code(),
+        }
+    }
+
+    /// It as named values, in order.
+    pub fn values(&self) -> Vec<(&'static str, Value)> {
+        let mut values = verdict_values(&self.verdict);
+        values.extend(self.signer.iter().flat_map(SignerVerdict::values));
+        values
+    }
 }
 
 /// Why nothing was verified.
@@ -97,12 +127,15 @@ impl Request {
     ///
     /// # Errors
     /// [`VerificationError`].
-    pub fn run(&self) -> Result<Verdict, VerificationError> {
+    pub fn run(&self) -> Result<Verified, VerificationError> {
+        let usage = |what: &str| VerificationError::Usage(what.to_owned());
         let proof = read(&self.proof, BUNDLE_BYTES_MAX)?;
         let statement = self.statement.as_ref().map(|path| read(path, STATEMENT_FILE_BYTES_MAX)).transpose()?;
         let key = self.key.as_deref().map(public_key).transpose()?;
         if proof.first() == Some(&RECEIPT_HEAD) {
-            let usage = |what: &str| VerificationError::Usage(what.to_owned());
+            if self.signer.is_asked() {
+                return Err(usage("a bare receipt says nothing of its signer's key; ask for a bundle with it"));
+            }
             let statement =
                 statement.ok_or_else(|| usage("a bare receipt needs the statement it is for (--statement)"))?;
             let key = key.ok_or_else(|| usage("a bare receipt needs the node's public checkpoint key (--key)"))?;
@@ -115,11 +148,22 @@ impl Request {
             };
             return match other_network {
                 Some(found) => Err(VerifyError::OtherNetwork { found }.into()),
-                None => self.expected(verdict),
+                None => self.expected(verdict).map(|verdict| Verified { verdict, signer: None }),
             };
         }
+        let beliefs = self.signer.read().map_err(|error| VerificationError::Usage(format!("{error:#}")))?;
         let expectation = Expectation { statement: self.id, entry: statement.as_deref(), checkpoint_key: key.as_ref() };
-        Ok(bundle::verify_bytes(&proof, &self.anchor()?, &expectation)?)
+        let anchor = self.anchor()?;
+        let bundle = bundle::decode(&proof)?;
+        let verdict = bundle::verify(&bundle, &anchor, &expectation)?;
+        // The receipt's signature verified under this key.
+        let checkpoint_key = bundle.checkpoint_key.as_ref().map(<[u8; 33]>::as_slice);
+        let checkpoint_key = checkpoint_key.or_else(|| key.as_ref().map(PublicKey::as_bytes));
+        let signer = match (&bundle.receipt, checkpoint_key) {
+            (Some(receipt), Some(key)) => Some(beliefs.judge(&bundle, receipt, key)),
+            _ => None,
+        };
+        Ok(Verified { verdict, signer })
     }
 
     /// Whether the file is a state bundle by its first byte; what cannot be read is none.
@@ -206,8 +250,7 @@ pub fn parse_pin(text: &str) -> Result<(Height, Hash), String> {
     parts.ok_or_else(|| "expected HEIGHT:HASH with the 64 hexadecimal digits of a validator set's hash".to_owned())
 }
 
-/// A verdict as named values, in order.
-pub fn verdict_values(verdict: &Verdict) -> Vec<(&'static str, Value)> {
+fn verdict_values(verdict: &Verdict) -> Vec<(&'static str, Value)> {
     let mut values: Vec<(_, Value)> =
         vec![("verdict", verdict.as_str().into()), ("statement", verdict.statement().to_hex().into())];
     match verdict {

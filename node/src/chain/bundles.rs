@@ -68,6 +68,7 @@ impl Chain {
             epoch_certificates,
             chain: links,
             checkpoint_key: key,
+            checkpoint_signer: None,
         }))
     }
 

@@ -7,6 +7,7 @@ use crate::header::{Header, Height};
 use crate::limits::{CHAIN_LINKS_MAX, PATH_MAX, STATE_BUNDLE_VALUES_MAX, STATEMENT_BYTES_MAX, VALIDATORS_MAX};
 use crate::outcome::Outcome;
 use crate::receipt::Receipt;
+use crate::signer::CheckpointSigner;
 use crate::validator::ValidatorSet;
 use crate::vote::{CommitCertificate, EpochCertificate};
 
@@ -57,6 +58,8 @@ crate::record! {
         8 => chain: List<ChainLink, CHAIN_LINKS_MAX>,
         /// The checkpoint key (SPKI of the node's seal key), P-256 SEC1 compressed, for the receipt's signature.
         9 => checkpoint_key: Option<[u8; 33]>,
+        /// What the node says of that key, for who asks; readers of before this field refuse it.
+        10 => checkpoint_signer: Option<CheckpointSigner>,
     }
 }
 

@@ -212,6 +212,7 @@ fn enumerations_have_the_numbers_of_the_code() {
     use stele_types::exchange::Progress;
     use stele_types::party::RevocationReason;
     use stele_types::record::{ContentHash, RecordClass, Sensitivity};
+    use stele_types::signer::KeyProvider;
     macro_rules! numbers {
         ($($rule:literal $ty:ty),* $(,)?) => {
             [$(($rule, <$ty>::ALL.iter().map(|value| value.number().to_string()).collect::<Vec<_>>().join(" / "))),*]
@@ -221,6 +222,7 @@ fn enumerations_have_the_numbers_of_the_code() {
         "suite" Suite, "content-hash" ContentHash, "vote-kind" VoteKind, "asset-kind" AssetKind,
         "right-class" RightClass, "origin" Origin, "cancel-reason" CancelReason, "record-class" RecordClass,
         "sensitivity" Sensitivity, "revocation-reason" RevocationReason, "verdict" Verdict, "progress" Progress,
+        "key-provider" KeyProvider,
     };
     let rule = |name: &str| PROTOCOL.lines().find_map(|line| line.strip_prefix(&format!("{name} = "))).unwrap();
     for (name, numbers) in expected {

@@ -97,8 +97,10 @@ impl Memory {
                 let entry = entry.ok_or(VerifyError::EntryMissing)?;
                 registered(bundle, receipt, &entry, certified, expected, self).map(Verdict::Registered)
             }
-            // No receipt is signed by it, so a key here would be bytes that nothing vouches for.
-            (None, Some(_)) if bundle.checkpoint_key.is_some() => Err(VerifyError::BundleForm),
+            // No receipt is signed by it, so a key here would be bytes that nothing vouches for; so would a signer.
+            (None, Some(_)) if bundle.checkpoint_key.is_some() || bundle.checkpoint_signer.is_some() => {
+                Err(VerifyError::BundleForm)
+            }
             (None, Some(proof)) => rejected(proof, entry.as_deref(), certified, expected).map(Verdict::Rejected),
             _ => Err(VerifyError::BundleForm),
         }

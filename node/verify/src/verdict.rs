@@ -8,6 +8,7 @@
 //! | 3 | vouched by one node only |
 //! | 4 | rejected, certified by a quorum |
 //! | 5 | a value of the state is absent, certified by a quorum |
+//! | 6 | registered, but it was asked where the checkpoint key was, and that is not shown |
 
 use stele_types::{Code, Hash, Height, KeyId, LogIndex, NetworkId, PartyId, StatementId};
 
@@ -25,6 +26,8 @@ pub const EXIT_VOUCHED_BY_ONE_NODE: u8 = 3;
 pub const EXIT_REJECTED: u8 = 4;
 /// Exit code: a value of the state is absent, certified by a quorum.
 pub const EXIT_ABSENT: u8 = 5;
+/// Exit code: registered, certified by a quorum, but where the checkpoint key was is asked for and not shown.
+pub const EXIT_SIGNER_NOT_SHOWN: u8 = 6;
 
 /// A statement in the log, certified by a quorum.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@ mod fixture;
 
 use fixture::{Member, Network, certify, outcome_proof, set, sign};
 use stele_types::cbor::{self, Blob, List};
+use stele_types::signer::{CheckpointSigner, KeyProvider};
 use stele_types::{Bundle, Code, Hash, Height, LogIndex, NetworkId};
 use stele_verify::error::{Claim, Signer};
 use stele_verify::{Expectation, TrustAnchor, Verdict, VerifyError, bundle, verdict};
@@ -145,6 +146,25 @@ fn a_rejection_with_a_checkpoint_key_is_refused() {
     let network = Network::with_history("north");
     let with_key = Bundle { checkpoint_key: network.bundle(1).checkpoint_key, ..network.bundle(3) };
     assert_eq!(verify(&network, &with_key), Err(VerifyError::BundleForm));
+    let with_signer = Bundle { checkpoint_signer: Some(signer()), ..network.bundle(3) };
+    assert_eq!(verify(&network, &with_signer), Err(VerifyError::BundleForm));
+}
+
+/// What a node might say of its checkpoint key.
+fn signer() -> CheckpointSigner {
+    CheckpointSigner { provider: KeyProvider::Tpm, tpm: None, attestation: None }
+}
+
+#[test]
+fn what_is_said_of_the_signer_changes_no_verdict() {
+    let network = Network::with_history("north");
+    let bare = network.bundle(1);
+    let named = Bundle { checkpoint_signer: Some(signer()), ..bare.clone() };
+    assert!(verify(&network, &bare).is_ok());
+    assert_eq!(verify(&network, &named), verify(&network, &bare));
+    // The bytes of a bundle without it are those of before.
+    let (bare, named) = (cbor::to_vec(&bare), cbor::to_vec(&named));
+    assert_eq!(bare[1..], named[1..bare.len()]);
 }
 
 #[test]

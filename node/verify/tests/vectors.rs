@@ -156,6 +156,7 @@ fn exit_codes_are_published() {
         (verdict::EXIT_VOUCHED_BY_ONE_NODE, "vouched by one node"),
         (verdict::EXIT_REJECTED, "rejected"),
         (verdict::EXIT_ABSENT, "a value of the state is absent"),
+        (verdict::EXIT_SIGNER_NOT_SHOWN, "registered, but it was asked where the checkpoint key was"),
     ];
     assert_eq!(rows.len(), expected.len());
     for (row, (code, meaning)) in rows.iter().zip(expected) {

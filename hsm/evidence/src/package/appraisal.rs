@@ -91,7 +91,8 @@ fn appraise_key(
             (KeyTrust::Unproven, Vec::from_iter(unproven))
         }
         Some(KeyProof::Certification { message, signature, public }) => {
-            let against = certification(key, public, message, signature, package, expectation);
+            let name = expectation.attestation_key_name;
+            let against = certification(key, public, (message, signature), &package.attestation_key, name);
             (if against.is_none() { KeyTrust::Certified } else { KeyTrust::Refused }, Vec::from_iter(against))
         }
         Some(KeyProof::Quote { message, signature, pcrs }) => {
@@ -103,7 +104,7 @@ fn appraise_key(
                 event_log: None,
                 ima_log: None,
             };
-            let against = key_quote(key, &evidence, expectation);
+            let against = key_quote(key, &evidence, expectation.attestation_key_name, expectation.policy);
             (if against.is_empty() { KeyTrust::Quoted } else { KeyTrust::Refused }, against)
         }
     };
@@ -111,24 +112,23 @@ fn appraise_key(
     (KeyFact { name: key.name.clone(), provider: key.provider, fingerprint, trust, enrolled }, against)
 }
 
-/// What speaks against a key's certification by the attestation key that was enrolled.
-fn certification(
+/// What speaks against a key's certification (message and signature) by the attestation key that was enrolled by this name.
+pub(crate) fn certification(
     key: &KeyEvidence,
     public: &[u8],
-    message: &[u8],
-    signature: &[u8],
-    package: &EvidencePackage,
-    expectation: &PackageExpectation<'_>,
+    (message, signature): (&[u8], &[u8]),
+    attestation_key: &[u8],
+    enrolled: &Name,
 ) -> Option<KeyReason> {
     let unreadable = |part, error| Some(KeyReason::Proof(Box::new(Reason::Unreadable { part, error })));
-    let attestation_key = match Public::parse_sized(&package.attestation_key) {
+    let attestation_key = match Public::parse_sized(attestation_key) {
         Ok(attestation_key) => attestation_key,
         Err(error) => return unreadable(Part::AttestationKey, error),
     };
     let name = attestation_key.name();
-    if name != *expectation.attestation_key_name {
-        let expected = expectation.attestation_key_name.to_hex();
-        return Some(KeyReason::Proof(Box::new(Reason::OtherKey { expected, found: name.to_hex() })));
+    if name != *enrolled {
+        let (expected, found) = (enrolled.to_hex(), name.to_hex());
+        return Some(KeyReason::Proof(Box::new(Reason::OtherKey { expected, found })));
     }
     let certified = match Public::parse(public) {
         Ok(certified) => certified,
@@ -144,16 +144,17 @@ fn certification(
 
 /// What speaks against a quote over a key. Anything that runs on the machine may ask for one, so it is worth what ran: the
 /// PCRs that the policy names must have had values that it allows.
-fn key_quote(key: &KeyEvidence, evidence: &Evidence<'_>, expectation: &PackageExpectation<'_>) -> Vec<KeyReason> {
-    let policy = Policy {
-        event_log_required: false,
-        extended_after_boot: BTreeSet::new(),
-        ima: None,
-        ..expectation.policy.clone()
-    };
+pub(crate) fn key_quote(
+    key: &KeyEvidence,
+    evidence: &Evidence<'_>,
+    enrolled: &Name,
+    policy: &Policy,
+) -> Vec<KeyReason> {
+    let policy =
+        Policy { event_log_required: false, extended_after_boot: BTreeSet::new(), ima: None, ..policy.clone() };
     let data = key_qualifying_data(&key.spki);
     let asked = Expectation {
-        attestation_key_name: expectation.attestation_key_name,
+        attestation_key_name: enrolled,
         qualifying_data: data.as_bytes(),
         policy: &policy,
         previous: None,

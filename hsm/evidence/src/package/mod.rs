@@ -38,11 +38,14 @@ mod part;
 mod tar;
 mod verdict;
 
-pub(crate) use self::json::Base64;
 pub use self::{
     appraisal::{PackageExpectation, appraise_package},
     content::{EvidencePackage, KeyEvidence, KeyProof, KeyProvider, PackageEncoding},
     error::PackageError,
     part::{KEY_NAME_LENGTH_MAX, KEYS_MAX, PACKAGE_LENGTH_MAX, SPKI_LENGTH_MAX, part_length_max},
     verdict::{KeyFact, KeyReason, KeyTrust, PackageReason, PackageVerdict},
+};
+pub(crate) use self::{
+    appraisal::{certification, key_quote},
+    json::Base64,
 };

@@ -106,6 +106,30 @@ pub enum KeyReason {
     NotEnrolled,
 }
 
+impl KeyReason {
+    /// Stable snake_case code.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Proof(reason) => reason.code(),
+            Self::OtherKey => "key_other",
+            Self::Unproven => "key_unproven",
+            Self::NotEnrolled => "key_not_enrolled",
+        }
+    }
+}
+
+impl fmt::Display for KeyReason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Proof(reason) => reason.fmt(formatter),
+            Self::OtherKey => formatter.write_str("another key was certified than is shown"),
+            Self::Unproven => formatter.write_str("nothing shows where it is"),
+            Self::NotEnrolled => formatter.write_str("nothing shows where it is, and it was not enrolled"),
+        }
+    }
+}
+
 impl PackageReason {
     /// Stable snake_case code.
     #[must_use]
@@ -113,10 +137,7 @@ impl PackageReason {
         match self {
             Self::Platform(reason) => reason.code(),
             Self::Nonce => "nonce_differs",
-            Self::Key { reason: KeyReason::Proof(reason), .. } => reason.code(),
-            Self::Key { reason: KeyReason::OtherKey, .. } => "key_other",
-            Self::Key { reason: KeyReason::Unproven, .. } => "key_unproven",
-            Self::Key { reason: KeyReason::NotEnrolled, .. } => "key_not_enrolled",
+            Self::Key { reason, .. } => reason.code(),
         }
     }
 
@@ -135,14 +156,7 @@ impl fmt::Display for PackageReason {
         match self {
             Self::Platform(reason) => reason.fmt(formatter),
             Self::Nonce => formatter.write_str("the package is for another nonce than was asked with"),
-            Self::Key { name, reason } => match reason {
-                KeyReason::Proof(reason) => write!(formatter, "key {name}: {reason}"),
-                KeyReason::OtherKey => write!(formatter, "key {name}: another key was certified than is shown"),
-                KeyReason::Unproven => write!(formatter, "key {name}: nothing shows where it is"),
-                KeyReason::NotEnrolled => {
-                    write!(formatter, "key {name}: nothing shows where it is, and it was not enrolled")
-                }
-            },
+            Self::Key { name, reason } => write!(formatter, "key {name}: {reason}"),
         }
     }
 }

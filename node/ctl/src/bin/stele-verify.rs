@@ -8,13 +8,14 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use serde_json::Value;
+use stele_ctl::attestation::{parse_fingerprint, parse_name};
 use stele_ctl::verification::{
-    Request, VerificationError, custody_values, parse_pin, refusal_values, state_values, verdict_values,
+    Request, VerificationError, Verified, custody_values, parse_pin, refusal_values, state_values,
 };
 use stele_types::{Hash, NetworkId, StatementId};
+use stele_verify::StateVerdict;
 use stele_verify::custody::InCustody;
 use stele_verify::verdict::EXIT_VOUCHED_BY_ONE_NODE;
-use stele_verify::{StateVerdict, Verdict};
 
 const HELP: &str = "\
 Verifies a quorum bundle, a bare receipt, values of the state or a custody receipt of a Stele network, offline.
@@ -36,7 +37,17 @@ Options:
   --json                print JSON, refusals too
   --help, --version
 
-Exit codes: 0 registered or present, 1 invalid, 2 usage, 3 vouched by one node only, 4 rejected, 5 a value is absent.
+Where was the key that signed the checkpoint (`stele receipt get --with-signer`)?
+  --enrolment FILE      the node as `stele attest enrol` wrote it
+  --attestation-key-name HEX
+                        name of its attestation key, if it came another way
+  --anchor FILE         authority that must have certified the TPM's endorsement key, PEM or DER; may be given again
+  --intermediate FILE   certificate below the authority's; may be given again
+  --fingerprint HEX     fingerprint that the endorsement key must have; may be given again
+  --policy FILE         what the machine must have been, for a key in a token
+
+Exit codes: 0 registered or present, 1 invalid, 2 usage, 3 vouched by one node only, 4 rejected, 5 a value is absent,
+6 registered, but it was asked where the key was, and that is not shown.
 ";
 
 fn main() -> ExitCode {
@@ -49,10 +60,10 @@ fn main() -> ExitCode {
             let _ = stdout.write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
-        Ok(Answer::Verdict(verdict)) => {
-            let values = verdict_values(&verdict);
+        Ok(Answer::Verified(verified)) => {
+            let values = verified.values();
             let _ = stdout.write_all(if json { as_json(values) } else { as_lines(values) }.as_bytes());
-            ExitCode::from(verdict.exit_code())
+            ExitCode::from(verified.exit_code())
         }
         Ok(Answer::Custody(verdict)) => {
             let values = custody_values(&verdict);
@@ -91,7 +102,7 @@ fn as_lines(values: Values) -> String {
 
 enum Answer {
     Text(String),
-    Verdict(Verdict),
+    Verified(Box<Verified>),
     State(StateVerdict),
     Custody(InCustody),
 }
@@ -116,6 +127,18 @@ fn run(arguments: Vec<OsString>) -> Result<Answer, VerificationError> {
             }
             "--network" => request.network = Some(id("--network", &text(value()?), NetworkId::from_hex)?),
             "--id" => request.id = Some(id("--id", &text(value()?), StatementId::from_hex)?),
+            "--enrolment" => request.signer.enrolment = Some(value()?.into()),
+            "--attestation-key-name" => {
+                let name = parse_name(&text(value()?)).map_err(|error| usage(format!("{option}: {error}")))?;
+                request.signer.attestation_key_name = Some(name);
+            }
+            "--anchor" => request.signer.anchor.push(value()?.into()),
+            "--intermediate" => request.signer.intermediate.push(value()?.into()),
+            "--fingerprint" => {
+                let pin = parse_fingerprint(&text(value()?)).map_err(|error| usage(format!("{option}: {error}")))?;
+                request.signer.fingerprint.push(pin);
+            }
+            "--policy" => request.signer.policy = Some(value()?.into()),
             "--state-key" => state_keys.push(id("--state-key", &text(value()?), Hash::from_hex)?),
             other if other.starts_with("--") => return Err(usage(format!("unknown option {other}"))),
             _ if proof.is_none() => proof = Some(argument.into()),
@@ -123,16 +146,20 @@ fn run(arguments: Vec<OsString>) -> Result<Answer, VerificationError> {
         }
     }
     request.proof = proof.ok_or_else(|| usage("name the file of a bundle or receipt".into()))?;
-    if request.is_about_state() {
+    let (about_state, about_custody) = (request.is_about_state(), request.is_about_custody());
+    if request.signer.is_asked() && (about_state || about_custody) {
+        return Err(usage("where a key was is asked of bundles, and this is none".into()));
+    }
+    if about_state {
         return request.run_state(&state_keys).map(Answer::State);
     }
     if !state_keys.is_empty() {
         return Err(usage("--state-key is for state bundles, and this is none".into()));
     }
-    if request.is_about_custody() {
+    if about_custody {
         return request.run_custody().map(Answer::Custody);
     }
-    request.run().map(Answer::Verdict)
+    request.run().map(Box::new).map(Answer::Verified)
 }
 
 fn text(value: OsString) -> String {

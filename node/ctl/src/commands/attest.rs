@@ -7,7 +7,6 @@ use std::time::SystemTime;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, Subcommand};
-use p256::pkcs8::Document;
 use stele_client::Client;
 use stele_evidence::exchange::{Activation, Challenge, EnrolledKey, Enrolment};
 use stele_evidence::package::PackageEncoding;
@@ -18,7 +17,8 @@ use stele_evidence::{
 use zeroize::Zeroizing;
 
 use crate::attestation::{
-    Asked, Enrolled, RECIPE, read_enrolment, read_package, read_policy, read_previous, show, show_refused,
+    Asked, Enrolled, RECIPE, parse_fingerprint, parse_name, read_certificates, read_enrolment, read_package,
+    read_policy, read_previous, show, show_refused,
 };
 use crate::commands::attest_watch::WatchArguments;
 use crate::failure::Failure;
@@ -65,7 +65,7 @@ pub struct Beliefs {
     #[arg(long, value_name = "FILE")]
     pub enrolment: Option<PathBuf>,
     /// Name of the attestation key, if it came another way than by an enrolment
-    #[arg(long, value_name = "HEX", value_parser = name, conflicts_with = "enrolment", required_unless_present = "enrolment")]
+    #[arg(long, value_name = "HEX", value_parser = parse_name, conflicts_with = "enrolment", required_unless_present = "enrolment")]
     pub attestation_key_name: Option<Name>,
     /// The verdict before, as JSON: clock and counters of the TPM may not be behind it
     #[arg(long, value_name = "FILE")]
@@ -107,7 +107,7 @@ pub struct EnrolArguments {
     #[arg(long, value_name = "FILE", required_unless_present = "fingerprint")]
     pub anchor: Vec<PathBuf>,
     /// Fingerprint of the endorsement key: SHA-256 of its SubjectPublicKeyInfo, as the machine's console shows it
-    #[arg(long, value_name = "HEX", value_parser = fingerprint)]
+    #[arg(long, value_name = "HEX", value_parser = parse_fingerprint)]
     pub fingerprint: Vec<Digest>,
     /// Certificate between the endorsement key's and the authority's; several may be given
     #[arg(long, value_name = "FILE")]
@@ -187,11 +187,11 @@ impl EnrolArguments {
     async fn run(self, session: &Session) -> Result<u8> {
         let mut anchors = EndorsementAnchors { authorities: Vec::new(), fingerprints: self.fingerprint };
         for path in &self.anchor {
-            anchors.authorities.extend(certificates(path)?);
+            anchors.authorities.extend(read_certificates(path)?);
         }
         let mut intermediates = Vec::new();
         for path in &self.intermediate {
-            intermediates.extend(certificates(path)?);
+            intermediates.extend(read_certificates(path)?);
         }
         let client = session.single()?;
         let identity = client.attest_identity().await?;
@@ -275,37 +275,7 @@ fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
     written.with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// All certificates of a file in DER; a PEM file may have several, and text between them.
-fn certificates(path: &Path) -> Result<Vec<Vec<u8>>> {
-    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
-    const END: &str = "-----END CERTIFICATE-----";
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let Some(text) = std::str::from_utf8(&bytes).ok().filter(|text| text.contains(BEGIN)) else {
-        return Ok(vec![bytes]);
-    };
-    let malformed = || Failure::new("certificate_malformed", format!("{} is no PEM file", path.display()));
-    let mut certificates = Vec::new();
-    for rest in text.split(BEGIN).skip(1) {
-        let (body, _) = rest.split_once(END).ok_or_else(malformed)?;
-        let pem = format!("{BEGIN}\n{}\n{END}\n", body.trim().replace('\r', ""));
-        let (_, document) = Document::from_pem(&pem).map_err(|_| malformed())?;
-        certificates.push(document.as_bytes().to_vec());
-    }
-    Ok(certificates)
-}
-
-fn name(text: &str) -> Result<Name, String> {
-    Name::from_hex(text).map_err(|_| "the 68 hexadecimal digits that tpm2-tools print as a key's name".to_owned())
-}
-
 fn nonce(text: &str) -> Result<[u8; NONCE_LENGTH], String> {
     let bytes = hex::decode(text).ok().and_then(|bytes| bytes.try_into().ok());
     bytes.ok_or_else(|| "64 hexadecimal digits".to_owned())
-}
-
-fn fingerprint(text: &str) -> Result<Digest, String> {
-    let text = if text.contains(':') { text.to_owned() } else { format!("sha256:{text}") };
-    let digest: Option<Digest> = text.parse().ok();
-    let sha256 = digest.filter(|digest| digest.algorithm() == stele_evidence::HashAlgorithm::Sha256);
-    sha256.ok_or_else(|| "64 hexadecimal digits, sha256: before them or not".to_owned())
 }

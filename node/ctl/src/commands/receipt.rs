@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
+use stele_client::BundleParts;
 use stele_types::NetworkId;
 use stele_types::hash::StatementId;
 
 use crate::commands::{genesis, refuse, words};
 use crate::output::{Record, note};
 use crate::session::Session;
-use crate::verification::{Request, verdict_values};
+use crate::signer::SignerArguments;
+use crate::verification::Request;
 
 /// How long the node may wait for the certificate.
 const WAIT: Duration = Duration::from_secs(20);
@@ -23,8 +25,9 @@ pub enum ReceiptCommand {
     Get(GetArguments),
     /// Verify a bundle or a bare receipt offline
     ///
-    /// Exit codes: 0 registered, 1 invalid, 2 usage, 3 vouched by one node only, 4 rejected.
-    Verify(VerifyArguments),
+    /// Exit codes: 0 registered, 1 invalid, 2 usage, 3 vouched by one node only, 4 rejected, 6 registered but the signer's key
+    /// was asked for and is not shown.
+    Verify(Box<VerifyArguments>),
 }
 
 /// Arguments of `receipt get`.
@@ -39,6 +42,9 @@ pub struct GetArguments {
     /// Leave the statement itself out of the bundle
     #[arg(long)]
     pub without_entry: bool,
+    /// With what the node's TPM says of the key that signed, for verifiers that enrolled the node
+    #[arg(long, conflicts_with = "bare")]
+    pub with_signer: bool,
     /// File to write [default: STATEMENT.bundle or STATEMENT.receipt]
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
@@ -64,6 +70,9 @@ pub struct VerifyArguments {
     /// Public checkpoint key for a bare receipt: PEM or DER file, or a SEC1 point in hexadecimal
     #[arg(long)]
     pub key: Option<String>,
+    /// What is known of the node that signed.
+    #[command(flatten)]
+    pub signer: SignerArguments,
 }
 
 pub(crate) fn network_id(text: &str) -> Result<NetworkId, String> {
@@ -80,7 +89,8 @@ impl GetArguments {
         let (bytes, kind) = if self.bare {
             (client.receipt(&self.statement.to_hex(), WAIT).await?, "receipt")
         } else {
-            (client.bundle(&self.statement, !self.without_entry, WAIT).await?, "bundle")
+            let parts = BundleParts { entry: !self.without_entry, signer: self.with_signer };
+            (client.bundle(&self.statement, parts, WAIT).await?, "bundle")
         };
         let out = self.out.unwrap_or_else(|| PathBuf::from(format!("{}.{kind}", self.statement)));
         std::fs::write(&out, &bytes).with_context(|| format!("cannot write {}", out.display()))?;
@@ -109,11 +119,12 @@ impl VerifyArguments {
             statement: self.statement,
             id: self.id,
             key: self.key,
+            signer: self.signer,
         };
         match request.run() {
-            Ok(verdict) => {
-                session.output.record(&verdict_values(&verdict).into())?;
-                Ok(verdict.exit_code())
+            Ok(verified) => {
+                session.output.record(&verified.values().into())?;
+                Ok(verified.exit_code())
             }
             Err(error) => refuse(session, &error),
         }

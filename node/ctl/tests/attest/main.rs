@@ -8,7 +8,11 @@ mod boot;
 #[path = "../../../../hsm/tests/swtpm/mod.rs"]
 mod swtpm;
 
+#[path = "../../../verify/tests/fixture/mod.rs"]
+mod fixture;
+
 mod files;
 mod node;
 mod online;
 mod recipe;
+mod signers;

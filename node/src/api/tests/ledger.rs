@@ -427,6 +427,7 @@ impl Backend for MemoryLedger {
             epoch_certificates: certified.epoch_certificates,
             chain: certified.chain,
             checkpoint_key: None,
+            checkpoint_signer: None,
         }))
     }
     fn header(&self, height: Height, _: Height) -> Result<Option<CertifiedHeader>, BackendError> {

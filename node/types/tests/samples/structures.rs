@@ -18,6 +18,7 @@ use stele_types::party::{
 };
 use stele_types::proposer::{ProposerSchedule, Silence};
 use stele_types::record::{ContentHash, PlaceCode, RecordClass, Sensitivity};
+use stele_types::signer::{CheckpointSigner, KeyAttestation, KeyProvider, TpmIdentity};
 use stele_types::statement::Unsigned;
 use stele_types::vote::{CommitSignature, VoteSignature};
 use stele_types::{
@@ -160,7 +161,34 @@ pub fn bundle() -> Bundle {
         epoch_certificates: list(vec![epoch_certificate()]),
         chain: list(vec![chain_link()]),
         checkpoint_key: Some([2; 33]),
+        checkpoint_signer: None,
     }
+}
+
+fn tpm_identity() -> TpmIdentity {
+    TpmIdentity {
+        endorsement_key: Blob::new(vec![1; 4]).unwrap(),
+        endorsement_certificate: Some(Blob::new(vec![2; 4]).unwrap()),
+        attestation_key: Blob::new(vec![3; 4]).unwrap(),
+    }
+}
+
+fn key_attestation() -> KeyAttestation {
+    KeyAttestation {
+        message: Blob::new(vec![4; 4]).unwrap(),
+        signature: Blob::new(vec![5; 4]).unwrap(),
+        public_area: Some(Blob::new(vec![6; 4]).unwrap()),
+        pcr_values: Some(Blob::new(vec![7; 4]).unwrap()),
+    }
+}
+
+fn checkpoint_signer() -> CheckpointSigner {
+    CheckpointSigner { provider: KeyProvider::Tpm, tpm: Some(tpm_identity()), attestation: Some(key_attestation()) }
+}
+
+/// A bundle that names its signer.
+fn named_bundle() -> Bundle {
+    Bundle { checkpoint_signer: Some(checkpoint_signer()), ..bundle() }
 }
 
 fn minimal_bundle() -> Bundle {
@@ -375,6 +403,8 @@ pub fn structures() -> Vec<Structure> {
     let refused = Submitted { statement: None, refusal: None, retry_after_ms: None };
     let no_bundle = BundleReply { bundle: None, refusal: Some(Code::NotCertified), ..reply.clone() };
     let number = CertificateNumber { region: place(), kind: AssetKind::Product, year: 2026, serial: 42 };
+    let quoted = KeyAttestation { public_area: None, ..key_attestation() };
+    let in_software = CheckpointSigner { provider: KeyProvider::Software, tpm: None, attestation: None };
     vec![
         record!("statement" Statement, super::statement: command, envelope, public),
         record!("receipt" Receipt, super::receipt: encode(&receipt())),
@@ -403,7 +433,10 @@ pub fn structures() -> Vec<Structure> {
         record!("outcome" Outcome: outcome(), rejected),
         record!("chain-link" ChainLink: chain_link()),
         record!("outcome-proof" OutcomeProof: outcome_proof()),
-        record!("bundle" Bundle: bundle(), minimal_bundle()),
+        record!("tpm-identity" TpmIdentity: tpm_identity(), TpmIdentity { endorsement_certificate: None, ..tpm_identity() }),
+        record!("key-attestation" KeyAttestation: key_attestation(), quoted),
+        record!("checkpoint-signer" CheckpointSigner: checkpoint_signer(), in_software),
+        record!("bundle" Bundle: named_bundle(), bundle(), minimal_bundle()),
         record!("certificate-number" CertificateNumber: number),
         record!("submitted" Submitted: submitted, refused),
         record!("statement-status" StatementStatus: status, bare_status),
