@@ -91,9 +91,11 @@ fn suites() {
 #[test]
 fn enumerations() {
     use stele_types::asset::{AssetKind, CancelReason, Origin, RightClass};
+    use stele_types::attestation::Verdict;
     use stele_types::exchange::Progress;
     use stele_types::party::{RevocationReason, Role};
     use stele_types::record::{ContentHash, RecordClass, Sensitivity};
+    use stele_types::signer::KeyProvider;
     use stele_types::vote::VoteKind;
     macro_rules! rows {
         ($($name:literal $ty:ty),* $(,)?) => {
@@ -107,7 +109,7 @@ fn enumerations() {
         "suite" Suite, "role (bit of a role set)" Role, "family" Family, "asset kind" AssetKind,
         "right class" RightClass, "origin" Origin, "cancel reason" CancelReason, "record class" RecordClass,
         "sensitivity" Sensitivity, "content hash" ContentHash, "revocation reason" RevocationReason,
-        "vote kind" VoteKind, "progress" Progress,
+        "verdict" Verdict, "vote kind" VoteKind, "progress" Progress, "key provider" KeyProvider,
     };
     assert_eq!(table(&["name", "numbers"]), expected);
 }
