@@ -12,10 +12,12 @@ use std::time::{Duration, Instant};
 use stele_evidence::exchange::Identity;
 use stele_evidence::package::{KeyEvidence, KeyProof, KeyProvider};
 use stele_evidence::{EvidencePackage, PackageError, Public};
-use stele_hsm::remote::wire::{self, Log};
+use stele_hsm::remote::wire::{self, Log, Role};
 use stele_hsm::remote::{RemoteAttestor, SignerSocket};
 use stele_hsm::{CheckpointRequest, SignerError, SignerKind};
 use stele_types::PartyId;
+use stele_types::cbor::Blob;
+use stele_types::signer::{self, CheckpointSigner, KeyAttestation, TpmIdentity};
 use zeroize::Zeroizing;
 
 use crate::api::SealedHead;
@@ -109,6 +111,37 @@ impl Attestor {
             attestation_key_name: public.name(),
             keys: known.keys.into_iter().map(evidence).collect::<Result<_, _>>()?,
         })
+    }
+
+    /// What shows where the checkpoint key is, for bundles that name their signer.
+    ///
+    /// # Errors
+    /// `Signer`, `Identity`.
+    pub async fn checkpoint_signer(&self) -> Result<CheckpointSigner, AttestError> {
+        let known = self.known().await?;
+        let key = known.keys.into_iter().find(|key| key.key.role == Role::Seal).ok_or(AttestError::Identity)?;
+        let provider = provider(key.key.kind()?);
+        let attestation = match (key.certification, key.quote) {
+            (Some(certification), _) => Some(KeyAttestation {
+                message: blob(certification.message)?,
+                signature: blob(certification.signature)?,
+                public_area: Some(blob(certification.public)?),
+                pcr_values: None,
+            }),
+            (None, Some(quote)) => Some(KeyAttestation {
+                message: blob(quote.message)?,
+                signature: blob(quote.signature)?,
+                public_area: None,
+                pcr_values: Some(blob(quote.pcrs)?),
+            }),
+            (None, None) => None,
+        };
+        let tpm = TpmIdentity {
+            endorsement_key: blob(known.endorsement_key)?,
+            endorsement_certificate: known.endorsement_certificate.map(blob).transpose()?,
+            attestation_key: blob(known.attestation_key)?,
+        };
+        Ok(CheckpointSigner { provider, tpm: Some(tpm), attestation })
     }
 
     /// Opens a credential.
@@ -262,6 +295,20 @@ impl Bucket {
             return Ok(());
         }
         Err(Duration::from_secs_f64((1.0 - self.tokens) / QUOTES_PER_SECOND))
+    }
+}
+
+/// A part of a bundle; what is longer than any TPM's is no evidence.
+fn blob<const MAX: usize>(bytes: Vec<u8>) -> Result<Blob<MAX>, AttestError> {
+    Blob::new(bytes).map_err(|_| AttestError::Identity)
+}
+
+/// Where a key is, as bundles say it.
+pub(crate) const fn provider(kind: SignerKind) -> signer::KeyProvider {
+    match kind {
+        SignerKind::Tpm => signer::KeyProvider::Tpm,
+        SignerKind::Pkcs11 => signer::KeyProvider::Pkcs11,
+        SignerKind::Software => signer::KeyProvider::Software,
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use stele_hsm::SignerKind;
 use stele_ledger::{StateKey, query};
 use stele_merkle::tile::Tile;
 use stele_types::cbor::Blob;
@@ -36,6 +37,7 @@ pub struct NodeBackend {
     storage: Option<Arc<PayloadSlot>>,
     control: ControlToken,
     attestor: Option<Arc<Attestor>>,
+    checkpoint_key_kind: SignerKind,
 }
 
 impl NodeBackend {
@@ -49,12 +51,13 @@ impl NodeBackend {
         storage: Option<Arc<PayloadSlot>>,
         control: ControlToken,
     ) -> Self {
-        Self { chain, admission, order, alarm, validator, storage, control, attestor: None }
+        let (attestor, checkpoint_key_kind) = (None, SignerKind::Software);
+        Self { chain, admission, order, alarm, validator, storage, control, attestor, checkpoint_key_kind }
     }
 
-    /// The same node, whose TPM attests.
-    pub fn attesting(self, attestor: Option<Arc<Attestor>>) -> Self {
-        Self { attestor, ..self }
+    /// The same node, whose checkpoint key is held by this kind of signer, and whose TPM attests if it has one.
+    pub fn attesting(self, checkpoint_key_kind: SignerKind, attestor: Option<Arc<Attestor>>) -> Self {
+        Self { attestor, checkpoint_key_kind, ..self }
     }
 }
 
@@ -114,6 +117,10 @@ impl Backend for NodeBackend {
 
     fn attestor(&self) -> Option<Arc<Attestor>> {
         self.attestor.clone()
+    }
+
+    fn checkpoint_key_kind(&self) -> SignerKind {
+        self.checkpoint_key_kind
     }
 
     fn control_token(&self) -> Option<&ControlToken> {

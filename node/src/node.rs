@@ -241,7 +241,7 @@ impl Node {
             storage.clone(),
             control,
         )
-        .attesting(attestor);
+        .attesting(sealer.kind(), attestor);
         let api = Api::bind(&config.api, &config.metrics, Arc::new(backend), Arc::clone(&metrics)).await?;
         let certificates = api.certificates();
         let api_stop = CancellationToken::new();

@@ -1,4 +1,4 @@
-//! Every node attests, as a regulator would ask it: enrolled by the fingerprint of its TPM, quoted with a fresh nonce.
+//! Every node attests, as a regulator would ask it: enrolled by the certificate of its TPM's maker, quoted with a fresh nonce.
 
 use std::fs;
 use std::path::PathBuf;
@@ -25,12 +25,12 @@ pub(crate) fn attest(stage: &Stage) -> Result<Attested> {
     let directory = tempfile::tempdir().context("temporary directory")?;
     let policy = directory.path().join("policy.json");
     fs::write(&policy, untouched().to_string()).context("policy.json")?;
+    let maker = stage.maker.as_ref().context("the TPMs have no maker")?;
+    let (root, issuer) = (maker.root(), maker.issuer());
     let mut attested = Attested::default();
-    for (index, host) in stage.signers.iter().enumerate() {
-        let node = format!("node-{}", index + 1);
+    for index in 1..=stage.signers.len() {
+        let node = format!("node-{index}");
         let enrolment = directory.path().join(&node).with_extension("json");
-        // As the machine's console shows it.
-        let fingerprint = host.endorsement_fingerprint()?;
         let stele = |words: &[&str], paths: &[(&str, &PathBuf)]| -> Result<Value> {
             let mut command = Command::new(program()?);
             command.arg("--network-dir").arg(stage.root()?).args(["--as", "regulator", "--node", &node]);
@@ -45,7 +45,7 @@ pub(crate) fn attest(stage: &Stage) -> Result<Attested> {
             }
             serde_json::from_slice(&output.stdout).context("stele printed no JSON")
         };
-        stele(&["enrol", "--fingerprint", &fingerprint], &[("--out", &enrolment)])?;
+        stele(&["enrol"], &[("--anchor", &root), ("--intermediate", &issuer), ("--out", &enrolment)])?;
         let verdict = stele(&["node", "--keys-proven"], &[("--policy", &policy), ("--enrolment", &enrolment)])?;
         attested.nodes += 1;
         for key in verdict["keys"].as_array().into_iter().flatten() {

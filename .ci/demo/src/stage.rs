@@ -10,6 +10,7 @@ use stele_ctl::localnet::{LocalNetwork, READY_WAIT_MAX};
 use stele_ctl::network::init::InitOptions;
 use stele_ctl::output::{Format, Output};
 use stele_ctl::session::Session;
+use stele_testkit::Maker;
 use stele_testkit::signers::{self, SealIn, SignerHost};
 use stele_types::exchange::StatementStatus;
 use stele_types::{Code, Command};
@@ -20,6 +21,8 @@ pub(crate) struct Stage {
     pub(crate) session: Session,
     /// The nodes' signers with their TPMs.
     pub(crate) signers: Vec<SignerHost>,
+    /// Who made the TPMs, if their endorsement keys are certified.
+    pub(crate) maker: Option<Maker>,
     _directory: tempfile::TempDir,
 }
 
@@ -52,24 +55,31 @@ impl Stage {
         Self::start_in(stage_directory()?, options, configuration, Vec::new())
     }
 
-    /// As [`Stage::start_with`], with keys in TPMs, one for each node; the last node's checkpoint key lies in a token.
+    /// As [`Stage::start_with`], with keys in TPMs of one maker, one for each node; the last node's checkpoint key lies in a
+    /// token.
     pub(crate) fn start_held(options: &InitOptions, configuration: &str) -> Result<Self> {
         let last = options.validators.saturating_sub(1);
         let seal = |node| if node == last { SealIn::Token } else { SealIn::Tpm };
-        Self::start_hosts(options, configuration, |node, directory| SignerHost::make(directory, seal(node)))
+        let directory = stage_directory()?;
+        let maker = Maker::new(&directory.path().join("maker"))?;
+        let make = |node: usize, directory: &Path| SignerHost::make_certified(directory, seal(node), &maker);
+        let mut stage = Self::start_hosts(directory, options, configuration, make)?;
+        stage.maker = Some(maker);
+        Ok(stage)
     }
 
     /// As [`Stage::start_with`], with all keys in TPMs that take `delay` longer for each signature.
     pub(crate) fn start_slow(options: &InitOptions, delay: Duration) -> Result<Self> {
-        Self::start_hosts(options, "", |_, directory| SignerHost::make_with(directory, SealIn::Tpm, delay))
+        let make = |_: usize, directory: &Path| SignerHost::make_slow(directory, SealIn::Tpm, delay);
+        Self::start_hosts(stage_directory()?, options, "", make)
     }
 
     fn start_hosts(
+        directory: tempfile::TempDir,
         options: &InitOptions,
         configuration: &str,
         make: impl Fn(usize, &Path) -> Result<SignerHost>,
     ) -> Result<Self> {
-        let directory = stage_directory()?;
         let signers = directory.path().join("signers");
         let make = |node: usize| make(node, &signers.join(format!("node-{}", node + 1)));
         let hosts = (0..options.validators).map(make).collect::<Result<Vec<_>>>()?;
@@ -93,7 +103,7 @@ impl Stage {
         network.wait_ready(READY_WAIT_MAX)?;
         let output = Output::new(Format::Table);
         let session = Session { network_dir: Some(root), party: None, nodes: Vec::new(), pin: None, output };
-        Ok(Self { network, session, signers: hosts, _directory: directory })
+        Ok(Self { network, session, signers: hosts, maker: None, _directory: directory })
     }
 
     pub(crate) fn root(&self) -> Result<&Path> {

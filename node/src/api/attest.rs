@@ -13,8 +13,8 @@ use stele_evidence::EvidencePackage;
 use stele_evidence::exchange::{Activated, Activation, Challenge};
 use stele_evidence::package::PackageEncoding;
 use stele_hsm::remote::wire::Log;
-use stele_types::Code;
 use stele_types::party::Role;
+use stele_types::{CheckpointSigner, Code};
 use tracing::info;
 
 use super::access::Caller;
@@ -25,10 +25,13 @@ use super::parameters::Named;
 use super::problem::Problem;
 use super::router::State;
 use super::view::{ActivatedView, ActivationView, ChallengeView, IdentityView, OctetsView};
-use crate::attestor::{Asker, AttestError, Attestor};
+use crate::attestor::{Asker, AttestError, Attestor, provider};
 
 /// Longest request.
 const REQUEST_BYTES_MAX: usize = 8 * 1024;
+
+/// Code of a signer that has no TPM.
+const NO_TPM: &str = "attestation_missing";
 
 /// Media types of a package; the first is the default.
 const ENCODINGS: [PackageEncoding; 3] = PackageEncoding::ALL;
@@ -133,6 +136,17 @@ pub(super) async fn log(
     Ok(cache::volatile(format::bytes(media_type, bytes)))
 }
 
+/// What is known of the checkpoint key: what the TPM says of it, or the kind of its signer where no TPM is.
+pub(super) async fn checkpoint_signer(state: &State) -> Result<CheckpointSigner, Problem> {
+    let bare =
+        CheckpointSigner { provider: provider(state.backend.checkpoint_key_kind()), tpm: None, attestation: None };
+    let Some(attestor) = state.backend.attestor() else { return Ok(bare) };
+    match attestor.checkpoint_signer().await {
+        Err(AttestError::Signer(failed)) if failed.code() == NO_TPM => Ok(bare),
+        other => other.map_err(problem),
+    }
+}
+
 fn attestor(state: &State) -> Result<Arc<Attestor>, Problem> {
     state.backend.attestor().ok_or_else(no_tpm)
 }
@@ -172,7 +186,7 @@ fn problem(error: AttestError) -> Problem {
             Problem::new(Code::NotReady).detail(format!("the TPM cannot be asked now ({})", failed.code()))
         }
         AttestError::Signer(failed) => match failed.code() {
-            "attestation_missing" => no_tpm(),
+            NO_TPM => no_tpm(),
             "tpm_refused" | "tpm_key_foreign" => {
                 Problem::new(Code::FieldInvalid).detail("the credential was not made for this node's TPM and key")
             }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use stele_hsm::SignerKind;
 use stele_ledger::StateKey;
 use stele_merkle::tile::Tile;
 use stele_types::exchange::{CertifiedHeader, StateProof};
@@ -230,6 +231,10 @@ pub trait Backend: Send + Sync + 'static {
     /// What the node's TPM says; none without one.
     fn attestor(&self) -> Option<Arc<Attestor>> {
         None
+    }
+    /// What holds the checkpoint key.
+    fn checkpoint_key_kind(&self) -> SignerKind {
+        SignerKind::Software
     }
     /// What keeps them in order.
     fn upkeep(&self) -> Option<Arc<Upkeep>> {

@@ -11,6 +11,7 @@ use stele_types::exchange::{BundleReply, StatementStatus};
 use stele_types::{Bundle, Code, Height, LogIndex, PartyId, Receipt, Statement, StatementId, cbor};
 
 use super::access::Caller;
+use super::attest;
 use super::backend::{Backend, BackendError, Location};
 use super::body::content_type;
 use super::cache::{self, Keep};
@@ -197,6 +198,7 @@ fn receipt_of(backend: &dyn Backend, name: EntryName) -> Result<Option<Receipt>,
         ("statement" = String, Path, description = "Statement id"),
         ("entry" = Option<u8>, Query, description = "1: with the statement itself"),
         ("from" = Option<u64>, Query, description = "Height whose validators the caller trusts: the chain begins there. 1 by default"),
+        ("signer" = Option<u8>, Query, description = "1: with what the node's TPM says of its checkpoint key"),
         ("wait_ms" = Option<u64>, Query, description = "How long to wait for the certificate"),
     ),
     responses(
@@ -211,14 +213,18 @@ pub(super) async fn bundle(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let query = Parameters::read(query.as_deref(), &["entry", "from", "wait_ms"])?;
+    let query = Parameters::read(query.as_deref(), &["entry", "from", "signer", "wait_ms"])?;
     let (wait, with_entry, from) = (query.wait(state.limits.wait_max_ms)?, query.flag("entry")?, query.from()?);
+    let with_signer = query.flag("signer")?;
     format::choose(&headers, &[CBOR])?;
     let id = parameters::statement(&text)?;
     let deadline = Instant::now() + wait.time;
     let answer = sealed(&state, deadline, move |backend| bundle_of(backend, &caller, &id, with_entry, from)).await;
     state.metrics.log.proof(ProofKind::Bundle, matches!(answer, Ok(Some(_))));
-    let bundle = answer?.ok_or_else(|| Problem::not_found("statement"))?;
+    let mut bundle = answer?.ok_or_else(|| Problem::not_found("statement"))?;
+    if with_signer && bundle.receipt.is_some() {
+        bundle.checkpoint_signer = Some(attest::checkpoint_signer(&state).await?);
+    }
     Ok(cache::volatile(format::cbor(&bundle)))
 }
 

@@ -19,6 +19,7 @@ pub mod cluster;
 pub mod command_line;
 pub mod disk;
 pub mod load;
+pub mod maker;
 pub mod memory;
 pub mod namespaces;
 pub mod process;
@@ -30,6 +31,7 @@ pub use chance::Chance;
 pub use cluster::Cluster;
 pub use command_line::CommandLine;
 pub use load::{Load, LoadOptions};
+pub use maker::Maker;
 
 /// Size of a test: `quick` normally, `slow` when `STELE_SLOW=1`.
 pub fn scale(quick: usize, slow: usize) -> usize {

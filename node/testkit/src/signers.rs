@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use stele_ctl::network::init::HeldKeys;
 
-use crate::slow_tpm;
+use crate::{Maker, slow_tpm};
 
 /// How long a process may take to listen on a busy machine.
 const START_WAIT_MAX: Duration = Duration::from_secs(60);
@@ -73,15 +73,30 @@ impl SignerHost {
     /// # Errors
     /// When a program is missing or fails.
     pub fn make(directory: &Path, seal: SealIn) -> Result<Self> {
-        Self::make_with(directory, seal, Duration::ZERO)
+        Self::make_by(directory, seal, Duration::ZERO, None)
+    }
+
+    /// As [`SignerHost::make`], with a TPM whose endorsement keys `maker` certified.
+    ///
+    /// # Errors
+    /// As [`SignerHost::make`].
+    pub fn make_certified(directory: &Path, seal: SealIn, maker: &Maker) -> Result<Self> {
+        Self::make_by(directory, seal, Duration::ZERO, Some(maker))
     }
 
     /// As [`SignerHost::make`], with a TPM that takes `delay` longer for each signature.
     ///
     /// # Errors
     /// As [`SignerHost::make`].
-    pub fn make_with(directory: &Path, seal: SealIn, delay: Duration) -> Result<Self> {
+    pub fn make_slow(directory: &Path, seal: SealIn, delay: Duration) -> Result<Self> {
+        Self::make_by(directory, seal, delay, None)
+    }
+
+    fn make_by(directory: &Path, seal: SealIn, delay: Duration, maker: Option<&Maker>) -> Result<Self> {
         fs::create_dir_all(directory.join("tpm")).with_context(|| format!("cannot create {}", directory.display()))?;
+        if let Some(maker) = maker {
+            maker.make_tpm(&directory.join("tpm"))?;
+        }
         let port = free_ports();
         let mut host = Self { directory: directory.to_owned(), port, reached_at: port, tpm: None, signer: None };
         host.power_on()?;

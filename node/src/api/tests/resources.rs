@@ -6,7 +6,8 @@ use stele_merkle::state::{Proof, StateHash};
 use stele_types::exchange::{
     BundleReply, CertifiedBlock, CertifiedHeader, Progress, StateProof, StatementStatus, Submitted,
 };
-use stele_types::{Code, Receipt, Statement, StatementId, cbor};
+use stele_types::signer::{CheckpointSigner, KeyProvider};
+use stele_types::{Bundle, Code, Receipt, Statement, StatementId, cbor};
 
 use super::client::Ask;
 use super::{Bench, Party};
@@ -104,6 +105,23 @@ async fn a_batch_is_answered_statement_by_statement_in_both_forms() {
         assert_eq!(&**reply.bundle.as_ref().unwrap().entry.as_ref().unwrap(), entry.as_slice());
     }
     assert_eq!(bundles.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bundle_names_its_signer_where_it_is_asked_for_and_nowhere_else() {
+    let bench = Bench::new().await;
+    let entry = bench.ledger.record(Party::Agency, 1);
+    bench.ledger.commit(vec![entry.as_slice().into()]);
+    bench.ledger.commit(Vec::new());
+    let client = bench.party(Party::Agency);
+    let path = format!("/bundles/{}", id(&entry));
+    let bare: Bundle = cbor::from_slice(&client.get(&path).await.body).unwrap();
+    assert!(bare.receipt.is_some() && bare.checkpoint_signer.is_none());
+    let named: Bundle = cbor::from_slice(&client.get(format!("{path}?signer=1")).await.body).unwrap();
+    // No TPM here: the kind of the signer is all there is to say.
+    let signer = CheckpointSigner { provider: KeyProvider::Software, tpm: None, attestation: None };
+    assert_eq!(named, Bundle { checkpoint_signer: Some(signer), ..bare });
+    assert_eq!(client.get(format!("{path}?signer=2")).await.json()["code"], "parameter_invalid");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

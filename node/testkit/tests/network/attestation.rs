@@ -6,8 +6,30 @@ use anyhow::{Context as _, Result, ensure};
 use stele_ctl::network::init::InitOptions;
 use stele_evidence::exchange::Challenge;
 use stele_evidence::package::PackageEncoding;
+use stele_testkit::command_line::text_of;
 use stele_testkit::signers::SealIn;
 use stele_testkit::{Cluster, CommandLine};
+
+/// A receipt of each node leads to the node's enrolment: one key is in the TPM, the other in a token.
+async fn names_its_signer(stele: &CommandLine) -> Result<()> {
+    fs::write(stele.working_dir().join("notice.txt"), "read me")?;
+    let submitted = stele.json("--as agency-1 submit notice.txt --public --content-type text/plain").await?;
+    let id = text_of(&submitted, "statement")?;
+    for (node, word) in [("node-1", "certified"), ("node-2", "quoted")] {
+        stele.text(&format!("--node {node} receipt get {id} --with-signer --out {node}.bundle")).await?;
+        let verify = format!("{node}.bundle --genesis network/genesis.cbor --policy policy.json --json");
+        let named = stele.run("stele-verify", &format!("{verify} --enrolment {node}.json")).await?;
+        let verdict: serde_json::Value = serde_json::from_str(&named.out)?;
+        ensure!(named.code == 0 && verdict["signer"] == word, "{verdict}");
+        let other = if node == "node-1" { "node-2" } else { "node-1" };
+        let other = stele.run("stele-verify", &format!("{verify} --enrolment {other}.json")).await?;
+        ensure!(other.code == 6 && other.out.contains("attestation_key_other"), "{}", other.out);
+    }
+    stele.text(&format!("--node node-1 receipt get {id} --out bare.bundle")).await?;
+    let bare = stele.run("stele-verify", "bare.bundle --genesis network/genesis.cbor --enrolment node-1.json").await?;
+    ensure!(bare.code == 6, "{}", bare.out);
+    Ok(())
+}
 
 /// What a machine without firmware has measured: nothing.
 fn untouched() -> serde_json::Value {
@@ -57,6 +79,8 @@ async fn nodes_attest_to_whoever_enrolled_them() -> Result<()> {
         format!("attest verify package.tar --nonce {} --policy policy.json --enrolment node-1.json", "01".repeat(32));
     let replayed = stele.json_with(&stale, 4).await?;
     ensure!(replayed["passed"] == false, "{replayed}");
+
+    names_its_signer(&stele).await?;
 
     // A policy that the machine does not fit.
     let other = untouched().to_string().replacen(&"00".repeat(32), &"11".repeat(32), 1);
