@@ -1,4 +1,5 @@
-//! Every node attests, as a regulator would ask it: enrolled by the certificate of its TPM's maker, quoted with a fresh nonce.
+//! Every node attests, as a regulator would ask it, who registers the verdicts: enrolled by the certificate of its TPM's
+//! maker, quoted with a fresh nonce.
 
 use std::fs;
 use std::path::PathBuf;
@@ -20,33 +21,29 @@ pub(crate) struct Attested {
     pub(crate) quoted: usize,
 }
 
-/// Lets every node with a TPM attest; each has to pass.
+/// Lets every node with a TPM attest, and the verdicts be registered; each has to pass.
 pub(crate) fn attest(stage: &Stage) -> Result<Attested> {
     let directory = tempfile::tempdir().context("temporary directory")?;
-    let policy = directory.path().join("policy.json");
+    let (policy, kept) = (directory.path().join("policy.json"), directory.path().join("verdicts"));
     fs::write(&policy, untouched().to_string()).context("policy.json")?;
     let maker = stage.maker.as_ref().context("the TPMs have no maker")?;
     let (root, issuer) = (maker.root(), maker.issuer());
+    let nodes: Vec<String> = (1..=stage.signers.len()).map(|number| format!("node-{number}")).collect();
+    let mut watch = stele(stage, &["attest", "watch", "--rounds", "1"])?;
+    watch.arg("--policy").arg(&policy).arg("--keep").arg(&kept);
+    for node in &nodes {
+        let enrolment = directory.path().join(node).with_extension("json");
+        let mut enrol = stele(stage, &["--node", node, "attest", "enrol"])?;
+        enrol.arg("--anchor").arg(&root).arg("--intermediate").arg(&issuer).arg("--out").arg(&enrolment);
+        run(&mut enrol)?;
+        watch.arg("--enrolment").arg(format!("{node}={}", enrolment.display()));
+    }
+    run(&mut watch)?;
     let mut attested = Attested::default();
-    for index in 1..=stage.signers.len() {
-        let node = format!("node-{index}");
-        let enrolment = directory.path().join(&node).with_extension("json");
-        let stele = |words: &[&str], paths: &[(&str, &PathBuf)]| -> Result<Value> {
-            let mut command = Command::new(program()?);
-            command.arg("--network-dir").arg(stage.root()?).args(["--as", "regulator", "--node", &node]);
-            command.args(["--output", "json", "attest"]).args(words);
-            for (option, path) in paths {
-                command.arg(option).arg(path);
-            }
-            let output = command.output().context("stele cannot be run")?;
-            if !output.status.success() {
-                let said = [output.stdout, output.stderr].concat();
-                bail!("{node} does not pass: {}", String::from_utf8_lossy(&said));
-            }
-            serde_json::from_slice(&output.stdout).context("stele printed no JSON")
-        };
-        stele(&["enrol"], &[("--anchor", &root), ("--intermediate", &issuer), ("--out", &enrolment)])?;
-        let verdict = stele(&["node", "--keys-proven"], &[("--policy", &policy), ("--enrolment", &enrolment)])?;
+    for node in &nodes {
+        let path = kept.join(node).join("passed.json");
+        let verdict: Value =
+            serde_json::from_slice(&fs::read(&path).with_context(|| format!("{node} has no verdict"))?)?;
         attested.nodes += 1;
         for key in verdict["keys"].as_array().into_iter().flatten() {
             match key["trust"].as_str() {
@@ -57,6 +54,22 @@ pub(crate) fn attest(stage: &Stage) -> Result<Attested> {
         }
     }
     Ok(attested)
+}
+
+/// The command line, as a regulator runs it.
+fn stele(stage: &Stage, words: &[&str]) -> Result<Command> {
+    let mut command = Command::new(program()?);
+    command.arg("--network-dir").arg(stage.root()?).args(["--output", "json", "--as", "regulator"]).args(words);
+    Ok(command)
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let output = command.output().context("stele cannot be run")?;
+    if !output.status.success() {
+        let said = [output.stdout, output.stderr].concat();
+        bail!("a node does not pass: {}", String::from_utf8_lossy(&said));
+    }
+    Ok(())
 }
 
 fn program() -> Result<PathBuf> {

@@ -49,8 +49,8 @@ pub(crate) async fn run(arguments: DemoArguments) -> Result<()> {
     println!("[{:>5.1} s] two agencies enrolled under dual control", started.elapsed().as_secs_f64());
     let attested = attest::attest(&stage)?;
     println!(
-        "[{:>5.1} s] {} nodes attested: TPMs certified by a pinned maker, quotes of fresh nonces and signed checkpoints; \
-         {} keys certified in these TPMs, {} in a token vouched for",
+        "[{:>5.1} s] {} nodes attested: TPMs of a pinned maker, quotes of fresh nonces and signed checkpoints, verdicts on the \
+         ledger; {} keys certified in these TPMs, {} in a token vouched for",
         started.elapsed().as_secs_f64(),
         attested.nodes,
         attested.certified,
