@@ -22,6 +22,7 @@ use super::file::check_room;
 use super::repository::Repository;
 use super::restore::{Restored, Target, Times, restore};
 use crate::config::{Config, DriveEntry, PayloadSection};
+use crate::keys::NodeKeys;
 use crate::payload::{Ledger, Payload, PayloadError};
 use crate::store::durable;
 
@@ -122,8 +123,8 @@ pub(crate) fn drill(
         let ledger = Ledger { network, height: tip.height, time_ms: tip.time_ms, history_min };
         let roots = sample(&opened, rehearsal.bodies)?;
         info!(bodies = roots.len(), "bodies are opened");
-        let custodian = Arc::new(SoftwareCustodian::open(&section.custody_key).map_err(PayloadError::from)?);
         (opened_bodies, opened_bytes) = runtime.block_on(async {
+            let custodian = NodeKeys::new(&config).custodian(&section).await.map_err(PayloadError::from)?;
             let payload = Payload::open(&section, &config.node.data_dir, ledger, custodian).await?;
             let bytes = open_all(&payload, &roots).await?;
             payload.close().await?;
@@ -161,8 +162,9 @@ fn scratch_config(config: &Config, opened: &Opened<'_>, scratch: &Path, anew: bo
             ..section.clone()
         };
         if anew {
-            section.custody_key = scratch.join("custody.key");
-            SoftwareCustodian::generate(&section.custody_key).map_err(PayloadError::from)?;
+            let path = scratch.join("custody.key");
+            SoftwareCustodian::generate(&path).map_err(PayloadError::from)?;
+            section.custody_key = Some(path);
         }
     }
     Ok(config)
