@@ -14,6 +14,7 @@ use stele_types::attestation::AttestationRule;
 use stele_types::cbor::List;
 use stele_types::hash::ValidatorId;
 use stele_types::header::{Header, Height};
+use stele_types::proposer::ProposerSchedule;
 use stele_types::validator::{Validator, ValidatorSet};
 
 use crate::change::{self, FAULT_TOLERANT_MIN};
@@ -22,7 +23,7 @@ use crate::execute::ACTIVATION_DISTANCE_MIN;
 use crate::overlay::Overlay;
 use crate::state::{StateView, read};
 use crate::value::{
-    AttestationRecord, EpochRecord, ParametersRecord, StandingRecord, ValidatorSetHead, ValidatorsRecord,
+    AttestationRecord, EpochRecord, ParametersRecord, SUSPENDED_MAX, StandingRecord, ValidatorSetHead, ValidatorsRecord,
 };
 
 /// Looks at the validators after a height, with the parameters of the next one.
@@ -37,9 +38,11 @@ pub(crate) fn review(overlay: &mut Overlay<'_>, header: &Header, events: &mut Ve
     // A rule with another life is another rule to nobody's harm: the verdicts are as old as they are.
     record.since_ms = rule.as_ref().map(|_| record.since_ms.unwrap_or(header.time_ms));
     let validators: ValidatorsRecord = overlay.singleton();
-    // One change waits at a time; the set is looked at again when it is in force.
-    if validators.pending.is_none() {
-        let active = change::validator_set(&validators.current, |id| overlay.read(id));
+    let active = change::validator_set(&validators.current, |id| overlay.read(id));
+    // One change waits at a time. A set is looked at when each of its validators has had its turn: only then is it known who
+    // is silent, and governors have their turn, too.
+    let settled = header.height.0 >= validators.current.since.0.saturating_add(active.len() as u64);
+    if validators.pending.is_none() && settled {
         let lapses = Lapses { rule, since_ms: record.since_ms.unwrap_or_default(), now_ms: header.time_ms };
         let suspended = ruling(overlay, &lapses, &active, &record.suspended);
         if let Some(suspended) = suspended {
@@ -69,7 +72,7 @@ pub fn lapsed_validators(view: &dyn StateView, time_ms: u64) -> Vec<ValidatorId>
     let lapses = Lapses { rule: parameters.current.attestation, since_ms, now_ms: time_ms };
     let active = change::validator_set(&validators.current, |id| read(view, id));
     let has_lapsed =
-        |id: &ValidatorId| read::<StandingRecord>(view, id).is_some_and(|standing| lapses.since(&standing).is_some());
+        |id: &ValidatorId| read::<StandingRecord>(view, id).is_some_and(|standing| lapses.of(&standing).is_some());
     active.iter().map(Validator::id).filter(has_lapsed).collect()
 }
 
@@ -81,15 +84,24 @@ struct Lapses {
 }
 
 impl Lapses {
-    /// From when on the validator has lapsed, if it has; a failed verdict counts as the longest lapse.
-    fn since(&self, standing: &StandingRecord) -> Option<u64> {
+    /// Whether and how a validator has lapsed.
+    fn of(&self, standing: &StandingRecord) -> Option<Lapse> {
         let rule = self.rule.as_ref()?;
         if standing.has_failed() {
-            return Some(0);
+            return Some(Lapse::Failed);
         }
-        let until = standing.trusted_ms().max(self.since_ms).saturating_add(rule.verdict_life_ms);
-        (until < self.now_ms).then_some(until)
+        let until_ms = standing.trusted_ms().max(self.since_ms).saturating_add(rule.verdict_life_ms);
+        (until_ms < self.now_ms).then_some(Lapse::Expired { until_ms })
     }
+}
+
+/// Why a validator has lapsed, the graver and the longer before the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Lapse {
+    /// Its newest verdict is that it failed.
+    Failed,
+    /// Its trust ended at a block time, milliseconds.
+    Expired { until_ms: u64 },
 }
 
 /// Who is to be suspended from now on, if it is to change: first those come back who may, then those go who must.
@@ -98,35 +110,62 @@ fn ruling(
     lapses: &Lapses,
     active: &ValidatorSet,
     suspended: &[Validator],
-) -> Option<List<Validator, { crate::value::SUSPENDED_MAX }>> {
-    let mut lapsed = |validator: &Validator| lapses.since(&standing(overlay, lapses, validator));
-    let back = suspended.iter().filter(|validator| lapsed(validator).is_none()).count();
-    if back > 0 {
+) -> Option<List<Validator, SUSPENDED_MAX>> {
+    // Everybody is looked at, whatever comes of it: standings begin with the first look.
+    let mut lapsed = |validator: &Validator| lapses.of(&standing(overlay, lapses, validator));
+    let in_force: Vec<Option<Lapse>> = active.iter().map(&mut lapsed).collect();
+    let out: Vec<Option<Lapse>> = suspended.iter().map(&mut lapsed).collect();
+    let back = out.iter().filter(|lapse| lapse.is_none()).count();
+    let mut all = if back > 0 {
         // Those in force must be a quorum of the set with the returned ones, as if these never started.
-        let most = (1..=back).rev().find(|count| active.len() >= quorum(active.len() + count))?;
-        let mut left = most;
-        let mut stays = |validator: &&Validator| {
-            let returns = left > 0 && lapsed(validator).is_none();
+        let mut left = (1..=back).rev().find(|count| active.len() >= quorum(active.len() + count))?;
+        let mut stays = |lapse: &Option<Lapse>| {
+            let returns = left > 0 && lapse.is_none();
             left -= usize::from(returns);
             !returns
         };
-        let staying: Vec<Validator> = suspended.iter().filter(|validator| stays(validator)).cloned().collect();
-        return Some(List::new(staying).expect("fewer than before"));
-    }
-    let full = active.len() + suspended.len();
-    let room = faulty_max(full).min(full.saturating_sub(FAULT_TOLERANT_MIN)).saturating_sub(suspended.len());
-    let room = room.min(active.faulty_max());
-    let mut going: Vec<(u64, &Validator)> =
-        active.iter().filter_map(|validator| lapsed(validator).map(|since| (since, validator))).collect();
-    going.sort_by_key(|(since, validator)| (*since, validator.id()));
-    going.truncate(room);
-    if going.is_empty() {
-        return None;
-    }
-    let mut all: Vec<Validator> =
-        suspended.iter().chain(going.iter().map(|(_, validator)| *validator)).cloned().collect();
+        suspended.iter().zip(&out).filter(|(_, lapse)| stays(lapse)).map(|(validator, _)| validator.clone()).collect()
+    } else {
+        let schedule: ProposerSchedule = overlay.singleton();
+        let going = going(active, suspended.len(), &in_force, &schedule);
+        if going.is_empty() {
+            return None;
+        }
+        let going = going.into_iter().filter_map(|index| active.get(index)).cloned();
+        suspended.iter().cloned().chain(going).collect::<Vec<_>>()
+    };
     all.sort_by_key(Validator::id);
     Some(List::new(all).expect("at most f of the largest set are suspended"))
+}
+
+/// Indices of those in force that go: as many as keep the network alive without them, beside those that are silent
+/// already.
+fn going(active: &ValidatorSet, suspended: usize, lapses: &[Option<Lapse>], schedule: &ProposerSchedule) -> Vec<usize> {
+    let full = active.len() + suspended;
+    let room = faulty_max(full).min(full.saturating_sub(FAULT_TOLERANT_MIN)).saturating_sub(suspended);
+    let room = room.min(active.faulty_max());
+    let mut lapsed: Vec<(Lapse, usize)> =
+        lapses.iter().enumerate().filter_map(|(index, lapse)| lapse.map(|lapse| (lapse, index))).collect();
+    // More than may go have expired: nobody judges, or the network stood still for long.
+    if lapsed.iter().filter(|(lapse, _)| matches!(lapse, Lapse::Expired { .. })).count() > room {
+        lapsed.retain(|(lapse, _)| *lapse == Lapse::Failed);
+    }
+    // Indices are in the order of ids.
+    lapsed.sort_unstable();
+    let is_silent = |index: usize| schedule.silences.get(index).is_some_and(|silence| silence.misses > 0);
+    let mut going: Vec<usize> = Vec::new();
+    for (_, index) in lapsed {
+        if going.len() == room {
+            break;
+        }
+        let goes = |other: usize| other == index || going.contains(&other);
+        let stay = active.len() - going.len() - 1;
+        let silent = (0..active.len()).filter(|other| !goes(*other) && is_silent(*other)).count();
+        if stay - silent >= quorum(stay) {
+            going.push(index);
+        }
+    }
+    going
 }
 
 /// How a validator stands; one that nothing is known of comes under the rule now.

@@ -307,8 +307,9 @@ fn check(config: &OrderConfig) -> Result<(), OrderError> {
     if config.listen.port() == 0 {
         return Err(OrderError::Configuration("the listening port must be fixed, peers dial it"));
     }
-    if config.peers.len() >= stele_types::limits::VALIDATORS_MAX {
-        return Err(OrderError::Configuration("more peers than validators are possible"));
+    // Those in force, those who come, those suspended, and followers.
+    if config.peers.len() >= 4 * stele_types::limits::VALIDATORS_MAX {
+        return Err(OrderError::Configuration("more peers than a network has nodes"));
     }
     if config.watchdog.stall.is_zero() || config.sync.request_timeout.is_zero() {
         return Err(OrderError::Configuration("a timeout is zero"));

@@ -176,7 +176,7 @@ impl Upkeep {
             while self.remove_overdue().await == REMOVED_MAX {}
             if self.is_scarce().await {
                 // What was put one by one takes room in columns that hold nothing.
-                while self.free_room(self.live_percent.max(SCARCE_LIVE_PERCENT)).await {}
+                while self.free_room(self.live_percent.max(SCARCE_LIVE_PERCENT)).await && self.is_scarce().await {}
             } else if collected.elapsed() >= COLLECT_INTERVAL {
                 self.free_room(self.live_percent).await;
                 collected = tokio::time::Instant::now();
@@ -190,14 +190,21 @@ impl Upkeep {
         status.is_ok_and(|status| status.segments_free * 3 < status.segments)
     }
 
-    /// Moves what lives out of segments of which no more is alive; whether that freed some.
+    /// Segments that the free slots are good for.
+    async fn segments_free(&self) -> u64 {
+        self.payload.store.status().await.map_or(0, |status| status.segments_free)
+    }
+
+    /// Moves what lives out of segments of which no more is alive; whether there is more room than before.
     async fn free_room(&self, live_percent: u8) -> bool {
+        let before = self.segments_free().await;
         match self.payload.store.collect(live_percent, SEGMENTS_MAX).await {
             Ok(report) => {
                 if report.segments > 0 {
                     info!(segments = report.segments, moved_bytes = report.moved_bytes, "room was freed");
                 }
-                report.segments > 0
+                // As many may have been filled as were emptied.
+                report.segments > 0 && self.segments_free().await > before
             }
             Err(error) => {
                 warn!(code = error.code(), %error, "no room can be freed");

@@ -11,7 +11,7 @@
 //! it has become much, the oldest segments are written again, and what waited for them is dropped.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -20,7 +20,7 @@ use super::recover::FoundBatch;
 use super::segment::{Carried, Segments};
 use super::write::{ReadOnly, index_failed, unless_empty};
 use super::{Inner, Put};
-use crate::format::{BLOCK_BYTES, DIRECTORY_ENTRY_BYTES, Entry, Kind, RECORD_BYTES_MAX, Stage};
+use crate::format::{BLOCK_BYTES, CELL_BLOCKS_MAX, DIRECTORY_ENTRY_BYTES, Entry, Kind, Stage, UNIT_BYTES};
 use crate::location::Location;
 use crate::{Group, StorageError};
 
@@ -102,8 +102,21 @@ struct Moves {
     bytes: usize,
     /// The group of the newest.
     group: Option<Group>,
-    /// Segments of which something could not be moved.
-    failed: BTreeSet<u32>,
+    /// Segments of which something could not be moved, and whether that was for want of room.
+    failed: BTreeMap<u32, bool>,
+}
+
+/// What is moved first, and what then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moved {
+    Records,
+    Tombstones,
+}
+
+impl Moved {
+    fn of(kind: Kind) -> Self {
+        if kind == Kind::Tombstone { Self::Tombstones } else { Self::Records }
+    }
 }
 
 struct Moving {
@@ -116,6 +129,11 @@ impl Moves {
     fn add(&mut self, victim: u32, bytes: usize, moving: Move) {
         self.bytes += bytes;
         self.queue.push_back(Moving { victim, bytes, moving });
+    }
+
+    fn fail(&mut self, victim: u32, error: &StorageError) {
+        let is_full = matches!(error, StorageError::Full { .. });
+        self.failed.entry(victim).and_modify(|known| *known &= is_full).or_insert(is_full);
     }
 }
 
@@ -142,23 +160,29 @@ impl Inner {
         let mut waiting = self.victims(&live, live_percent, segments_max);
         loop {
             let mut moves = Moves::default();
-            for id in &waiting {
-                if self.begin_moves(*id, &mut moves, &mut report).await.is_err() {
-                    moves.failed.insert(*id);
+            // Tombstones by themselves, so that it is known what they take.
+            for of in [Moved::Records, Moved::Tombstones] {
+                for id in &waiting {
+                    if moves.failed.contains_key(id) {
+                        continue;
+                    }
+                    if let Err(error) = self.begin_moves(*id, of, &mut moves, &mut report).await {
+                        moves.fail(*id, &error);
+                    }
+                }
+                self.hurry();
+                while !moves.queue.is_empty() {
+                    self.finish_oldest(&mut moves).await;
                 }
             }
-            self.hurry();
-            while !moves.queue.is_empty() {
-                self.finish_oldest(&mut moves).await;
-            }
             // What cannot be moved stays where it is; a scrub, or the next put, tells why.
-            let (failed, emptied): (Vec<u32>, Vec<u32>) = waiting.into_iter().partition(|id| moves.failed.contains(id));
-            if emptied.is_empty() {
+            waiting.retain(|id| !moves.failed.contains_key(id));
+            if waiting.is_empty() {
                 return Ok(report);
             }
-            self.free(&emptied, &mut report).await?;
+            self.free(&waiting, &mut report).await?;
             // What was emptied may have made room for the others.
-            waiting = failed;
+            waiting = moves.failed.into_iter().filter(|(_, is_full)| *is_full).map(|(id, _)| id).collect();
         }
     }
 
@@ -186,7 +210,9 @@ impl Inner {
         let is_scarce = free <= segments.reserve(columns);
         let all = capacity * segments.slots_all() / columns as u64;
         let waits_for_old = carried > all / CARRIED_PARTS || (is_scarce && carried >= capacity);
-        let oldest: Vec<u32> = settled.iter().map(|victim| victim.id).take(segments_max.div_ceil(2)).collect();
+        // Where room is scarce they take it before they give some back.
+        let oldest_max = if is_scarce { usize::from(free > 1) } else { segments_max.div_ceil(2) };
+        let oldest: Vec<u32> = settled.iter().map(|victim| victim.id).take(oldest_max).collect();
 
         settled.retain(|victim| victim.needed * 100 <= u64::from(live_percent) * capacity);
         let mut groups: BTreeMap<Group, Vec<Victim>> = BTreeMap::new();
@@ -266,7 +292,7 @@ impl Inner {
         written > 0
     }
 
-    /// Bytes of the records of each segment that the index knows.
+    /// Bytes that the records take which the index knows of each segment, with their entries and the rest of their last block.
     pub(super) async fn live_bytes(&self) -> Result<BTreeMap<u32, u64>, StorageError> {
         let mut live: BTreeMap<u32, u64> = BTreeMap::new();
         let mut entries = self.index.entries();
@@ -275,7 +301,7 @@ impl Inner {
                 let Some(entry) = entries.next() else { return Ok(live) };
                 let (_, location) = entry.map_err(index_failed)?;
                 let Some(location) = Location::decode(&location) else { continue };
-                *live.entry(location.segment).or_default() += u64::from(location.bytes);
+                *live.entry(location.segment).or_default() += taken(location.bytes);
             }
             self.tasks.pause().await;
         }
@@ -283,7 +309,13 @@ impl Inner {
 
     /// Has written again what lives in a segment. It waits for others to share its stripes, also for those of the next
     /// segment.
-    async fn begin_moves(&self, id: u32, moves: &mut Moves, report: &mut CollectReport) -> Result<(), StorageError> {
+    async fn begin_moves(
+        &self,
+        id: u32,
+        of: Moved,
+        moves: &mut Moves,
+        report: &mut CollectReport,
+    ) -> Result<(), StorageError> {
         let Some(segment) = self.segments.borrow().all.get(&id).cloned() else { return Ok(()) };
         if moves.group.replace(segment.group).is_some_and(|group| group != segment.group) {
             // Nothing more comes to share the other group's stripe.
@@ -302,7 +334,8 @@ impl Inner {
                     continue;
                 }
                 let listing = self.directory(id, batch, column, directory).await?;
-                for entry in listing.chunks_exact(DIRECTORY_ENTRY_BYTES).filter_map(Entry::decode) {
+                let entries = listing.chunks_exact(DIRECTORY_ENTRY_BYTES).filter_map(Entry::decode);
+                for entry in entries.filter(|entry| Moved::of(entry.kind) == of) {
                     // One that is on its way already would be waited for in vain.
                     while moves.queue.iter().any(|other| other.moving.key == entry.key) {
                         self.hurry();
@@ -324,10 +357,10 @@ impl Inner {
         Ok(())
     }
 
-    /// Waits until there are few enough. More bytes than a stripe has cannot be in the batch that is being filled, so the
-    /// oldest will land; many that have few may all be in it.
+    /// Waits until there are few enough. More bytes than a stripe can have are not all in the batch that is being filled, so
+    /// the oldest will land; many that have few may all be in it.
     async fn bound_moves(&self, moves: &mut Moves) {
-        while moves.bytes > self.shape.data * RECORD_BYTES_MAX {
+        while moves.bytes > self.shape.data * CELL_BLOCKS_MAX * BLOCK_BYTES {
             self.finish_oldest(moves).await;
         }
         if moves.queue.len() >= MOVES_MAX {
@@ -341,8 +374,8 @@ impl Inner {
     async fn finish_oldest(&self, moves: &mut Moves) {
         let Some(Moving { victim, bytes, moving }) = moves.queue.pop_front() else { return };
         moves.bytes -= bytes;
-        if self.finish_move(moving).await.is_err() {
-            moves.failed.insert(victim);
+        if let Err(error) = self.finish_move(moving).await {
+            moves.fail(victim, &error);
         }
     }
 
@@ -383,10 +416,14 @@ impl Inner {
         Ok(Some(Put { group, key, kind, bytes, sum, time_ms, ends, moved: true, urgent: false, permit: None, reply }))
     }
 
-    pub(super) async fn finish_move(&self, Move { key, mut answer }: Move) -> Result<(), StorageError> {
-        let answer = self.tasks.until(|| answer.try_recv().map_or_else(unless_empty, Some)).await;
-        self.busy.borrow_mut().remove(&key);
-        self.tasks.touch();
-        answer
+    pub(super) async fn finish_move(&self, Move { mut answer, .. }: Move) -> Result<(), StorageError> {
+        self.tasks.until(|| answer.try_recv().map_or_else(unless_empty, Some)).await
     }
+}
+
+/// Bytes that a record takes of its cell, its entry in the directory included.
+fn taken(bytes: u32) -> u64 {
+    let bytes = u64::from(bytes);
+    let alignment = if bytes < BLOCK_BYTES as u64 { UNIT_BYTES } else { BLOCK_BYTES } as u64;
+    bytes.next_multiple_of(alignment) + DIRECTORY_ENTRY_BYTES as u64
 }

@@ -93,11 +93,16 @@ impl Inner {
         let (shared, key) = (self.handle(), put.key);
         let object = !put.moved && matches!(put.kind, Kind::Whole | Kind::Manifest);
         if !object {
-            // A part's key is its own, and who ends or moves a record has its turn.
-            self.enqueue(Queued { put, turn: None });
+            // A part's key is its own, and who ends a record has its turn; a move has taken it for the record.
+            let turn = put.moved.then(|| self.turn(key));
+            self.enqueue(Queued { put, turn });
             return;
         }
         let turn = self.busy.borrow_mut().insert(key).then(|| self.turn(key));
+        if turn.is_none() {
+            // It may be a move that waits for more to share its stripe.
+            self.hurry();
+        }
         // What was put is put: the key is the content's. If it can be read, that is; else it is put again.
         if turn.is_some() && self.holding(&put).is_none() {
             self.enqueue(Queued { put, turn });
@@ -138,6 +143,7 @@ impl Inner {
         let Writing { intake, groups, .. } = &mut *writing;
         intake.iter_mut().for_each(|queued| queued.put.urgent = true);
         groups.values_mut().filter_map(|open| open.batch.as_mut()).for_each(|batch| batch.urgent = true);
+        self.put_more.set(true);
     }
 
     /// Where a record with the same key, content and length lies.
@@ -148,6 +154,9 @@ impl Inner {
 
     /// Ends a record. The tombstone goes into the record's own group, so that it lies in the same segment or a later one.
     pub(super) async fn remove(&self, key: [u8; 32], time_ms: u64) -> Result<bool, StorageError> {
+        if self.busy.borrow().contains(&key) {
+            self.hurry();
+        }
         self.tasks.until(|| self.busy.borrow_mut().insert(key).then_some(())).await;
         let ended = self.end(key, time_ms).await;
         self.busy.borrow_mut().remove(&key);

@@ -4,7 +4,7 @@
 //! machine that was judged. A node that does not answer is not judged: nothing is recorded, and its last verdict grows
 //! old by itself.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ pub struct WatchArguments {
     #[arg(long, value_name = "DIR")]
     pub keep: PathBuf,
     /// Time from one round to the next, as 90s, 15m or 12h
-    #[arg(long, value_name = "DURATION", value_parser = words::duration_ms, default_value = "15m")]
+    #[arg(long, value_name = "DURATION", value_parser = interval, default_value = "15m")]
     pub every: u64,
     /// Ends after so many rounds
     #[arg(long)]
@@ -207,10 +207,11 @@ impl Watch<'_> {
         let text = serde_json::to_vec_pretty(&document)?;
         write(&node.folder.join(format!("{evidence}.json")), &text)?;
         if verdict == Verdict::Passed {
-            // Whole or not at all: it is the next appraisal's clock.
+            // Whole or not at all, also when the power fails: it is the next appraisal's clock.
             let next = node.folder.join("passed.json.next");
             write(&next, &text)?;
-            fs::rename(&next, &passed).with_context(|| format!("cannot write {}", passed.display()))?;
+            let replaced = File::open(&next).and_then(|file| file.sync_all()).and_then(|()| fs::rename(&next, &passed));
+            replaced.with_context(|| format!("cannot write {}", passed.display()))?;
         }
         Ok(Judged { verdict, evidence, reasons })
     }
@@ -249,6 +250,11 @@ fn compressed(spki: &[u8]) -> Option<String> {
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn interval(text: &str) -> Result<u64, String> {
+    let every = words::duration_ms(text)?;
+    if every == 0 { Err("a second at least".to_owned()) } else { Ok(every) }
 }
 
 fn node_file(text: &str) -> Result<(String, PathBuf), String> {

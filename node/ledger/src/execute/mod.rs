@@ -21,7 +21,7 @@ use stele_types::command::{Command, Family};
 use stele_types::hash::{PartyId, StatementId};
 use stele_types::header::LogIndex;
 use stele_types::party::{EnrolledKey, Role};
-use stele_types::statement::Statement;
+use stele_types::statement::{ContentKind, Statement};
 
 use crate::apply::BlockContext;
 use crate::authority::{Authority, Route};
@@ -63,6 +63,8 @@ pub(crate) struct Execution<'r, 'o, 'v> {
     /// Who acts: the issuer, or the proposer while an approved command runs.
     actor: PartyId,
     statement: StatementId,
+    /// When the issuer signed it, seconds since 1970, as it says.
+    issued_at: u64,
     /// The leaf that the statement becomes if it applies.
     index: LogIndex,
 }
@@ -76,7 +78,13 @@ impl<'r, 'o, 'v> Execution<'r, 'o, 'v> {
         statement: &Statement,
         index: LogIndex,
     ) -> Self {
-        Self { context, budget, state, events, actor: statement.issuer(), statement: statement.id(), index }
+        let issued_at = match statement.content() {
+            ContentKind::Command { issued_at, .. } => *issued_at,
+            // An opaque one says no time and runs no command.
+            _ => context.time_ms / 1_000,
+        };
+        let (actor, statement) = (statement.issuer(), statement.id());
+        Self { context, budget, state, events, actor, statement, issued_at, index }
     }
 
     /// Runs the statement: a command, or nothing but the registration of an opaque one.

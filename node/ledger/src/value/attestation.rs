@@ -37,6 +37,8 @@ stele_types::record! {
         4 => evidence: Hash,
         /// SHA-256 of the policy's file.
         5 => policy: Hash,
+        /// When it was signed, seconds since 1970.
+        6 => issued_at: u64,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use stele_ledger::{EventKind, query};
+use stele_ledger::{EventKind, lapsed_validators, query};
 use stele_types::attestation::{AttestationReport, AttestationRule, Verdict};
 use stele_types::cbor::List;
 use stele_types::governance::{EpochCertify, ParametersChange, ValidatorsChange};
@@ -11,7 +11,7 @@ use stele_types::party::{Role, RoleChange, RoleSet};
 use stele_types::validator::Validator;
 use stele_types::{Code, Command, Parameters};
 
-use crate::network::{AGENCY, HOLDER, Network, epoch_certificate, genesis, party, validator};
+use crate::network::{AGENCY, GOVERNORS, HOLDER, Network, epoch_certificate, genesis, party, party_key, validator};
 
 /// Life of a verdict in these tests.
 const LIFE_MS: u64 = 60_000;
@@ -32,7 +32,14 @@ fn network(validators: u8) -> Network {
     let mut network = Network::found(&founding);
     let role = RoleChange { party: party(HOLDER), roles: RoleSet::of(&[Role::Regulator]) };
     assert_eq!(network.dual(&Command::RoleGrant(role)), Code::Applied);
+    settle(&mut network);
     network
+}
+
+/// A block so much later.
+fn later(network: &mut Network, ms: u64) {
+    let header = network.header(ms);
+    network.commit(&header, &[]);
 }
 
 fn active(network: &Network) -> BTreeSet<u8> {
@@ -45,9 +52,9 @@ fn suspended(network: &Network) -> BTreeSet<u8> {
     (0..20).filter(|n| record.suspended.iter().any(|other| *other == validator(*n))).collect()
 }
 
-/// Lets the change that waits come into force.
+/// Lets the change that waits come into force, and the set be looked at again.
 fn settle(network: &mut Network) {
-    for _ in 0..3 {
+    for _ in 0..12 {
         network.block(&[]);
     }
 }
@@ -67,8 +74,9 @@ fn a_verdict_is_a_regulators_and_about_a_validator() {
     let expected = EventKind::AttestationReported { validator: validator(0).id(), verdict: Verdict::Passed };
     assert_eq!(applied.events[0].kind, expected);
     let standing = query::standing(&network.state, &validator(0).id()).unwrap();
-    assert_eq!(standing.passed_ms, Some(network.time_ms));
-    assert_eq!(standing.newest.unwrap().reporter, party(HOLDER));
+    let newest = standing.newest.unwrap();
+    assert_eq!((newest.reporter, newest.time_ms), (party(HOLDER), network.time_ms));
+    assert_eq!(standing.passed_ms, Some(newest.issued_at * 1_000), "trust counts from the signature");
 }
 
 #[test]
@@ -111,21 +119,17 @@ fn a_network_of_four_suspends_nobody() {
 }
 
 #[test]
-fn a_verdict_expires_by_block_time_and_at_most_f_leave_however_many_lapse() {
+fn a_verdict_expires_by_block_time_and_whoever_passed_stays() {
     let mut network = network(7);
-    network.pass(LIFE_MS / 2);
-    pass(&mut network, [0, 1]);
+    later(&mut network, LIFE_MS / 2);
+    pass(&mut network, 0..5);
     assert_eq!(active(&network).len(), 7, "nobody's life has passed");
-    let header = network.header(LIFE_MS / 2);
-    network.commit(&header, &[]);
+    later(&mut network, LIFE_MS / 2);
     settle(&mut network);
-    let out = suspended(&network);
-    assert_eq!(out.len(), 2, "f of seven");
-    assert!(out.is_disjoint(&BTreeSet::from([0, 1])), "who passed stays: {out:?}");
+    assert_eq!(suspended(&network), BTreeSet::from([5, 6]), "f of seven");
     // Regulators stay away: everybody lapses, and the five go on.
     network.pass(20 * LIFE_MS);
-    assert_eq!(active(&network).len(), 5);
-    assert_eq!(suspended(&network), out);
+    assert_eq!(active(&network), (0..5).collect());
     pass(&mut network, 0..7);
     settle(&mut network);
     assert_eq!(active(&network).len(), 7, "everybody is back");
@@ -133,9 +137,64 @@ fn a_verdict_expires_by_block_time_and_at_most_f_leave_however_many_lapse() {
 }
 
 #[test]
+fn nobody_goes_when_more_have_expired_than_may() {
+    let mut network = network(7);
+    network.pass(20 * LIFE_MS);
+    settle(&mut network);
+    assert_eq!(active(&network).len(), 7, "regulators are away, or the network was");
+    assert_eq!(lapsed_validators(&network.state, network.time_ms).len(), 7, "and it is seen");
+    // One that failed goes all the same.
+    assert_eq!(network.run(HOLDER, &report(3, Verdict::Failed)), Code::Applied);
+    settle(&mut network);
+    assert_eq!(suspended(&network), BTreeSet::from([3]));
+}
+
+#[test]
+fn those_who_stay_and_propose_are_a_quorum() {
+    let mut network = network(7);
+    // Two are silent: blocks of their turns are made in the next round.
+    let mut silent = BTreeSet::new();
+    for _ in 0..2 {
+        let mut header = network.header(1_000);
+        let frame = network.frame();
+        silent.insert(frame.schedule.proposer(header.height.0, 0));
+        header.creation_round = 1;
+        header.proposer = frame.validators.get(frame.schedule.proposer(header.height.0, 1)).unwrap().id();
+        network.commit(&header, &[]);
+    }
+    let set = network.frame().validators;
+    let number = |index: usize| (0..7).find(|n| set.index_of(&validator(*n).id()) == Some(index)).unwrap();
+    let silent: Vec<u8> = silent.into_iter().map(number).collect();
+    let live = (0..7).find(|n| !silent.contains(n)).unwrap();
+    let mut other = network.clone();
+    assert_eq!(other.run(HOLDER, &report(silent[0], Verdict::Failed)), Code::Applied);
+    assert_eq!(suspended(&other), BTreeSet::from([silent[0]]), "who is away is not missed");
+    assert_eq!(network.run(HOLDER, &report(live, Verdict::Failed)), Code::Applied);
+    assert!(suspended(&network).is_empty(), "four of six would be left");
+}
+
+#[test]
+fn a_regulator_judges_no_validator_of_its_own_and_takes_nothing_back_by_an_older_verdict() {
+    let mut network = network(5);
+    let own = RoleChange { party: party(GOVERNORS[0]), roles: RoleSet::of(&[Role::Regulator]) };
+    assert_eq!(network.dual(&Command::RoleGrant(own)), Code::Applied);
+    assert_eq!(network.run(GOVERNORS[0], &report(2, Verdict::Passed)), Code::SelfApproval);
+    let key = party_key(HOLDER, 0).id();
+    let cti = network.cti();
+    let withheld = network.signed(HOLDER, key, network.time_ms / 1_000, cti, &report(2, Verdict::Passed));
+    later(&mut network, 5_000);
+    assert_eq!(network.run(HOLDER, &report(2, Verdict::Failed)), Code::Applied);
+    assert_eq!(network.block(&[withheld]).outcomes[0].code, Code::StateConflict);
+    settle(&mut network);
+    assert_eq!(suspended(&network), BTreeSet::from([2]));
+}
+
+#[test]
 fn a_rule_counts_from_its_beginning_and_its_end_brings_everybody_back() {
     let mut network = Network::found(&genesis(5));
     network.pass(100 * LIFE_MS);
+    let role = RoleChange { party: party(HOLDER), roles: RoleSet::of(&[Role::Regulator]) };
+    assert_eq!(network.dual(&Command::RoleGrant(role)), Code::Applied);
     let height = network.height + 10;
     let with = |attestation| Parameters { attestation, ..Parameters::default() };
     let change =
@@ -145,12 +204,13 @@ fn a_rule_counts_from_its_beginning_and_its_end_brings_everybody_back() {
     assert!(query::attestation(&network.state).is_none(), "no rule, no record");
     network.reach(height + 5);
     assert_eq!(active(&network).len(), 5, "nobody can have a verdict yet");
-    network.pass(2 * LIFE_MS);
+    pass(&mut network, 0..4);
+    later(&mut network, LIFE_MS - 3_000);
     settle(&mut network);
-    assert_eq!(active(&network).len(), 4);
+    assert_eq!(active(&network), (0..4).collect());
     let height = network.height + 10;
     assert_eq!(network.dual(&change(height, with(None))), Code::Applied);
-    network.reach(height + 5);
+    network.reach(height + 12);
     assert_eq!(active(&network).len(), 5);
     assert!(query::attestation(&network.state).is_none());
 }
@@ -202,7 +262,7 @@ fn a_change_of_governors_and_a_suspension_wait_for_each_other() {
     assert_eq!(network.dual(&command), Code::Applied);
     assert_eq!(network.run(HOLDER, &report(2, Verdict::Failed)), Code::Applied);
     assert!(suspended(&network).is_empty(), "one change waits at a time");
-    network.reach(network.height + 8);
+    network.reach(network.height + 20);
     assert_eq!(active(&network), BTreeSet::from([0, 1, 3, 4, 5]), "the newcomer came, and then the other one went");
     // A newcomer is under the rule from its first height on.
     assert!(query::standing(&network.state, &validator(5).id()).unwrap().admitted_ms > 0);

@@ -228,7 +228,14 @@ fn encodings_are_pinned() {
 
 fn reported_verdict() -> ReportedVerdict {
     let (evidence, policy) = (Hash([3; 32]), Hash([4; 32]));
-    ReportedVerdict { verdict: Verdict::Failed, time_ms: u64::MAX, reporter: party(1), evidence, policy }
+    ReportedVerdict {
+        verdict: Verdict::Failed,
+        time_ms: u64::MAX,
+        reporter: party(1),
+        evidence,
+        policy,
+        issued_at: u64::MAX,
+    }
 }
 
 fn repeated_once<T: Clone, const MAX: usize>(value: &T) -> List<T, MAX> {
