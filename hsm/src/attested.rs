@@ -1,6 +1,11 @@
 //! What a TPM attests, in raw TCG bytes: the same for whoever asks it and for whoever hears of it from another process.
 
 use stele_evidence::package::KeyProof;
+#[cfg(feature = "remote")]
+use {
+    crate::{SignerError, SignerKind, remote::wire},
+    stele_evidence::package::{KeyEvidence, KeyProvider},
+};
 
 /// A quote, as `tpm2_checkquote` takes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,5 +47,21 @@ impl From<Certification> for KeyProof {
     fn from(certification: Certification) -> Self {
         let Certification { message, signature, public } = certification;
         Self::Certification { message, signature, public }
+    }
+}
+
+/// A key as verifiers know it.
+#[cfg(feature = "remote")]
+impl TryFrom<wire::KeyEvidence> for KeyEvidence {
+    type Error = SignerError;
+
+    fn try_from(key: wire::KeyEvidence) -> Result<Self, SignerError> {
+        let provider = match key.key.kind()? {
+            SignerKind::Tpm => KeyProvider::Tpm,
+            SignerKind::Pkcs11 => KeyProvider::Pkcs11,
+            SignerKind::Software => KeyProvider::Software,
+        };
+        let proof = key.certification.map(KeyProof::from).or(key.quote.map(KeyProof::from));
+        Ok(Self { name: key.key.role.name().into(), provider, spki: key.spki, proof })
     }
 }

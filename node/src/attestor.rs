@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use stele_evidence::exchange::Identity;
-use stele_evidence::package::{KeyEvidence, KeyProof, KeyProvider};
 use stele_evidence::{EvidencePackage, PackageError, Public};
 use stele_hsm::remote::wire::{self, Log, Role};
 use stele_hsm::remote::{RemoteAttestor, SignerSocket};
@@ -109,7 +108,7 @@ impl Attestor {
             endorsement_certificate: known.endorsement_certificate,
             attestation_key: known.attestation_key,
             attestation_key_name: public.name(),
-            keys: known.keys.into_iter().map(evidence).collect::<Result<_, _>>()?,
+            keys: known.keys.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
         })
     }
 
@@ -223,7 +222,7 @@ impl Attestor {
             event_log,
             ima_log,
             manifest: self.remote.log(Log::Manifest).await?,
-            keys: identity.keys.into_iter().map(evidence).collect::<Result<_, _>>()?,
+            keys: identity.keys.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
         })
     }
 
@@ -310,17 +309,6 @@ pub(crate) const fn provider(kind: SignerKind) -> signer::KeyProvider {
         SignerKind::Pkcs11 => signer::KeyProvider::Pkcs11,
         SignerKind::Software => signer::KeyProvider::Software,
     }
-}
-
-/// A key as verifiers know it.
-fn evidence(key: wire::KeyEvidence) -> Result<KeyEvidence, SignerError> {
-    let provider = match key.key.kind()? {
-        SignerKind::Tpm => KeyProvider::Tpm,
-        SignerKind::Pkcs11 => KeyProvider::Pkcs11,
-        SignerKind::Software => KeyProvider::Software,
-    };
-    let proof = key.certification.map(KeyProof::from).or(key.quote.map(KeyProof::from));
-    Ok(KeyEvidence { name: key.key.role.name().into(), provider, spki: key.spki, proof })
 }
 
 #[cfg(test)]

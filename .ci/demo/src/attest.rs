@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::{Value, json};
+use serde_json::Value;
+use stele_testkit::signers;
 
 use crate::stage::Stage;
 
@@ -25,7 +26,7 @@ pub(crate) struct Attested {
 pub(crate) fn attest(stage: &Stage) -> Result<Attested> {
     let directory = tempfile::tempdir().context("temporary directory")?;
     let (policy, kept) = (directory.path().join("policy.json"), directory.path().join("verdicts"));
-    fs::write(&policy, untouched().to_string()).context("policy.json")?;
+    fs::write(&policy, signers::policy(&[]).to_string()).context("policy.json")?;
     let maker = stage.maker.as_ref().context("the TPMs have no maker")?;
     let (root, issuer) = (maker.root(), maker.issuer());
     let nodes: Vec<String> = (1..=stage.signers.len()).map(|number| format!("node-{number}")).collect();
@@ -75,19 +76,4 @@ fn run(command: &mut Command) -> Result<()> {
 fn program() -> Result<PathBuf> {
     let steled = crate::stage::steled()?;
     Ok(steled.with_file_name("stele"))
-}
-
-/// No firmware measured anything into an emulated TPM: its PCRs are as it was switched on. A release's policy has the values
-/// that it predicts.
-fn untouched() -> Value {
-    let value = format!("sha256:{}", "00".repeat(32));
-    let rule = |pcr: u8| json!({ "pcr": pcr, "allowed": [{ "value": value }] });
-    let rules: Vec<Value> = [0, 4, 7, 9, 11].map(rule).into();
-    json!({
-        "bank": "sha256",
-        "pcrs": rules,
-        "event_log_required": false,
-        "extended_after_boot": [],
-        "firmware_versions": [],
-    })
 }

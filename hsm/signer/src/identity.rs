@@ -1,16 +1,8 @@
 //! What the TPM says of itself and of the keys before there is a network: for those who are present when they are made.
 
 use anyhow::Context as _;
-use stele_evidence::{
-    Public,
-    exchange::Identity,
-    package::{KeyEvidence, KeyProof, KeyProvider},
-};
-use stele_hsm::{
-    SignerError, SignerKind,
-    remote::wire::{self, Role},
-    tpm::TpmAttestor,
-};
+use stele_evidence::{Public, exchange::Identity};
+use stele_hsm::{SignerError, remote::wire::Role, tpm::TpmAttestor};
 
 use crate::{
     config::Config,
@@ -35,7 +27,7 @@ pub(crate) fn read(config: &Config) -> anyhow::Result<Identity> {
     for (name, key) in config.keys() {
         let role = if name == "seal" { Role::Seal } else { Role::Validator };
         let held = hardware.open_key(&files, name, key)?;
-        keys.push(packed(runtime.block_on(evidence(&attestor, &section.pcrs, role, &held))?)?);
+        keys.push(runtime.block_on(evidence(&attestor, &section.pcrs, role, &held))?.try_into()?);
     }
     let public = Public::parse_sized(&known.attestation_key).context("the attestation key")?;
     Ok(Identity {
@@ -45,14 +37,4 @@ pub(crate) fn read(config: &Config) -> anyhow::Result<Identity> {
         attestation_key_name: public.name(),
         keys,
     })
-}
-
-fn packed(key: wire::KeyEvidence) -> Result<KeyEvidence, SignerError> {
-    let provider = match key.key.kind()? {
-        SignerKind::Tpm => KeyProvider::Tpm,
-        SignerKind::Pkcs11 => KeyProvider::Pkcs11,
-        SignerKind::Software => KeyProvider::Software,
-    };
-    let proof = key.certification.map(KeyProof::from).or(key.quote.map(KeyProof::from));
-    Ok(KeyEvidence { name: key.key.role.name().into(), provider, spki: key.spki, proof })
 }

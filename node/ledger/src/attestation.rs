@@ -3,10 +3,13 @@
 //! At the end of each height the validators are looked at by block time. Whoever lapsed, by a failed verdict or because
 //! the last passing one is too old, is suspended: out of the set from the nearest height on, and back when a verdict
 //! passes. At most f of the full set (those in force and those suspended) are out at once and never so many that fewer
-//! than four stay, so that neither a bad update of all firmware nor regulators who are away stop the network: a
-//! network of four suspends nobody. Who stays although it lapsed is for operators to see.
+//! than four stay: a network of four suspends nobody. Nor may those that stay and propose be less than a quorum, and where
+//! more have expired than may go nobody does: it is the regulators who are away, or the network that was. So neither a bad
+//! update of all firmware nor silence of whoever judges stops the network. Who stays although it lapsed is for operators to
+//! see.
 //!
-//! Suspending and coming back are changes of the set like those of governors, one at a time and as gradual.
+//! Suspending and coming back are changes of the set like those of governors, one at a time and as gradual. A set is looked
+//! at when each of its validators has had its turn.
 
 use alloc::vec::Vec;
 

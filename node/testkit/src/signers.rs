@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use serde_json::json;
 use stele_ctl::network::init::HeldKeys;
 
 use crate::{Maker, slow_tpm};
@@ -64,6 +65,25 @@ pub fn start_all(hosts: &mut [SignerHost], genesis: &Path) -> Result<()> {
     hosts.iter_mut().try_for_each(|host| {
         host.adopt(genesis)?;
         host.start()
+    })
+}
+
+/// A verifier's policy for these machines. No firmware measures anything into an emulated TPM: its PCRs are as it was
+/// switched on, or PCR 4 has one of the values `measured`. A release's policy has the values that it predicts.
+pub fn policy(measured: &[String]) -> serde_json::Value {
+    let nothing = format!("sha256:{}", "00".repeat(32));
+    let rule = |pcr: u8| {
+        let more = if pcr == 4 { measured } else { &[] };
+        let allowed: Vec<_> = std::iter::once(&nothing).chain(more).map(|value| json!({ "value": value })).collect();
+        json!({ "pcr": pcr, "allowed": allowed })
+    };
+    let rules: Vec<_> = [0, 4, 7, 9, 11].map(rule).into();
+    json!({
+        "bank": "sha256",
+        "pcrs": rules,
+        "event_log_required": false,
+        "extended_after_boot": [],
+        "firmware_versions": [],
     })
 }
 

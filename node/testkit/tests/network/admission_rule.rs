@@ -5,10 +5,10 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::{Value, json};
+
 use stele_ctl::network::init::InitOptions;
 use stele_testkit::command_line::text_of;
-use stele_testkit::signers::SealIn;
+use stele_testkit::signers::{SealIn, policy};
 use stele_testkit::{Cluster, CommandLine, agreement};
 use stele_types::Hash;
 
@@ -18,25 +18,6 @@ const AHEAD: u64 = 20;
 const MEASURED: &str = "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a";
 /// How long a change of the set may take on a busy machine.
 const CHANGE_WAIT_MAX: Duration = Duration::from_secs(60);
-
-/// Machines that measured nothing, and in PCR 4 maybe something.
-fn policy(pcr_4: &[String]) -> Value {
-    let nothing = format!("sha256:{}", "00".repeat(32));
-    let rule = |pcr: u8| {
-        let more = if pcr == 4 { pcr_4 } else { &[] };
-        let allowed: Vec<Value> =
-            std::iter::once(&nothing).chain(more).map(|value| json!({ "value": value })).collect();
-        json!({ "pcr": pcr, "allowed": allowed })
-    };
-    let rules: Vec<Value> = [0, 4, 7, 9, 11].map(rule).into();
-    json!({
-        "bank": "sha256",
-        "pcrs": rules,
-        "event_log_required": false,
-        "extended_after_boot": [],
-        "firmware_versions": [],
-    })
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_validator_whose_evidence_fails_leaves_the_set_until_a_verdict_passes() -> Result<()> {

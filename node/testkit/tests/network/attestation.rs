@@ -7,7 +7,7 @@ use stele_ctl::network::init::InitOptions;
 use stele_evidence::exchange::Challenge;
 use stele_evidence::package::PackageEncoding;
 use stele_testkit::command_line::text_of;
-use stele_testkit::signers::SealIn;
+use stele_testkit::signers::{SealIn, policy};
 use stele_testkit::{Cluster, CommandLine};
 
 /// A receipt of each node leads to the node's enrolment: one key is in the TPM, the other in a token.
@@ -31,27 +31,13 @@ async fn names_its_signer(stele: &CommandLine) -> Result<()> {
     Ok(())
 }
 
-/// What a machine without firmware has measured: nothing.
-fn untouched() -> serde_json::Value {
-    let rule =
-        |pcr: u8| serde_json::json!({ "pcr": pcr, "allowed": [{ "value": format!("sha256:{}", "00".repeat(32)) }] });
-    let rules: Vec<serde_json::Value> = [0, 4, 7, 9, 11].map(rule).into();
-    serde_json::json!({
-        "bank": "sha256",
-        "pcrs": rules,
-        "event_log_required": false,
-        "extended_after_boot": [],
-        "firmware_versions": [],
-    })
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_attest_to_whoever_enrolled_them() -> Result<()> {
     let options = InitOptions { validators: 2, ..InitOptions::default() };
     let mut cluster = Cluster::start_held(&options, "", |node| if node == 1 { SealIn::Token } else { SealIn::Tpm })?;
     let stele = CommandLine::of(&cluster)?;
     let file = |name: &str| stele.working_dir().join(name);
-    fs::write(file("policy.json"), untouched().to_string())?;
+    fs::write(file("policy.json"), policy(&[]).to_string())?;
     for (host, node) in cluster.signers.iter().zip(["node-1", "node-2"]) {
         let pin = host.endorsement_fingerprint()?;
         stele.text(&format!("--as regulator --node {node} attest enrol --fingerprint {pin} --out {node}.json")).await?;
@@ -83,11 +69,11 @@ async fn nodes_attest_to_whoever_enrolled_them() -> Result<()> {
     names_its_signer(&stele).await?;
 
     // A policy that the machine does not fit.
-    let other = untouched().to_string().replacen(&"00".repeat(32), &"11".repeat(32), 1);
+    let other = policy(&[]).to_string().replacen(&"00".repeat(32), &"11".repeat(32), 1);
     fs::write(file("policy.json"), other)?;
     let refused = stele.json_with(&ask("node-1", "node-1", ""), 4).await?;
     ensure!(refused.to_string().contains("pcr_differs"), "{refused}");
-    fs::write(file("policy.json"), untouched().to_string())?;
+    fs::write(file("policy.json"), policy(&[]).to_string())?;
 
     // The machine is reset: the verifier sees it, and believes the next quote.
     cluster.signers[0].kill();
