@@ -8,12 +8,12 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use futures::channel::oneshot;
 
 use crate::{
@@ -61,8 +61,9 @@ struct Shared<B> {
     /// None once the last copy is dropped.
     sender: Option<Sender<Work<B>>>,
     overflows: AtomicU64,
-    /// Closed when all threads have ended.
+    /// Closed when all threads have done their work.
     ended: Receiver<()>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl<B> Drop for Shared<B> {
@@ -70,8 +71,13 @@ impl<B> Drop for Shared<B> {
         /// Hardware that hangs must not hold the end of the process.
         const END_WAIT_MAX: Duration = Duration::from_secs(2);
         drop(self.sender.take());
-        // Foreign libraries do not take it well if the process ends while a thread is in them.
-        self.ended.recv_timeout(END_WAIT_MAX).ok();
+        // Foreign libraries do not take it well if the process ends while a thread is in them, and that includes what they do
+        // for a thread that ends: OpenSSL frees its part of the state that the end of the process frees as a whole.
+        if self.ended.recv_timeout(END_WAIT_MAX) == Err(RecvTimeoutError::Disconnected) {
+            for thread in self.threads.drain(..) {
+                thread.join().ok();
+            }
+        }
     }
 }
 
@@ -80,6 +86,7 @@ impl<B: Backend> Queue<B> {
     pub(crate) fn start(name: &str, backends: Vec<B>, length_max: usize) -> Result<Self, SignerError> {
         let (sender, requests) = bounded::<Work<B>>(length_max);
         let (lives, ended) = bounded(0);
+        let mut threads = Vec::with_capacity(backends.len());
         for backend in backends {
             let (requests, lives) = (requests.clone(), lives.clone());
             let run = move || {
@@ -94,9 +101,9 @@ impl<B: Backend> Queue<B> {
                     }
                 }
             };
-            thread::Builder::new().name(name.into()).spawn(run).map_err(|_| (B::LOST)())?;
+            threads.push(thread::Builder::new().name(name.into()).spawn(run).map_err(|_| (B::LOST)())?);
         }
-        Ok(Self { shared: Arc::new(Shared { sender: Some(sender), overflows: AtomicU64::new(0), ended }) })
+        Ok(Self { shared: Arc::new(Shared { sender: Some(sender), overflows: AtomicU64::new(0), ended, threads }) })
     }
 
     /// Requests that were refused because too many waited.
